@@ -1,0 +1,322 @@
+"""The command line: reads options, calls the library, prints. Nothing else happens here."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import dps_local
+from dps_local import drawing, native, registry
+from dps_local.assistant import Assistant, Settings, describe
+from dps_local.chat import Chat
+from dps_local.errors import DpsError, HeadMapError, RegistryError
+from dps_local.head_map import HeadMap
+from dps_local.head_map import bake as bake_map
+from dps_local.model import Model
+from dps_local.options import (
+    ChatOptions,
+    ContextOption,
+    JsonOption,
+    ModelOption,
+    ModelOptions,
+    OfflineOption,
+    ProfileOption,
+    ScoreOptions,
+    expand,
+)
+from dps_local.profile import load_profile
+from dps_local.session import Session
+from dps_local.terminal import Terminal, interruptible
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Private, on-device personalization for llama.cpp. Finds the attention heads that carry how you write, "
+    "and steers a local model with them (Differential Preference Steering, arXiv 2604.22345).",
+)
+models_app = typer.Typer(no_args_is_help=True, help="List, download and check models.")
+app.add_typer(models_app, name="models")
+terminal = Terminal()
+
+
+def _assistant(model: ModelOptions, profile: str | None, settings: Settings) -> Assistant:
+    """Read the profile and load the model; the profile first, as its mistakes are found at once."""
+    person = load_profile(profile) if profile else None
+    return Assistant(
+        Model(_model_file(model.model, model.offline), model.n_gpu_layers), person, settings, terminal.notice
+    )
+
+
+def _model_file(name: str | None, offline: bool) -> Path:
+    """Return the model's file; a model that is not here is downloaded when the person at the terminal says so."""
+    name = name or registry.default_name()
+    try:
+        return registry.resolve(name)
+    except RegistryError as exc:
+        if offline or not terminal.interactive or name not in registry.load():
+            raise
+        terminal.notice(str(exc))
+        typer.confirm("Download it now?", default=True, abort=True, err=True)
+        return _pull(name, offline)
+
+
+def _pull(name: str, offline: bool) -> Path:
+    with terminal.progress(f"downloading {name}", unit="bytes") as progress:
+        return registry.pull(name, offline=offline, progress=progress)
+
+
+def _scored(assistant: Assistant) -> HeadMap:
+    """Return the profile's head map; scoring shows its progress, and stops cleanly at Ctrl-C."""
+    with terminal.progress("scoring heads") as progress:
+        return assistant.scored_map(progress)
+
+
+def _session(assistant: Assistant, map_file: Path | None) -> Session:
+    """Return a chat steered by --map, by the profile's own head map, or by one that is baked into the model."""
+    if map_file:
+        head_map: HeadMap | None = HeadMap.load(map_file)
+    elif assistant.profile and assistant.profile.history:
+        head_map = _scored(assistant)
+    else:
+        head_map = assistant.baked_map()
+    session = assistant.session(head_map)
+    if session.steering and head_map:
+        terminal.notice(
+            f"{assistant.model.name}: steering with {len(head_map.selected)} of {len(assistant.model.heads())} heads "
+            f"({describe(head_map.selected[:5])}{' …' * (len(head_map.selected) > 5)}), γ = {session.steering.gamma}"
+        )
+    elif head_map is None:
+        terminal.notice(f"{assistant.model.name}: nothing to steer by (no --profile with history, no --map)")
+    return session
+
+
+@app.command()
+@expand
+def chat(chat: ChatOptions, score: ScoreOptions, model: ModelOptions) -> None:
+    """Chat with a model that knows how you write.
+
+    On first use with a profile its heads are scored, which takes minutes; later starts are immediate.
+    Without a terminal, questions are read from stdin, one a line.
+    """
+    session = _session(_assistant(model, chat.profile, chat.settings(model, score)), chat.map)
+    Chat(session, terminal, chat.n_predict, chat.compare).run()
+
+
+@app.command()
+@expand
+def generate(
+    chat: ChatOptions,
+    score: ScoreOptions,
+    model: ModelOptions,
+    prompt: Annotated[str | None, typer.Argument(help="The request; read from stdin when left out.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer one prompt. With --json: the text, and each token's probability plain, muted and steered."""
+    if chat.compare and as_json:
+        raise typer.BadParameter("--compare and --json do not go together")
+    prompt = sys.stdin.read().strip() if prompt is None else prompt
+    if not prompt:
+        raise typer.BadParameter("the prompt is empty")
+    session = _session(_assistant(model, chat.profile, chat.settings(model, score)), chat.map)
+    if as_json:
+        _generate_json(session, prompt, chat.n_predict)
+    else:
+        Chat(session, terminal, chat.n_predict, chat.compare).answer(prompt)
+
+
+def _generate_json(session: Session, prompt: str, n_predict: int) -> None:
+    with interruptible(session.cancel):
+        tokens = [asdict(token) for token in session.ask(prompt, n_predict)]
+    steering, turn = session.steering, session.turns[-1] if session.turns else None
+    if turn is None:
+        raise KeyboardInterrupt
+    gamma = None if steering is None else steering.gamma.value if not steering.gamma.entropy else str(steering.gamma)
+    timings = {**asdict(turn.timings), "ttft_ms": turn.timings.ttft_ms}
+    _print_json(
+        {"text": turn.text, "gamma": gamma or 0, "stop": turn.stop, "tokens": tokens, "timings": timings},
+    )
+
+
+@app.command("score")
+@expand
+def score_profile(
+    score: ScoreOptions,
+    model: ModelOptions,
+    profile: Annotated[str, ProfileOption],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the head map here.")] = None,
+    parallel: Annotated[int | None, typer.Option(min=1, help="Heads at a time. Default: what fits.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score every attention head on a profile's history, and choose the best.
+
+    The head map is cached, so that chat and generate start at once with the same options.
+    """
+    assistant = _assistant(model, profile, score.settings(model, parallel))
+    assistant.system()  # says how much of the profile fits
+    head_map = _scored(assistant)
+    if output:
+        head_map.save(output)
+    terminal.notice(f"head map: {output or assistant.cache_file()}")
+    _show_map(head_map, as_json, top=10, picture=False)
+
+
+@app.command()
+@expand
+def inspect(
+    score: ScoreOptions,
+    map_file: Annotated[Path | None, typer.Argument(help="A .dps.gguf, or a model with a map baked in.")] = None,
+    profile: Annotated[str | None, ProfileOption] = None,
+    model: ModelOption = None,
+    ctx_size: ContextOption = 4096,
+    top: Annotated[int, typer.Option(min=1, help="Heads in the table.")] = 20,
+    png: Annotated[Path | None, typer.Option(help="Draw the map into this PNG.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the map as a self-contained page.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw a head map: which heads matter for a profile, and which are chosen.
+
+    Takes a file, or --profile (and --model) for a map that `score` or `chat` cached with the same options.
+    """
+    if (map_file is None) == (profile is None):
+        raise typer.BadParameter("give either the file of a head map or --profile")
+    if map_file:
+        head_map: HeadMap | None = HeadMap.load(map_file)
+    else:
+        chosen = ModelOptions(model, ctx_size, offline=True)
+        head_map = _assistant(chosen, profile, score.settings(chosen)).cached_map()
+    if head_map is None:
+        raise HeadMapError(f"{profile!r} is not scored yet with these options: run `dps-local score -p {profile}`")
+    for path, write in ((png, drawing.write_png), (html, drawing.write_html)):
+        if path:
+            write(head_map, path)
+            terminal.notice(f"wrote {path}")
+    _show_map(head_map, as_json, top, picture=True)
+
+
+def _show_map(head_map: HeadMap, as_json: bool, top: int, picture: bool) -> None:
+    if as_json:
+        _print_json(head_map.as_json())
+        return
+    if picture:
+        terminal.show(drawing.heat_map(head_map))
+        terminal.show("")
+    terminal.show(drawing.ranked_table(head_map, top))
+    if not head_map.selected:
+        terminal.notice("no head's PCS is above zero: there is nothing to steer by")
+
+
+@app.command()
+def bake(
+    model: Annotated[str, typer.Argument(help="A registry name or the path of a GGUF.")],
+    map_file: Annotated[Path, typer.Argument(metavar="MAP", help="The head map to put into it.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The new GGUF.")],
+) -> None:
+    """Write a copy of a model that carries a head map in its metadata. Stock llama.cpp loads it as before."""
+    bake_map(registry.resolve(model), map_file, output)
+    terminal.notice(f"wrote {output}: chat with it by `dps-local chat -m {output}`")
+
+
+@models_app.command("list")
+def models_list(as_json: JsonOption = False) -> None:
+    """List the models that can be downloaded by name."""
+    entries = registry.load().values()
+    if as_json:
+        _print_json({"models": [asdict(e) | {"downloaded": registry.is_downloaded(e.name)} for e in entries]})
+        return
+    columns = ["name", "size", "here", "licence", "good for"]
+    terminal.table(columns, [_model_row(e) for e in entries])
+
+
+def _model_row(entry: registry.Entry) -> list[str]:
+    name = f"{entry.name} (default)" if entry.default else entry.name
+    size = f"{entry.size / 1e9:.2f} GB" if entry.size else "?"
+    return [name, size, "✓" if registry.is_downloaded(entry.name) else "", entry.licence, entry.good_for]
+
+
+NameArgument = Annotated[str, typer.Argument(help="A name from `dps-local models list`.")]
+
+
+@models_app.command("pull")
+def models_pull(
+    name: Annotated[str | None, typer.Argument(help="Default: the default model.")] = None,
+    offline: OfflineOption = False,
+) -> None:
+    """Download a model and check it; an interrupted download goes on where it stopped."""
+    print(_pull(name or registry.default_name(), offline))
+
+
+@models_app.command("path")
+def models_path(name: NameArgument) -> None:
+    """Print where a downloaded model lies."""
+    print(registry.path(name))
+
+
+@models_app.command("verify")
+def models_verify(name: NameArgument) -> None:
+    """Check a downloaded model's SHA-256 anew."""
+    registry.verify(name)
+    terminal.notice(f"{name} is as it should be")
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Show what is installed: the patched library, its version, devices, folders."""
+    library = native.load()
+    report = {
+        "dps_local": dps_local.__version__,
+        "libllama": str(library.library("llama")),
+        "patch": native.PATCH_VERSION,
+        "llama_cpp_python": library.version,
+        "backends": library.backends(),
+        "python": sys.version.split()[0],
+        "models": str(registry.cache_dir()),
+        "default_model": registry.default_name(),
+        "default_model_downloaded": registry.is_downloaded(registry.default_name()),
+    }
+    if as_json:
+        _print_json(report)
+        return
+    devices = [f"{d['name']}: {d['description']}" for d in library.backends()]
+    terminal.table(["", ""], [[key, str(value)] for key, value in (report | {"backends": ", ".join(devices)}).items()])
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(f"dps-local {dps_local.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+def _print_json(data: dict[str, Any]) -> None:
+    print(json.dumps(data, ensure_ascii=False))
+
+
+def main() -> None:
+    """Run the program: an error is one line on stderr and exit code 1, a usage error 2, Ctrl-C 130."""
+    try:
+        app()
+    except DpsError as exc:
+        terminal.error(str(exc))
+    except KeyboardInterrupt:
+        terminal.notice("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of stdout is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, MemoryError) as exc:
+        terminal.error(f"{type(exc).__name__}: {exc}")
+    sys.exit(1)

@@ -1,0 +1,167 @@
+"""`Context`: one llama.cpp context: KV cache, decoding, and the scales of attention heads."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dps_local.errors import ContextFullError, NativeError
+from dps_local.model import Model
+
+N_UBATCH = 512  # llama.cpp's default; larger brings nothing on a CPU
+Logits = NDArray[np.float32]
+HeadScales = NDArray[np.float32]  # [n_layer, n_head_max], 1 = untouched, 0 = muted
+
+
+@dataclass(frozen=True)
+class Run:
+    """Consecutive tokens of one sequence, from position `start`; logits of the last `n_logits` of them are wanted."""
+
+    seq: int
+    start: int
+    tokens: Sequence[int]
+    n_logits: int = 0
+
+
+class Context:
+    """A context over `model` with `n_seq` sequences of `n_ctx` tokens each.
+
+    n_outputs: tokens of one batch whose logits can be had; a large vocabulary makes them dear.
+    flash_attn: None lets llama.cpp choose. type_k, type_v: enum ggml_type of the KV cache, None for F16.
+
+    Each sequence has KV cells of its own (kv_unified = false), and a sliding-window cache keeps all of them
+    (swa_full), so that sequences can be cut back exactly. Equal shapes give equal bits on the CPU.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        n_ctx: int,
+        *,
+        n_seq: int = 1,
+        n_batch: int = N_UBATCH,
+        n_outputs: int = 1,
+        n_threads: int | None = None,
+        flash_attn: bool | None = None,
+        type_k: int | None = None,
+        type_v: int | None = None,
+    ) -> None:
+        self.model, self.llama, self.native = model, model.llama, model.native
+        parameters = self.llama.llama_context_default_params()
+        parameters.n_ctx, parameters.n_seq_max = n_ctx * n_seq, n_seq
+        parameters.n_batch, parameters.n_ubatch = max(n_batch, N_UBATCH), N_UBATCH
+        parameters.n_threads = parameters.n_threads_batch = n_threads or default_threads()
+        parameters.n_outputs_max = max(n_outputs, n_seq)
+        parameters.kv_unified, parameters.swa_full, parameters.no_perf = False, True, True
+        if flash_attn is not None:
+            parameters.flash_attn_type = int(flash_attn)
+        if type_k is not None:
+            parameters.type_k = type_k
+        if type_v is not None:
+            parameters.type_v = type_v
+        self.handle = self.llama.llama_init_from_model(model.handle, parameters)
+        if not self.handle:
+            raise NativeError(
+                f"llama.cpp cannot make a context of {n_seq} × {n_ctx} tokens ({self.native.log.last()}): "
+                "try a smaller --ctx-size"
+            )
+        self.memory = self.llama.llama_get_memory(self.handle)
+        self.n_ctx = int(self.llama.llama_n_ctx_seq(self.handle))
+        self.n_batch = parameters.n_batch
+        self.n_seq = n_seq
+        self._batch = self.llama.llama_batch_init(self.n_batch, 0, 1)
+
+    def close(self) -> None:
+        if self.handle:
+            self.llama.llama_batch_free(self._batch)
+            self.llama.llama_free(self.handle)
+            self.handle = None
+
+    def __del__(self) -> None:
+        if getattr(self, "handle", None) and self.model.handle and not sys.is_finalizing():
+            self.close()
+
+    def decode(self, runs: Sequence[Run]) -> Logits:
+        """Run the model once over all `runs`, and return logits F32 [sum of n_logits, n_vocab] in their order.
+
+        The array is llama.cpp's own buffer: the next call overwrites it. Raises ContextFullError when a sequence
+        is full; the KV cache is then as it was before.
+        """
+        batch, n, n_outputs = self._batch, 0, 0
+        if sum(len(run.tokens) for run in runs) > self.n_batch:
+            raise NativeError(f"more than {self.n_batch} tokens in one batch")
+        for run in runs:
+            if run.start + len(run.tokens) > self.n_ctx:
+                raise ContextFullError(f"the context of {self.n_ctx} tokens is full: try a larger --ctx-size")
+            for i, token in enumerate(run.tokens):
+                wanted = i >= len(run.tokens) - run.n_logits
+                batch.token[n], batch.pos[n], batch.logits[n] = token, run.start + i, wanted
+                batch.n_seq_id[n], batch.seq_id[n][0] = 1, run.seq
+                n, n_outputs = n + 1, n_outputs + wanted
+        batch.n_tokens = n
+        status = self.llama.llama_decode(self.handle, batch)
+        if status == 1:
+            raise ContextFullError(f"the context of {self.n_ctx} tokens is full: try a larger --ctx-size")
+        if status:
+            raise NativeError(f"llama_decode failed with {status}: {self.native.log.last()}")
+        if not n_outputs:
+            return np.empty((0, self.model.n_vocab), np.float32)
+        logits = self.llama.llama_get_logits(self.handle)
+        return np.ctypeslib.as_array(logits, (n_outputs, self.model.n_vocab))
+
+    def set_head_scales(self, seq: int, scales: HeadScales | None) -> None:
+        """Scale the head outputs of the tokens that sequence `seq` decodes from now on; None clears."""
+        if scales is None:
+            status = self.native.set_adapter_head_scale(self.handle, seq, None, 0)
+        else:
+            data = np.ascontiguousarray(scales, np.float32)
+            status = self.native.set_adapter_head_scale(self.handle, seq, data.ctypes.data, data.size)
+        if status:
+            raise NativeError(f"llama_set_adapter_head_scale: {self.native.log.last()}")
+
+    @contextmanager
+    def head_scales(self, scales: dict[int, HeadScales]) -> Iterator[None]:
+        """Scale heads per sequence within a block; they are cleared at its end."""
+        try:
+            for seq, scale in scales.items():
+                self.set_head_scales(seq, scale)
+            yield
+        finally:
+            for seq in scales:
+                self.set_head_scales(seq, None)
+
+    def truncate(self, seq: int, n: int) -> bool:
+        """Keep the first `n` tokens of a sequence; False where the memory cannot be cut there (recurrent states)."""
+        return bool(self.llama.llama_memory_seq_rm(self.memory, seq, n, -1))
+
+    def copy(self, source: int, target: int) -> None:
+        """Make sequence `target` an exact copy of `source`."""
+        self.llama.llama_memory_seq_rm(self.memory, target, -1, -1)
+        self.llama.llama_memory_seq_cp(self.memory, source, target, -1, -1)
+
+    def state(self, seq: int = 0) -> bytes:
+        """Return the KV state of one sequence in llama.cpp's own format."""
+        size = self.llama.llama_state_seq_get_size(self.handle, seq)
+        buffer = (ctypes.c_uint8 * size)()
+        written = self.llama.llama_state_seq_get_data(self.handle, buffer, size, seq)
+        return memoryview(buffer)[:written].tobytes() if written < size else bytes(buffer)
+
+    def set_state(self, state: bytes, seq: int = 0) -> None:
+        """Replace the KV state of one sequence by one that `state` returned for an equal context."""
+        self.llama.llama_memory_seq_rm(self.memory, seq, -1, -1)
+        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        if not self.llama.llama_state_seq_set_data(self.handle, buffer, len(state), seq):
+            raise NativeError(f"llama.cpp did not take a KV state: {self.native.log.last()}")
+
+
+def default_threads() -> int:
+    """Return the processors that this process may use, at most 16: more rarely help token generation."""
+    n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(n, 16)

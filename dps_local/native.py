@@ -1,0 +1,210 @@
+"""The one door to native code: loads the patched libllama through the stock llama_cpp binding.
+
+The build puts the binding and the libraries into `dps_local/_vendor/llama_cpp`, so that a llama-cpp-python
+which is installed for other things stays untouched. `load()` imports that copy under its own name.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from dps_local.errors import NativeError
+
+PATCH_VERSION = 1  # raised with every change of the patches' C interface; the build records it beside the library
+HOW_TO_BUILD = "run `pip install --force-reinstall --no-deps .` in the dps-local source folder to build it"
+
+
+def vendor_dir() -> Path:
+    """Return the folder of the private llama_cpp package (in an editable install it is not beside this file)."""
+    import dps_local
+
+    for folder in dps_local.__path__:
+        vendor = Path(folder) / "_vendor"
+        if (vendor / "llama_cpp" / "lib" / "build.json").exists():
+            return vendor
+    raise NativeError(f"the patched llama.cpp library is missing: {HOW_TO_BUILD}")
+
+
+def _check_build(lib: Path) -> None:
+    try:
+        patch = int(json.loads((lib / "build.json").read_text())["patch"])
+    except (OSError, ValueError, TypeError, KeyError) as exc:
+        raise NativeError(f"the record of the llama.cpp library's build is damaged: {HOW_TO_BUILD}") from exc
+    if patch != PATCH_VERSION:
+        raise NativeError(f"the llama.cpp library has patch {patch}, expected {PATCH_VERSION}: {HOW_TO_BUILD}")
+
+
+def _import_binding(vendor: Path) -> ModuleType:
+    """Import llama_cpp from `vendor`, whatever else is installed or set in the environment."""
+    previous = os.environ.get("LLAMA_CPP_LIB_PATH")
+    os.environ["LLAMA_CPP_LIB_PATH"] = str(vendor / "llama_cpp" / "lib")
+    sys.path.insert(0, str(vendor))
+    try:
+        return importlib.import_module("llama_cpp")
+    except (ImportError, OSError, RuntimeError) as exc:
+        raise NativeError(f"the patched llama.cpp library does not load ({exc}): {HOW_TO_BUILD}") from exc
+    finally:
+        sys.path.remove(str(vendor))
+        if previous is None:
+            del os.environ["LLAMA_CPP_LIB_PATH"]
+        else:
+            os.environ["LLAMA_CPP_LIB_PATH"] = previous
+
+
+class Log:
+    """The last lines that llama.cpp logged at the level of a warning or above; nothing is printed."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def __call__(self, level: int, text: bytes, _: object) -> None:
+        if level in (3, 4):  # GGML_LOG_LEVEL_WARN, GGML_LOG_LEVEL_ERROR
+            self.lines = [*self.lines[-19:], text.decode(errors="replace").strip()]
+
+    def last(self) -> str:
+        """Return the newest line, and forget all of them."""
+        line = self.lines[-1] if self.lines else "llama.cpp gave no reason"
+        self.lines = []
+        return line
+
+
+class Native:
+    """The loaded binding (`llama`), its libraries' folder (`lib`) and what the binding does not declare."""
+
+    def __init__(self) -> None:
+        vendor = vendor_dir()
+        self.lib = vendor / "llama_cpp" / "lib"
+        _check_build(self.lib)
+        loaded = sys.modules.get("llama_cpp")
+        if loaded is not None and Path(loaded.__file__ or "").parent != vendor / "llama_cpp":
+            raise NativeError(
+                f"another llama_cpp ({loaded.__file__}) was imported first: import dps_local before it, and call "
+                "dps_local.native.load()"
+            )
+        self.binding = loaded or _import_binding(vendor)
+        self.llama: Any = importlib.import_module("llama_cpp.llama_cpp")
+        self.ggml = ctypes.CDLL(str(self.library("ggml-base")))
+        self.log = Log()
+        self._log_callback = self.llama.llama_log_callback(self.log)  # kept: a collected callback crashes
+        self.llama.llama_log_set(self._log_callback, ctypes.c_void_p(0))
+        self._declare()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.llama.llama_backend_init()
+
+    def library(self, name: str) -> Path:
+        """Return the path of one of the built libraries."""
+        names = [f"lib{name}.so", f"lib{name}.dylib", f"{name}.dll"]
+        return next(self.lib / n for n in names if (self.lib / n).exists())
+
+    def _function(self, lib: ctypes.CDLL, name: str, restype: Any, *argtypes: Any) -> Callable[..., Any]:
+        try:
+            function: Callable[..., Any] = getattr(lib, name)
+        except AttributeError as exc:
+            raise NativeError(f"{lib._name} lacks {name}: {HOW_TO_BUILD}") from exc
+        function.restype, function.argtypes = restype, argtypes  # type: ignore[attr-defined]
+        return function
+
+    def _declare(self) -> None:
+        void_p, char_p, size_t, i64, i32 = (
+            ctypes.c_void_p,
+            ctypes.c_char_p,
+            ctypes.c_size_t,
+            ctypes.c_int64,
+            ctypes.c_int32,
+        )
+        llama = functools.partial(self._function, self.llama._lib)
+        ggml = functools.partial(self._function, self.ggml)
+
+        # int32_t llama_set_adapter_head_scale(struct llama_context *, llama_seq_id, const float * data, size_t len);
+        self.set_adapter_head_scale = llama("llama_set_adapter_head_scale", i32, void_p, i32, void_p, size_t)
+
+        # struct gguf_context * gguf_init_from_file(const char * fname, struct gguf_init_params params);
+        self.gguf_init_from_file = ggml("gguf_init_from_file", void_p, char_p, GGUFInitParams)
+        # void gguf_free(struct gguf_context *);
+        self.gguf_free = ggml("gguf_free", None, void_p)
+        # size_t gguf_get_data_offset(const struct gguf_context *);
+        self.gguf_get_data_offset = ggml("gguf_get_data_offset", size_t, void_p)
+        # int64_t gguf_get_n_kv(const struct gguf_context *);
+        self.gguf_get_n_kv = ggml("gguf_get_n_kv", i64, void_p)
+        # const char * gguf_get_key(const struct gguf_context *, int64_t key_id);
+        self.gguf_get_key = ggml("gguf_get_key", char_p, void_p, i64)
+        # enum gguf_type gguf_get_kv_type(const struct gguf_context *, int64_t key_id);
+        self.gguf_get_kv_type = ggml("gguf_get_kv_type", i32, void_p, i64)
+        # enum gguf_type gguf_get_arr_type(const struct gguf_context *, int64_t key_id);
+        self.gguf_get_arr_type = ggml("gguf_get_arr_type", i32, void_p, i64)
+        # size_t gguf_get_arr_n(const struct gguf_context *, int64_t key_id);
+        self.gguf_get_arr_n = ggml("gguf_get_arr_n", size_t, void_p, i64)
+        # const void * gguf_get_arr_data(const struct gguf_context *, int64_t key_id);
+        self.gguf_get_arr_data = ggml("gguf_get_arr_data", void_p, void_p, i64)
+        # const char * gguf_get_arr_str(const struct gguf_context *, int64_t key_id, size_t i);
+        self.gguf_get_arr_str = ggml("gguf_get_arr_str", char_p, void_p, i64, size_t)
+        # const char * gguf_get_val_str(const struct gguf_context *, int64_t key_id);
+        self.gguf_get_val_str = ggml("gguf_get_val_str", char_p, void_p, i64)
+        # const void * gguf_get_val_data(const struct gguf_context *, int64_t key_id);
+        self.gguf_get_val_data = ggml("gguf_get_val_data", void_p, void_p, i64)
+        # int64_t gguf_get_n_tensors(const struct gguf_context *);
+        self.gguf_get_n_tensors = ggml("gguf_get_n_tensors", i64, void_p)
+        # const char * gguf_get_tensor_name(const struct gguf_context *, int64_t tensor_id);
+        self.gguf_get_tensor_name = ggml("gguf_get_tensor_name", char_p, void_p, i64)
+        # const int64_t * gguf_get_tensor_ne(const struct gguf_context *, int64_t tensor_id);
+        self.gguf_get_tensor_ne = ggml("gguf_get_tensor_ne", void_p, void_p, i64)
+        # enum ggml_type gguf_get_tensor_type(const struct gguf_context *, int64_t tensor_id);
+        self.gguf_get_tensor_type = ggml("gguf_get_tensor_type", i32, void_p, i64)
+        # size_t gguf_get_tensor_offset(const struct gguf_context *, int64_t tensor_id);
+        self.gguf_get_tensor_offset = ggml("gguf_get_tensor_offset", size_t, void_p, i64)
+        # size_t gguf_get_tensor_size(const struct gguf_context *, int64_t tensor_id);
+        self.gguf_get_tensor_size = ggml("gguf_get_tensor_size", size_t, void_p, i64)
+        # int64_t gguf_remove_key(struct gguf_context *, const char * key);
+        self.gguf_remove_key = ggml("gguf_remove_key", i64, void_p, char_p)
+        # void gguf_set_kv(struct gguf_context *, const struct gguf_context * src);
+        self.gguf_set_kv = ggml("gguf_set_kv", None, void_p, void_p)
+        # size_t gguf_get_meta_size(const struct gguf_context *);
+        self.gguf_get_meta_size = ggml("gguf_get_meta_size", size_t, void_p)
+        # void gguf_get_meta_data(const struct gguf_context *, void * data);
+        self.gguf_get_meta_data = ggml("gguf_get_meta_data", None, void_p, void_p)
+
+        # size_t ggml_backend_dev_count(void);  ggml_backend_dev_t ggml_backend_dev_get(size_t);
+        registry = functools.partial(self._function, ctypes.CDLL(str(self.library("ggml"))))
+        self.ggml_backend_dev_count = registry("ggml_backend_dev_count", size_t)
+        self.ggml_backend_dev_get = registry("ggml_backend_dev_get", void_p, size_t)
+        # const char * ggml_backend_dev_name(ggml_backend_dev_t);  const char * ggml_backend_dev_description(…);
+        self.ggml_backend_dev_name = ggml("ggml_backend_dev_name", char_p, void_p)
+        self.ggml_backend_dev_description = ggml("ggml_backend_dev_description", char_p, void_p)
+
+    @property
+    def version(self) -> str:
+        """Version of the llama-cpp-python binding."""
+        return str(self.binding.__version__)
+
+    def backends(self) -> list[dict[str, str]]:
+        """Return the name and description of each device that ggml can compute on."""
+        devices = [self.ggml_backend_dev_get(i) for i in range(self.ggml_backend_dev_count())]
+        return [
+            {
+                "name": self.ggml_backend_dev_name(d).decode(),
+                "description": self.ggml_backend_dev_description(d).decode().strip(),
+            }
+            for d in devices
+        ]
+
+
+class GGUFInitParams(ctypes.Structure):
+    # struct gguf_init_params { bool no_alloc; struct ggml_context ** ctx; };
+    _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
+
+
+@functools.cache
+def load() -> Native:
+    """Load the patched library once; raise NativeError with the command to run when it cannot be used."""
+    return Native()

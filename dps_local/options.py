@@ -1,0 +1,143 @@
+"""Options that several commands share, as dataclasses; `expand` turns them into options of the command line."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from dps_local.assistant import Settings
+from dps_local.errors import DpsError
+from dps_local.mixing import Gamma
+from dps_local.sampler import RANDOM_SEED, Sampling
+from dps_local.scoring import ScoringOptions
+
+
+class Scope(StrEnum):
+    generated = "generated"
+    all = "all"
+
+
+def _gamma(text: str) -> Gamma:
+    try:
+        return Gamma.parse(text)
+    except DpsError as exc:
+        raise typer.BadParameter(str(exc)) from exc
+
+
+ProfileOption = typer.Option("--profile", "-p", help="A profile (JSON), or a shipped example: mara, idris, odile.")
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", "-m", help="A name from `dps-local models list`, or the path of a GGUF.")
+]
+ContextOption = Annotated[int, typer.Option("--ctx-size", "-c", min=256, help="Tokens of context.")]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Never open a connection.")]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    model: ModelOption = None
+    ctx_size: ContextOption = 4096
+    threads: Annotated[
+        int | None, typer.Option("--threads", "-t", min=1, help="Default: all processors, up to 16.")
+    ] = None
+    n_gpu_layers: Annotated[int | None, typer.Option("--n-gpu-layers", "-ngl", help="As in llama.cpp.")] = None
+    offline: OfflineOption = False
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    scope: Annotated[Scope, typer.Option(help="Mute the answer only, or the prompt too (slower by far to score).")] = (
+        Scope.generated
+    )
+    examples: Annotated[int, typer.Option(min=1, help="History items to score on, the newest; fewer is faster.")] = 12
+    target_tokens: Annotated[int, typer.Option(min=1, help="Tokens to score of each history item.")] = 32
+    heads: Annotated[int | None, typer.Option("--heads", "-k", min=0, help="Heads to choose. Default: 4 %.")] = None
+    profile_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of the context for the profile. Default: a quarter.")
+    ] = None
+
+    def scoring(self, model: ModelOptions, parallel: int | None = None) -> ScoringOptions:
+        return ScoringOptions(
+            self.scope.value, self.examples, self.target_tokens, self.heads, parallel=parallel, n_threads=model.threads
+        )
+
+    def settings(self, model: ModelOptions, parallel: int | None = None) -> Settings:
+        return Settings(model.ctx_size, model.threads, self.profile_tokens, scoring=self.scoring(model, parallel))
+
+
+@dataclass(frozen=True)
+class ChatOptions:
+    profile: Annotated[str | None, ProfileOption] = None
+    map: Annotated[Path | None, typer.Option(help="A head map (.dps.gguf) instead of the profile's own.")] = None
+    gamma: Annotated[
+        Gamma | None,
+        typer.Option(
+            parser=_gamma,
+            metavar="X",
+            help="Strength of steering: a number (0 = off), or entropy[:normalised][:cap=X]. Default: the head map's.",
+        ),
+    ] = None
+    beta: Annotated[
+        float, typer.Option(min=0, max=1, help="Only tokens with at least β times the top probability; 0 = the paper.")
+    ] = 0.1
+    compare: Annotated[bool, typer.Option("--compare", help="Show the unsteered answer before the steered one.")] = (
+        False
+    )
+    n_predict: Annotated[int, typer.Option("-n", "--n-predict", min=-1, help="Tokens of an answer; -1: no limit.")] = (
+        512
+    )
+    temp: Annotated[float, typer.Option(min=0, help="Temperature; 0 is greedy.")] = 0.8
+    top_k: Annotated[int, typer.Option(min=0, help="0: off.")] = 40
+    top_p: Annotated[float, typer.Option(min=0, max=1, help="1: off.")] = 0.95
+    min_p: Annotated[float, typer.Option(min=0, max=1, help="0: off.")] = 0.05
+    repeat_penalty: Annotated[float, typer.Option(min=0, help="1: off.")] = 1.0
+    seed: Annotated[int, typer.Option(help="Seed of the sampler; -1 draws one.")] = -1
+
+    def settings(self, model: ModelOptions, score: ScoreOptions) -> Settings:
+        sampling = Sampling(
+            self.temp, self.top_k, self.top_p, self.min_p, self.repeat_penalty, seed=self.seed & RANDOM_SEED
+        )
+        return Settings(
+            model.ctx_size,
+            model.threads,
+            score.profile_tokens,
+            self.gamma,
+            self.beta,
+            sampling,
+            score.scoring(model),
+        )
+
+
+def expand(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take its options as dataclasses: each becomes one option a field."""
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, Any] = {p.name: p.annotation for p in signature.parameters.values() if is_dataclass(p.annotation)}
+    parameters = []
+    for parameter in signature.parameters.values():
+        members = _parameters(groups[parameter.name]) if parameter.name in groups else [parameter]
+        parameters += [m.replace(kind=inspect.Parameter.KEYWORD_ONLY) for m in members]
+
+    @functools.wraps(command)
+    def wrapper(**arguments: Any) -> None:
+        for name, group in groups.items():
+            arguments[name] = group(**{f.name: arguments.pop(f.name) for f in fields(group)})
+        command(**arguments)
+
+    wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapper
+
+
+def _parameters(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
+        for f in fields(group)
+    ]

@@ -1,0 +1,175 @@
+"""`Profile`: what a user wrote and prefers, read from JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from json.decoder import JSONDecoder
+from pathlib import Path
+from typing import Any
+
+from dps_local.errors import ProfileError
+
+EXAMPLES = Path(__file__).parent / "examples"
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+@dataclass(frozen=True)
+class HistoryItem:
+    """One thing the user wrote (or an answer they kept), and what it was written for."""
+
+    output: str
+    input: str = ""
+    rejected: str = ""  # an answer to the same input that the user did not keep
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A user: history is oldest first."""
+
+    name: str = ""
+    about: str = ""
+    preferences: tuple[str, ...] = ()
+    history: tuple[HistoryItem, ...] = ()
+
+    def digest(self) -> str:
+        """Return a SHA-256 of the content: equal profiles have equal digests, whatever the file looked like."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def load_profile(name_or_path: str) -> Profile:
+    """Read a profile from a JSON file, or one of the shipped examples by its name (mara, idris, odile).
+
+    Raises ProfileError that names the field and the line.
+    """
+    path = Path(name_or_path)
+    try:
+        path = path.expanduser()
+        if name_or_path in examples() and not path.exists():
+            path = EXAMPLES / f"{name_or_path}.json"
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as exc:
+        raise ProfileError(f"no profile {name_or_path!r}: give a JSON file or one of {', '.join(examples())}") from exc
+    except IsADirectoryError as exc:
+        raise ProfileError(f"{path} is a folder: give the path of a profile (JSON)") from exc
+    except UnicodeDecodeError as exc:
+        raise ProfileError(f"{path} is not UTF-8 text (byte {exc.start}): save it as UTF-8") from exc
+    except (OSError, RuntimeError, ValueError) as exc:  # too long a name, no such home folder, a NUL byte
+        raise ProfileError(f"cannot read the profile {name_or_path[:80]!r}: {getattr(exc, 'strerror', exc)}") from exc
+    try:
+        return parse_profile(text)
+    except ProfileError as exc:
+        raise ProfileError(f"{path}: {exc}") from exc
+
+
+def examples() -> list[str]:
+    """Return the names of the profiles that ship with the package."""
+    return sorted(p.stem for p in EXAMPLES.glob("*.json"))
+
+
+def parse_profile(text: str) -> Profile:
+    """Validate the JSON `text` of a profile."""
+    try:
+        return _Parser(text).profile(json.loads(text))
+    except json.JSONDecodeError as exc:
+        raise ProfileError(f"line {exc.lineno}: not valid JSON: {exc.msg} (column {exc.colno})") from exc
+    except RecursionError as exc:
+        raise ProfileError("nested too deeply for a profile") from exc
+    except ValueError as exc:
+        raise ProfileError(f"not valid JSON: {exc}") from exc  # a number of thousands of digits
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def fail(self, path: Sequence[str | int], problem: str) -> ProfileError:
+        field = (
+            "".join(f"[{p}]" if isinstance(p, int) else f".{_printable(p)}" for p in path).lstrip(".") or "the profile"
+        )
+        return ProfileError(f"line {_line(self.text, path)}: {field} {problem}")
+
+    def profile(self, data: Any) -> Profile:
+        self.mapping((), data, ("name", "about", "preferences", "history"))
+        profile = Profile(
+            self.string(("name",), data.get("name", "")),
+            self.string(("about",), data.get("about", "")),
+            tuple(self.string(("preferences", i), p, filled=True) for i, p in self.list(("preferences",), data)),
+            tuple(self.item(("history", i), item) for i, item in self.list(("history",), data)),
+        )
+        if not profile.preferences and not profile.history:
+            raise self.fail((), "needs 'history' or 'preferences' with at least one entry")
+        return profile
+
+    def item(self, path: tuple[str | int, ...], data: Any) -> HistoryItem:
+        self.mapping(path, data, ("input", "output", "rejected"))
+        if "output" not in data:
+            raise self.fail(path, "lacks 'output', the user's own words")
+        return HistoryItem(
+            self.string((*path, "output"), data["output"], filled=True),
+            self.string((*path, "input"), data.get("input", "")),
+            self.string((*path, "rejected"), data.get("rejected", "")),
+        )
+
+    def mapping(self, path: tuple[str | int, ...], data: Any, keys: tuple[str, ...]) -> None:
+        if not isinstance(data, dict):
+            raise self.fail(path, f"must be an object, not {_kind(data)}")
+        for key in data:
+            if key not in keys:
+                raise self.fail((*path, key), f"is not a known key: expected {', '.join(keys)}")
+
+    def list(self, path: tuple[str], data: dict[str, Any]) -> enumerate[Any]:
+        value = data.get(path[0], [])
+        if not isinstance(value, list):
+            raise self.fail(path, f"must be a list, not {_kind(value)}")
+        return enumerate(value)
+
+    def string(self, path: tuple[str | int, ...], value: Any, *, filled: bool = False) -> str:
+        if not isinstance(value, str):
+            raise self.fail(path, f"must be a string, not {_kind(value)}")
+        if filled and not value.strip():
+            raise self.fail(path, "is empty")
+        return value.encode(errors="replace").decode()  # lone surrogates cannot be tokenized
+
+
+def _printable(key: str) -> str:
+    return key if key.isprintable() else json.dumps(key)[1:-1]
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _line(text: str, path: Sequence[str | int]) -> int:
+    """Return the line on which the value at `path` starts in the valid JSON `text`."""
+    position = _skip(text, 0)
+    for key in path:
+        position = dict(_members(text, position))[key]
+    return text.count("\n", 0, position) + 1
+
+
+def _members(text: str, position: int) -> list[tuple[str | int, int]]:
+    """Return (key or index, start of the value) of each member of the object or list at `position`."""
+    decoder, is_object = JSONDecoder(), text[position] == "{"
+    members: list[tuple[str | int, int]] = []
+    position = _skip(text, position + 1)
+    while text[position] not in "]}":
+        key: str | int = len(members)
+        if is_object:
+            key, position = decoder.raw_decode(text, position)
+            position = _skip(text, _skip(text, position) + 1)
+        members.append((key, position))
+        position = _skip(text, decoder.raw_decode(text, position)[1])
+        if text[position] == ",":
+            position = _skip(text, position + 1)
+    return members
+
+
+def _skip(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    assert match is not None
+    return match.end()

@@ -1,0 +1,270 @@
+"""`Session`: a chat over two streams of one model, the second with the chosen heads muted."""
+
+from __future__ import annotations
+
+import codecs
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from dps_local.context import Context, HeadScales
+from dps_local.errors import ContextFullError
+from dps_local.mixing import Gamma, mix
+from dps_local.mixing import probability as p
+from dps_local.model import Model
+from dps_local.sampler import Sampler, Sampling
+from dps_local.stream import Stream, in_batches
+from dps_local.template import ChatTemplate
+
+Scope = Literal["generated", "all"]
+StopReason = Literal["eog", "stop", "length", "context", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What is contrasted: head scales F32 [n_layer, n_head_max] of the muted stream, γ, β and the scope.
+
+    scope "generated": the prompt is read with all heads, and its KV state is copied to both streams, so only the
+    last prompt token and the answer are muted. "all": the prompt is muted too, and read twice.
+    """
+
+    scales: HeadScales
+    gamma: Gamma
+    beta: float = 0.1
+    scope: Scope = "generated"
+
+    def mutes_as(self, other: Steering) -> bool:
+        """Whether the muted stream of `other` holds the same values."""
+        return self.scope == other.scope and np.array_equal(self.scales, other.scales)
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token of an answer, with its probability without, with muted, and with steered heads."""
+
+    id: int
+    text: str
+    p_plain: float
+    p_muted: float | None  # None where the muted stream was not needed
+    p_steered: float
+
+
+@dataclass
+class Timings:
+    """As llama.cpp's server reports them; ttft_ms is the time to the first token, prompt included."""
+
+    prompt_n: int = 0
+    prompt_ms: float = 0.0
+    predicted_n: int = 0
+    predicted_ms: float = 0.0
+
+    @property
+    def ttft_ms(self) -> float:
+        return self.prompt_ms + self.predicted_ms / max(self.predicted_n, 1)
+
+
+@dataclass
+class Turn:
+    user: str
+    start: int  # calls of the full stream before this turn
+    pending: list[int]  # tokens that were not in the KV cache yet when the turn began
+    tokens: list[Token] = field(default_factory=list)
+    answer: int = 0  # calls of the full stream before the answer
+    tail: list[int] | None = None  # what a stop text left of the last token, when it began inside it
+    stop: StopReason = "interrupted"
+    timings: Timings = field(default_factory=Timings)
+
+    @property
+    def text(self) -> str:
+        return "".join(t.text for t in self.tokens)
+
+
+class Session:
+    """A multi-turn chat; `ask` yields the tokens of an answer as they are sampled.
+
+    The muted context is made when steering first needs it. An answer that is broken off stays in the chat as far
+    as it went, and the next turn goes on from there.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        template: ChatTemplate,
+        *,
+        system: str = "",
+        steering: Steering | None = None,
+        sampling: Sampling | None = None,
+        n_ctx: int = 4096,
+        n_threads: int | None = None,
+    ) -> None:
+        self.model, self.template, self.system = model, template, system
+        self.steering = steering
+        self.sampler = Sampler(sampling or Sampling())
+        self._n_ctx, self._n_threads = n_ctx, n_threads
+        self.full = Stream(self._context())
+        self._muted: Stream | None = None
+        self._synced: Steering | None = None  # what the muted stream was read with
+        self.turns: list[Turn] = []
+        self.cancel = threading.Event()  # set it (from a signal handler, say) to end the answer at the next step
+
+    def _context(self) -> Context:
+        return Context(self.model, self._n_ctx, n_threads=self._n_threads)
+
+    def close(self) -> None:
+        self.full.context.close()
+        if self._muted:
+            self._muted.context.close()
+
+    def clear(self) -> None:
+        """Forget all turns."""
+        self.full.clear()
+        if self._muted:
+            self._muted.clear()
+        self.turns = []
+
+    def ask(self, user: str, n_predict: int = -1) -> Iterator[Token]:
+        """Answer `user` with at most n_predict tokens (-1: until the model ends or the context is full).
+
+        Setting `cancel` ends the answer, and the turn stays as far as it went; while the prompt is read, it takes the
+        question back. Raises ContextFullError, with the chat as it was, when the question does not fit.
+        """
+        if self.turns:
+            text = self.template.next(self.system, len(self.turns), user)
+            tokens = self._undecoded() + self.model.tokenize(text, special=True)
+        else:
+            tokens = self.model.prompt_tokens(self.template.first(self.system, user))
+        yield from self._answer(Turn(user, len(self.full.calls), tokens), n_predict)
+
+    def regenerate(self, n_predict: int = -1) -> Iterator[Token]:
+        """Answer the last question again."""
+        last = self.undo()
+        yield from self._answer(Turn(last.user, last.start, last.pending), n_predict)
+
+    def undo(self) -> Turn:
+        """Take the last turn back, and return it."""
+        turn = self.turns.pop()
+        self._rewind(turn.start)
+        return turn
+
+    def _rewind(self, calls: int) -> None:
+        self.full.rewind(calls)
+        if self._muted and len(self._muted.calls) > calls:
+            self._muted.rewind(calls)
+
+    def _undecoded(self) -> list[int]:
+        """Tokens of the last answer that are not in the KV cache: it ended before they were fed."""
+        turn = self.turns[-1]
+        ids = [t.id for t in turn.tokens]
+        if turn.tail is not None:
+            ids[-1:] = turn.tail
+        return [turn.pending[-1], *ids][len(self.full.calls) - turn.answer :]
+
+    def _answer(self, turn: Turn, n_predict: int) -> Iterator[Token]:
+        if self.full.n + len(turn.pending) >= self.full.context.n_ctx:
+            raise ContextFullError(
+                f"the conversation and the question need more than the context of {self.full.context.n_ctx} tokens: "
+                "/clear starts afresh, --ctx-size makes it larger"
+            )
+        self.cancel.clear()
+        started = time.perf_counter()
+        steering = self.steering if self.steering and not self.steering.gamma.off else None
+        try:
+            muted = self._read(turn, steering)
+        except BaseException:
+            self._rewind(turn.start)
+            raise
+        if self.cancel.is_set():
+            self._rewind(turn.start)
+            return
+        turn.answer = len(self.full.calls)
+        turn.timings = Timings(len(turn.pending), 1000 * (time.perf_counter() - started))
+        self.turns.append(turn)
+        self.sampler.recount([*itertools.chain(*self.full.calls), turn.pending[-1]])
+        try:
+            steps = self._held(self._steps(turn, muted, steering), turn)
+            for token in itertools.islice(steps, n_predict if n_predict >= 0 else None):
+                turn.tokens.append(token)
+                yield token
+                turn.timings.predicted_n = len(turn.tokens)
+                turn.timings.predicted_ms = 1000 * (time.perf_counter() - started) - turn.timings.prompt_ms
+            if len(turn.tokens) == n_predict:
+                turn.stop = "length"
+        finally:
+            # steps whose token was not given out (a stop text, an interruption) are taken back
+            fed = len(turn.tokens) + (turn.tail is None)
+            self._rewind(min(len(self.full.calls), turn.answer + fed))
+
+    def _read(self, turn: Turn, steering: Steering | None) -> Stream | None:
+        """Read the prompt but for its last token in both streams, until it is cancelled; return the muted one."""
+        if self.full.replay(in_batches(turn.pending[:-1]), self.cancel) and steering:
+            return self._sync(steering)
+        return None
+
+    def _sync(self, steering: Steering) -> Stream:
+        """Bring the muted stream to where the full stream is."""
+        if self._muted is None:
+            self._muted = Stream(self._context())
+        muted = self._muted
+        if steering.scope == "generated":
+            muted.become(self.full)
+        elif not (self._synced and self._synced.mutes_as(steering)):
+            muted.clear()  # what it holds was read with other heads
+        self._synced = steering
+        muted.context.set_head_scales(0, steering.scales)
+        muted.replay(self.full.calls[len(muted.calls) :], self.cancel)
+        return muted
+
+    def _steps(self, turn: Turn, muted: Stream | None, steering: Steering | None) -> Iterator[Token]:
+        """Decode and sample one token after the other, until an end-of-generation token or a full context."""
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        token = turn.pending[-1]
+        while self.full.n < self.full.context.n_ctx:
+            if self.cancel.is_set():
+                return
+            f = self.full.decode([token], 1)[0]
+            m = muted.decode([token], 1)[0] if muted else None
+            mixed = f if m is None or steering is None else mix(f, m, steering.gamma(f), steering.beta)
+            token = self.sampler.sample(mixed)
+            if self.model.is_eog(token):
+                turn.stop = "eog"
+                return
+            text = decoder.decode(self.model.piece(token))
+            yield Token(token, text, p(f, token), None if m is None else p(m, token), p(mixed, token))
+        turn.stop = "context"
+
+    def _held(self, tokens: Iterator[Token], turn: Turn) -> Iterator[Token]:
+        """Hold tokens back while they may be the beginning of a stop text, and drop it and what follows."""
+        held: list[Token] = []
+        for token in tokens:
+            held.append(token)
+            text = "".join(t.text for t in held)
+            ends = [text.index(s) for s in self.template.stop if s in text]
+            if ends:
+                turn.stop = "stop"
+                yield from self._cut(held, min(ends), turn)
+                return
+            if not any(_overlap(text, s) for s in self.template.stop):
+                yield from held
+                held = []
+        yield from held
+
+    def _cut(self, tokens: list[Token], length: int, turn: Turn) -> Iterator[Token]:
+        """Yield the tokens of the first `length` characters; what is left of a token that is cut goes on as `tail`."""
+        for token in tokens:
+            if length <= 0:
+                return
+            if length < len(token.text):
+                token = replace(token, text=token.text[:length])
+                turn.tail = self.model.tokenize(token.text, special=False)
+            yield token
+            length -= len(token.text)
+
+
+def _overlap(text: str, stop: str) -> bool:
+    """Whether `text` ends with a beginning of `stop`."""
+    return any(text.endswith(stop[:n]) for n in range(1, len(stop) + 1))

@@ -1,0 +1,60 @@
+"""`Stream`: one sequence in a context of its own, and the exact calls that filled it."""
+
+from __future__ import annotations
+
+import threading
+
+from dps_local.context import N_UBATCH, Context, Logits, Run
+
+
+class Stream:
+    """A sequence that remembers its calls.
+
+    Two streams that were fed by the same calls are bit-identical on the CPU, so calls are what is kept in step.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.calls: list[list[int]] = []
+        self.n = 0
+
+    def decode(self, tokens: list[int], n_logits: int = 0) -> Logits:
+        """Append tokens in one call; return logits F32 [n_logits, n_vocab] of the last ones."""
+        self.context.truncate(0, self.n)  # what an interrupted call may have left
+        logits = self.context.decode([Run(0, self.n, tokens, n_logits)])
+        self.calls.append(tokens)
+        self.n += len(tokens)
+        return logits
+
+    def replay(self, calls: list[list[int]], cancel: threading.Event | None = None) -> bool:
+        """Make `calls` one after the other; False when `cancel` was set on the way."""
+        for tokens in calls:
+            self.decode(tokens)
+            if cancel and cancel.is_set():
+                return False
+        return True
+
+    def rewind(self, calls: int) -> None:
+        """Go back to where only the first `calls` calls had been made."""
+        kept = self.calls[:calls]
+        n = sum(map(len, kept))
+        if self.context.truncate(0, n):
+            self.calls, self.n = kept, n
+            return
+        self.clear()  # a recurrent state cannot be cut: read it again
+        self.replay(kept)
+
+    def clear(self) -> None:
+        self.context.truncate(0, 0)
+        self.calls, self.n = [], 0
+
+    def become(self, other: Stream) -> None:
+        """Take over the KV state of a stream over an equal context."""
+        self.clear()
+        self.context.set_state(other.context.state())
+        self.calls, self.n = list(other.calls), other.n
+
+
+def in_batches(tokens: list[int]) -> list[list[int]]:
+    """Return many tokens as calls of one batch each."""
+    return [tokens[i : i + N_UBATCH] for i in range(0, len(tokens), N_UBATCH)]

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dps_local import native, registry
+from dps_local.context import Run
+from dps_local.errors import RegistryError
+
+TESTS = Path(__file__).resolve().parent
+PATCHES = TESTS.parent / "patches"
+sys.path.insert(0, str(TESTS))  # helper modules: tests/ is no package
+
+from tiny import TinyModel, write_model  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    """A factory of tiny models: `tiny_model(kind, edit=…, …)` returns the path of a GGUF, see tests/tiny.py."""
+    folder = tmp_path_factory.mktemp("tiny-models")
+    written: dict[str, Path] = {}
+
+    def path(kind: str = "llama", **options: object) -> Path:
+        key = f"{kind} {sorted(options.items())}"
+        if key not in written:
+            written[key] = folder / f"{kind}-{len(written)}.gguf"
+            write_model(written[key], kind, **options)  # type: ignore[arg-type]
+        return written[key]
+
+    return path
+
+
+class RealModel(Protocol):
+    def __call__(self, name: str) -> Path: ...
+
+
+@pytest.fixture(scope="session")
+def real_model() -> RealModel:
+    """`real_model("smollm2-135m")` returns the path of a registry model, downloaded when it is not here yet."""
+
+    def path(name: str) -> Path:
+        try:
+            return registry.resolve(name)
+        except RegistryError:
+            return registry.pull(name)
+
+    return path
+
+
+# --- stock llama.cpp, for comparison
+
+
+class StockLogits(Protocol):
+    """The fixture `stock_logits`: returns the logits that stock llama.cpp computes for `runs`, one decode for each."""
+
+    def __call__(self, model: Path, runs: Sequence[Run], *, n_ctx: int, n_threads: int) -> NDArray[np.float32]: ...
+
+
+@pytest.fixture(scope="session")
+def stock_logits(stock_lib: Path, tmp_path_factory: pytest.TempPathFactory) -> StockLogits:
+    folder = tmp_path_factory.mktemp("stock")
+    environment = os.environ | {"LLAMA_CPP_LIB_PATH": str(stock_lib), "PYTHONPATH": str(native.vendor_dir())}
+
+    def logits(model: Path, runs: Sequence[Run], *, n_ctx: int, n_threads: int) -> NDArray[np.float32]:
+        request = {
+            "model": str(model),
+            "n_ctx": n_ctx,
+            "n_batch": 512,
+            "n_threads": n_threads,
+            "chunks": [{"start": r.start, "tokens": list(r.tokens), "n_logits": r.n_logits} for r in runs],
+            "output": str(folder / "logits.npy"),
+        }
+        (folder / "request.json").write_text(json.dumps(request))
+        command = [sys.executable, str(TESTS / "stock.py"), str(folder / "request.json")]
+        subprocess.run(command, env=environment, check=True)
+        found: NDArray[np.float32] = np.load(folder / "logits.npy")
+        return found
+
+    return logits
+
+
+@pytest.fixture(scope="session")
+def stock_lib() -> Path:
+    """The folder of the unpatched libraries: $DPS_LOCAL_STOCK_LIB, or built once (minutes) into the cache folder."""
+    if given := os.environ.get("DPS_LOCAL_STOCK_LIB"):
+        return Path(given)
+    prefix = registry.cache_dir().parent / f"stock-{_stock_key()}"
+    if not prefix.exists():
+        with tempfile.TemporaryDirectory(dir=prefix.parent) as scratch:
+            _build_stock(Path(scratch))
+            (Path(scratch) / "prefix").replace(prefix)
+    return prefix / "dps_local" / "_vendor" / "llama_cpp" / "lib"
+
+
+def _stock_key() -> str:
+    """What the libraries depend on: ggml builds for the machine's own processor."""
+    digest = hashlib.sha256()
+    for name in ("upstream.txt", "CMakeLists.txt"):
+        digest.update((PATCHES / name).read_bytes())
+    digest.update(os.environ.get("CMAKE_ARGS", "").encode() + f"{platform.system()} {platform.machine()}".encode())
+    if (cpuinfo := Path("/proc/cpuinfo")).exists():
+        flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "")
+        digest.update(flags.encode())
+    return digest.hexdigest()[:16]
+
+
+def _build_stock(scratch: Path) -> None:
+    cmake = ["cmake"] if shutil.which("cmake") else [sys.executable, "-m", "cmake"]
+    build = str(scratch / "build")
+    configure = [*cmake, "-S", str(PATCHES), "-B", build, "-DDPS_LOCAL_PATCH=OFF", "-DCMAKE_BUILD_TYPE=Release"]
+    configure += [f"-DPython_EXECUTABLE={sys.executable}", *(["-G", "Ninja"] if shutil.which("ninja") else [])]
+    subprocess.run([*configure, *shlex.split(os.environ.get("CMAKE_ARGS", ""))], check=True)
+    subprocess.run([*cmake, "--build", build, "--target", "llama", "--parallel"], check=True)
+    install = ["--install", build, "--component", "dps_local", "--prefix", str(scratch / "prefix")]
+    subprocess.run([*cmake, *install], check=True)

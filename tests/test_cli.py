@@ -1,0 +1,447 @@
+"""The program as a person meets it: its commands in a process of their own, on pipes and on a pseudo-terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dps_local.head_map import HeadMap
+from dps_local.profile import examples
+
+PROGRAM = [sys.executable, "-c", "from dps_local.cli import main; main()"]
+QUICK = ["--examples", "2", "--target-tokens", "6", "--profile-tokens", "60", "-c", "512"]
+PROFILE = {
+    "name": "Ada",
+    "preferences": ["short"],
+    "history": [{"input": f"say {i}", "output": f"Aye {i}, so be it, by gum."} for i in range(3)],
+}
+
+TinyModel = Callable[..., Path]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    drop = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONPATH")
+    kept = {key: value for key, value in os.environ.items() if key not in drop}
+    return kept | {"DPS_LOCAL_CACHE": str(tmp_path / "cache"), "TERM": "xterm", "PYTHONWARNINGS": "error"}
+
+
+@pytest.fixture
+def model(tiny_model: TinyModel) -> Path:
+    return tiny_model("llama")
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    path = tmp_path / "ada.json"
+    path.write_text(json.dumps(PROFILE, indent=1))
+    return path
+
+
+class Program:
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.environment = environment
+
+    def __call__(self, *arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*PROGRAM, *map(str, arguments)],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            timeout=120,
+            check=False,
+        )
+
+    def fails(self, *arguments: object, stdin: str = "") -> str:
+        """Run, expect exit code 1, nothing on stdout and a last line on stderr that is the error; return that line."""
+        result = self(*arguments, stdin=stdin)
+        assert result.returncode == 1, result.stderr
+        assert result.stdout == ""
+        assert "Traceback" not in result.stderr
+        lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+        assert lines == result.stderr.splitlines()[-1:]
+        return lines[0]
+
+
+@pytest.fixture
+def program(environment: dict[str, str]) -> Program:
+    return Program(environment)
+
+
+class Terminal:
+    """A conversation with the program on a pseudo-terminal."""
+
+    def __init__(self, arguments: list[str | Path], environment: dict[str, str]) -> None:
+        self.screen = ""
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execvpe(PROGRAM[0], [*PROGRAM, *map(str, arguments)], environment)
+
+    def wait_for(self, text: str, seconds: float = 60) -> str:
+        """Read until `text` appears, and return what was read up to there, without escape sequences."""
+        end = time.monotonic() + seconds
+        while text not in self.screen:
+            assert time.monotonic() < end, f"no {text!r} in {self.screen!r}"
+            self._read()
+        before, _, self.screen = self.screen.partition(text)
+        return before
+
+    def _read(self) -> bool:
+        if not select.select([self.fd], [], [], 0.1)[0]:
+            return True
+        try:
+            data = os.read(self.fd, 65536)
+        except OSError:  # the other side is gone
+            return False
+        self.screen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]", "", data.decode(errors="replace")).replace("\r", "")
+        return bool(data)
+
+    def type(self, line: str) -> None:
+        os.write(self.fd, f"{line}\n".encode())
+
+    def interrupt(self) -> None:
+        os.write(self.fd, b"\x03")
+
+    def exit_code(self, seconds: float = 30) -> int:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._read()
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.pid = 0
+                return os.waitstatus_to_exitcode(status)
+        raise AssertionError(f"still running: {self.screen!r}")
+
+    def close(self) -> None:
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self.fd)
+
+
+@pytest.fixture
+def terminal(environment: dict[str, str]) -> Iterator[Callable[..., Terminal]]:
+    opened: list[Terminal] = []
+
+    def start(*arguments: str | Path) -> Terminal:
+        opened.append(Terminal(list(arguments), environment))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()
+
+
+# --- the main job, on pipes
+
+
+def test_piped_questions_are_answered_one_a_line(program: Program, model: Path, profile: Path) -> None:
+    arguments = ["chat", "-m", model, "-p", profile, *QUICK, "-n", "5", "--temp", "0"]
+    result = program(*arguments, stdin="hello\n\nagain\n")
+    assert result.returncode == 0, result.stderr
+    assert "steering with" in result.stderr
+    assert result.stdout.endswith("\n")
+    again = program(*arguments, stdin="hello\n\nagain\n")
+    assert again.stdout == result.stdout
+
+
+def test_a_profile_is_scored_once_and_then_cached(program: Program, model: Path, profile: Path, tmp_path: Path) -> None:
+    assert program("chat", "-m", model, "-p", profile, *QUICK, "-n", "2", stdin="hi\n").returncode == 0
+    (cached,) = (tmp_path / "cache" / "maps").iterdir()
+    assert cached.stat().st_mode & 0o777 == 0o600
+    assert cached.parent.stat().st_mode & 0o777 == 0o700
+    before = cached.stat().st_mtime_ns
+    assert program("chat", "-m", model, "-p", profile, *QUICK, "-n", "2", stdin="hi\n").returncode == 0
+    assert cached.stat().st_mtime_ns == before
+    profile.write_text(json.dumps(PROFILE | {"name": "Grace"}))
+    assert program("chat", "-m", model, "-p", profile, *QUICK, "-n", "2", stdin="hi\n").returncode == 0
+    assert len(list(cached.parent.iterdir())) == 2
+
+
+def test_generate_gives_the_probabilities_of_each_token(program: Program, model: Path, profile: Path) -> None:
+    result = program("generate", "-m", model, "-p", profile, *QUICK, "-n", "6", "--temp", "0", "--json", "say hello")
+    answer = json.loads(result.stdout)
+    assert {"text", "gamma", "tokens", "timings"} <= answer.keys()
+    assert answer["gamma"] == 0.5
+    assert answer["text"] == "".join(token["text"] for token in answer["tokens"])
+    for token in answer["tokens"]:
+        assert token.keys() == {"id", "text", "p_plain", "p_muted", "p_steered"}
+        assert 0 < token["p_plain"] <= 1
+        assert 0 < token["p_muted"] <= 1
+        assert 0 < token["p_steered"] <= 1
+
+
+def test_with_gamma_zero_the_muted_stream_is_not_needed(program: Program, model: Path, profile: Path) -> None:
+    arguments = ["generate", "-m", model, *QUICK, "-n", "6", "--temp", "0", "--json", "say hello", "-p", profile]
+    answer = json.loads(program(*arguments, "--gamma", "0").stdout)
+    assert answer["gamma"] == 0
+    assert {token["p_muted"] for token in answer["tokens"]} == {None}
+    assert all(token["p_steered"] == token["p_plain"] for token in answer["tokens"])
+
+
+def test_a_seed_makes_an_answer_repeatable(program: Program, model: Path) -> None:
+    def text(seed: int) -> str:
+        arguments = ["generate", "-m", model, "-c", "512", "-n", "24", "--temp", "1.5", "--top-k", "0", "--json", "hi"]
+        return str(json.loads(program(*arguments, "--seed", str(seed)).stdout)["text"])
+
+    assert text(7) == text(7)
+    assert text(7) != text(8)
+
+
+def test_compare_shows_both_answers(program: Program, model: Path, profile: Path) -> None:
+    result = program("generate", "-m", model, "-p", profile, *QUICK, "-n", "4", "--temp", "0", "--compare", "say hello")
+    assert result.stdout.startswith("plain    ")
+    assert "\nsteered  " in result.stdout
+
+
+def test_generate_reads_its_prompt_from_stdin(program: Program, model: Path) -> None:
+    arguments = ["generate", "-m", model, "-c", "512", "-n", "4", "--temp", "0"]
+    assert program(*arguments, stdin="say hello\n").stdout == program(*arguments, "say hello").stdout
+
+
+# --- head maps
+
+
+@pytest.fixture
+def head_map(program: Program, model: Path, profile: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "ada.dps.gguf"
+    assert program("score", "-m", model, "-p", profile, *QUICK, "-o", path).returncode == 0
+    return path
+
+
+def test_score_and_inspect_say_what_the_head_map_holds(
+    program: Program, model: Path, profile: Path, head_map: Path
+) -> None:
+    expected = HeadMap.load(head_map)
+    for result in (
+        program("score", "-m", model, "-p", profile, *QUICK, "--json"),
+        program("inspect", "-m", model, "-p", profile, *QUICK, "--json"),
+        program("inspect", head_map, "--json"),
+    ):
+        said = json.loads(result.stdout)
+        assert said["fingerprint"] == expected.fingerprint
+        assert (said["n_layer"], said["n_head"]) == expected.pcs.shape
+        assert said["scope"] == "generated"
+        assert said["examples"] == 2
+        assert np.array_equal(np.array(said["pcs"], np.float32), expected.pcs)
+        assert np.array_equal(np.array(said["pcs_stderr"], np.float32), expected.pcs_stderr)
+        assert said["selected"] == [list(head) for head in expected.selected]
+        assert said["gamma"] == 0.5
+        assert said["null_control"] == 0.0
+
+
+def test_inspect_draws_the_map(program: Program, head_map: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    result = program("inspect", head_map, "--png", tmp_path / "map.png", "--html", tmp_path / "map.html")
+    assert result.returncode == 0, result.stderr
+    assert "●" in result.stdout
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "map.html").read_text()
+
+
+def test_a_baked_model_steers_without_a_profile(program: Program, model: Path, head_map: Path, tmp_path: Path) -> None:
+    baked = tmp_path / "baked.gguf"
+    assert program("bake", model, head_map, "-o", baked).returncode == 0
+    arguments = ["generate", "-c", "512", "-n", "8", "--temp", "0", "--json", "say hello"]
+    with_map = json.loads(program(*arguments, "-m", model, "--map", head_map).stdout)
+    with_baked = json.loads(program(*arguments, "-m", baked).stdout)
+    assert with_baked["tokens"] == with_map["tokens"]
+    assert with_baked["gamma"] == 0.5
+
+
+def test_a_map_for_another_model_is_refused(
+    program: Program, tiny_model: TinyModel, head_map: Path, tmp_path: Path
+) -> None:
+    other = tiny_model("qwen2")
+    message = program.fails("generate", "-m", other, "--map", head_map, "-c", "512", "hi")
+    assert "belongs to" in message
+    assert "belongs to" in program.fails("bake", other, head_map, "-o", tmp_path / "out.gguf")
+    assert not (tmp_path / "out.gguf").exists()
+
+
+# --- bad input: one line, exit 1, nothing half-written
+
+
+def test_bad_profiles_are_one_line(program: Program, model: Path, tmp_path: Path) -> None:
+    cases = {
+        '{"history": [}': "line 1: not valid JSON",
+        '{"history": [\n{"output": 3}]}': "line 2: history[0].output must be a string",
+        '{"history": []}': "needs 'history' or 'preferences'",
+        '{"style": "x", "history": [{"output": "y"}]}': "style is not a known key",
+    }
+    for text, expected in cases.items():
+        path = tmp_path / "bad.json"
+        path.write_text(text)
+        assert expected in program.fails("score", "-m", model, "-p", path)
+    assert "no profile 'nobody'" in program.fails("chat", "-m", model, "-p", "nobody")
+    (tmp_path / "wishes.json").write_text('{"preferences": ["short"]}')
+    assert "has no history" in program.fails("score", "-m", model, "-p", tmp_path / "wishes.json")
+
+
+def test_bad_models_are_one_line(program: Program, model: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(model.read_bytes()[: model.stat().st_size // 2])
+    (tmp_path / "text.gguf").write_text("no model at all")
+    assert "cut off" in program.fails("generate", "-m", cut, "hi")
+    assert "is not a GGUF file" in program.fails("generate", "-m", tmp_path / "text.gguf", "hi")
+    assert "is a folder" in program.fails("generate", "-m", tmp_path, "hi")
+    assert "dps-local models list" in program.fails("generate", "-m", "nonesuch", "hi")
+
+
+def test_a_model_that_is_not_here_is_not_downloaded_unasked(program: Program) -> None:
+    message = program.fails("generate", "-m", "smollm2-135m", "hi")
+    assert "run `dps-local models pull smollm2-135m`" in message
+    assert "offline" in program.fails("models", "pull", "smollm2-135m", "--offline")
+
+
+def test_usage_errors_exit_with_2(program: Program, model: Path) -> None:
+    for arguments in (
+        ["generate", "--gamma", "much", "hi"],
+        ["generate", "--beta", "2", "hi"],
+        ["generate", "-m", str(model), "--compare", "--json", "hi"],
+        ["inspect"],
+        ["score"],
+        ["nonesuch"],
+    ):
+        result = program(*arguments)
+        assert result.returncode == 2, arguments
+        assert "Traceback" not in result.stderr
+
+
+def test_no_space_left_is_one_line_and_leaves_nothing(
+    program: Program, model: Path, profile: Path, tmp_path: Path
+) -> None:
+    limited = ["sh", "-c", 'ulimit -f 1; trap "" XFSZ; exec "$@"', "sh", *PROGRAM]
+    output = tmp_path / "out" / "map.dps.gguf"
+    output.parent.mkdir()
+    result = subprocess.run(
+        [*limited, "score", "-m", model, "-p", profile, *QUICK, "-o", output],
+        capture_output=True,
+        text=True,
+        env=program.environment,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("error: cannot write")
+    assert list(output.parent.iterdir()) == []
+
+
+def test_a_question_that_does_not_fit_is_one_line(program: Program, model: Path) -> None:
+    message = program.fails("generate", "-m", model, "-c", "256", "-n", "4", "word " * 400)
+    assert "context of 256 tokens" in message
+
+
+# --- other commands
+
+
+def test_doctor_names_the_patched_library(program: Program) -> None:
+    said = json.loads(program("doctor", "--json").stdout)
+    assert Path(said["libllama"]).exists()
+    assert said["patch"] == 1
+    assert said["llama_cpp_python"] == "0.3.36"
+    assert said["backends"][0]["name"] == "CPU"
+    assert "libllama" in program("doctor").stdout
+
+
+def test_the_models_can_be_listed(program: Program) -> None:
+    said = json.loads(program("models", "list", "--json").stdout)["models"]
+    assert {"smollm2-135m", "gemma3-270m"} <= {entry["name"] for entry in said}
+    assert [entry["name"] for entry in said if entry["default"]] == ["smollm2-135m"]
+    assert "smollm2-135m" in program("models", "list").stdout
+
+
+def test_the_shipped_profiles_can_be_named() -> None:
+    assert examples() == ["idris", "mara", "odile"]
+
+
+# --- the whole conversation, on a pseudo-terminal
+
+
+def test_a_whole_conversation(terminal: Callable[..., Terminal], model: Path, profile: Path, tmp_path: Path) -> None:
+    chat = terminal("chat", "-m", model, "-p", profile, *QUICK, "-n", "8", "--temp", "0")
+    assert "steering with" in chat.wait_for(">>> ")
+    chat.type("/help")
+    listed = chat.wait_for(">>> ")
+    for command in ("/help", "/gamma", "/clear", "/regen", "/save", "/exit"):
+        assert command in listed
+    chat.type("hello there")
+    first = chat.wait_for(">>> ").removeprefix("hello there\n")
+    chat.type("/regen")
+    assert chat.wait_for(">>> ").removeprefix("/regen\n") == first
+    chat.type("/gamma")
+    assert "γ = 0.5" in chat.wait_for(">>> ")
+    chat.type("/gamma 0")
+    assert "γ = 0" in chat.wait_for(">>> ")
+    chat.type("/gamma lots")
+    assert "error: γ is 'lots'" in chat.wait_for(">>> ")
+    chat.type("/nonsense")
+    assert "there is no command /nonsense" in chat.wait_for(">>> ")
+    chat.type("and again")
+    chat.wait_for(">>> ")
+    chat.type(f"/save {tmp_path / 'talk.json'}")
+    assert "saved to" in chat.wait_for(">>> ")
+    saved = json.loads((tmp_path / "talk.json").read_text())
+    assert [m["role"] for m in saved["messages"]] == ["user", "assistant"] * 2
+    assert saved["messages"][0]["content"] == "hello there"
+    assert (tmp_path / "talk.json").stat().st_mode & 0o777 == 0o600
+    chat.type("/undo")
+    assert "taken back: and again" in chat.wait_for(">>> ")
+    chat.type("/clear")
+    chat.wait_for(">>> ")
+    chat.type("/regen")
+    assert "there is no answer yet" in chat.wait_for(">>> ")
+    chat.type("/exit")
+    assert chat.exit_code() == 0
+
+
+def test_ctrl_c_stops_an_answer_and_keeps_the_turn_and_a_second_one_leaves(
+    terminal: Callable[..., Terminal], model: Path, tmp_path: Path
+) -> None:
+    chat = terminal("chat", "-m", model, "-n", "-1", "--temp", "1.5", "--top-k", "0", "--seed", "1", "-c", "8192")
+    chat.wait_for(">>> ")
+    chat.type("never stop")
+    chat.wait_for("never stop\n")
+    while not chat.screen:
+        chat._read()
+    chat.interrupt()
+    chat.wait_for(">>> ")
+    chat.type(f"/save {tmp_path / 'talk.json'}")
+    chat.wait_for(">>> ")
+    question, answer = json.loads((tmp_path / "talk.json").read_text())["messages"]
+    assert question["content"] == "never stop"
+    assert answer["content"]
+    time.sleep(1)  # readline shows its prompt a moment before it listens to signals
+    chat.interrupt()
+    assert chat.exit_code() == 0
+
+
+def test_ctrl_c_while_scoring_leaves_no_map(
+    terminal: Callable[..., Terminal], tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    arguments = ["--examples", "26", "--target-tokens", "100", "--profile-tokens", "200", "-c", "512"]
+    score = terminal("score", "-m", tiny_model("llama"), "-p", "mara", *arguments)
+    score.wait_for("scoring heads")
+    score.interrupt()
+    assert score.exit_code() == 130
+    assert "Traceback" not in score.screen
+    assert not list((tmp_path / "cache").glob("maps/*"))
+
+
+def test_ctrl_d_leaves(terminal: Callable[..., Terminal], model: Path) -> None:
+    chat = terminal("chat", "-m", model, "-c", "512")
+    chat.wait_for(">>> ")
+    os.write(chat.fd, b"\x04")
+    assert chat.exit_code() == 0

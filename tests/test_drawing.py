@@ -1,0 +1,361 @@
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from rich.console import Console, RenderableType
+
+from dps_local.drawing import Floats, Head, heat_map, ranked_table, ranking, write_html, write_png
+from dps_local.errors import DpsError
+from dps_local.files import atomic_write
+
+NAN = float("nan")
+MAGIC = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Map:
+    pcs: Floats
+    selected: Sequence[tuple[int, int]] = ()
+    model: str = "tiny"
+    architecture: str = "llama"
+    fingerprint: str = "0123abcd"
+    scope: str = "generated"
+    examples: int = 12
+    gamma: float = 1.5
+    error: float = 0.01
+    pcs_stderr: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pcs_stderr", np.where(np.isnan(self.pcs), NAN, self.error))
+
+
+def by_hand(**changes: object) -> Map:
+    pcs = np.array(
+        [
+            [0.00, 0.10, -0.10, 0.04],
+            [NAN, NAN, NAN, NAN],
+            [-0.04, 0.07, NAN, NAN],
+        ]
+    )
+    return Map(pcs, **({"selected": [(0, 1), (2, 1)]} | changes))  # type: ignore[arg-type]
+
+
+def synthetic(layers: int, heads: int, chosen: int = 6) -> Map:
+    random = np.random.default_rng(7)
+    pcs = random.standard_t(1.5, (layers, heads)) * 0.002
+    best = np.argsort(-pcs, axis=None)[:chosen]
+    return Map(pcs, [(int(place) // heads, int(place) % heads) for place in best])
+
+
+def printed(drawing: RenderableType, width: int = 80, colour: str | None = None, code: str = "utf8") -> str:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=code, write_through=True)
+    look = {"color_system": colour, "force_terminal": colour is not None, "no_color": colour is None}
+    console = Console(file=stream, width=width, legacy_windows=False, **look)  # type: ignore[arg-type]
+    console.print(drawing)
+    return raw.getvalue().decode(code)
+
+
+def grounds(drawing: RenderableType) -> list[list[str]]:
+    """The background colours of each line on a console with colour."""
+    console = Console(width=80, color_system="truecolor", force_terminal=True, no_color=False)
+    lines = console.render_lines(drawing, pad=False)
+    styles = [[segment.style for segment in line if segment.style] for line in lines]
+    return [[style.bgcolor.name for style in line if style.bgcolor] for line in styles]
+
+
+def rows(text: str) -> list[str]:
+    """The lines of layers, without the title and the legend."""
+    return [line for line in text.splitlines() if line[:5].strip().isdigit()]
+
+
+# --- terminal ---
+
+
+def test_a_map_without_colour_is_drawn_with_signs_and_blocks() -> None:
+    lines = [line.rstrip() for line in printed(heat_map(by_hand())).splitlines()]
+    assert lines == [
+        "tiny",
+        "llama, 3 layers × 4 heads, 12 examples",
+        "",
+        "       head",
+        "layer  0  1  2  3",
+        "    0  · █● ≡≡ ░░",
+        "    1",
+        "    2 -- ▒●",
+        "",
+        "      PCS, nats per token",
+        "      -0.1000 ≡ = - · ░ ▒ █ +0.1000",
+        "      best: +0.1000, layer 0, head 1",
+        "      ● chosen: 2; blank: no head",
+    ]
+
+
+def test_a_console_that_knows_only_ascii_gets_only_ascii() -> None:
+    text = printed(heat_map(by_hand(model="naïve")), code="ascii")
+    assert "na?ve" in text
+    assert "    0  . #@ %% ::" in text
+    assert "@ chosen: 2" in text
+    assert "+0.1000 +- 0.0100" in printed(ranked_table(by_hand()), code="ascii")
+
+
+@pytest.mark.parametrize("colour", [None, "standard", "256", "truecolor"])
+@pytest.mark.parametrize("width", [200, 80, 50])
+def test_every_chosen_head_is_marked_at_every_width(colour: str | None, width: int) -> None:
+    text = printed(heat_map(synthetic(32, 32, chosen=9)), width, colour)
+    # one more in the legend
+    assert text.count("●") == 10
+
+
+def test_colour_is_drawn_only_where_the_console_has_enough_of_it() -> None:
+    assert "\x1b[" not in printed(heat_map(by_hand()))
+    assert "48;5;" in printed(heat_map(by_hand()), colour="256")
+    assert "█" not in printed(heat_map(by_hand()), colour="256")
+    assert "█" in printed(heat_map(by_hand()), colour="standard")
+
+
+def test_no_color_is_obeyed_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    console = Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", legacy_windows=False)
+    with console.capture() as captured:
+        console.print(heat_map(by_hand()))
+    assert "█●" in captured.get()
+
+
+def test_cells_without_a_head_stay_blank_in_colour_too() -> None:
+    assert grounds(heat_map(by_hand()))[5:8] == [
+        ["#efeeea", "#b34700", "#0b4a8f", "#f4b16f"],
+        [],
+        ["#88b7db", "#db7e30"],
+    ]
+
+
+@pytest.mark.parametrize(("layers", "heads"), [(30, 9), (18, 4), (32, 32), (80, 64), (48, 128)])
+@pytest.mark.parametrize("width", [80, 120, 40])
+def test_a_map_fits_the_console_and_shows_every_head(layers: int, heads: int, width: int) -> None:
+    text = printed(heat_map(synthetic(layers, heads, chosen=0)), width)
+    assert max(map(len, text.splitlines())) <= width
+    drawn = [row[6:].rstrip() for row in rows(text)]
+    assert len(drawn) % layers == 0
+    cells = sum(len(row) for row in drawn[::layers])
+    assert cells in {heads, 2 * heads - 1, 2 * heads, 3 * heads - 1}
+
+
+def test_eighty_layers_of_sixty_four_heads_need_no_folding_in_eighty_columns() -> None:
+    assert len(rows(printed(heat_map(synthetic(80, 64))))) == 80
+
+
+def test_a_map_too_wide_for_one_character_a_head_folds_into_blocks() -> None:
+    text = printed(heat_map(synthetic(4, 64, chosen=0)), width=40)
+    assert [line.split()[1] for line in text.splitlines() if line.startswith("layer")] == ["0", "30", "60"]
+    assert len(rows(text)) == 12
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (1, 0), (1, 1), (2, 3)])
+def test_maps_with_nothing_measured_can_be_drawn(shape: tuple[int, int], tmp_path: Path) -> None:
+    hollow = Map(np.full(shape, NAN))
+    assert "chosen: 0" in printed(heat_map(hollow))
+    assert ranked_table(hollow).row_count == 0
+    write_html(hollow, tmp_path / "map.html")
+
+
+def test_a_model_name_cannot_send_escape_sequences() -> None:
+    text = printed(heat_map(by_hand(model="a\x1b]0;gotcha\x07b [bold]c[/]")))
+    assert "\x1b" not in text
+    assert "b [bold]c[/]" in text
+
+
+def test_a_few_outliers_do_not_wash_out_the_rest() -> None:
+    pcs = np.full((20, 20), 0.01)
+    pcs[3, 3] = 5.0
+    text = printed(heat_map(Map(pcs)))
+    assert "-0.0100 ≡ = - · ░ ▒ █ +0.0100" in text
+    assert "best: +5.0000, layer 3, head 3" in text
+
+
+# --- ranking ---
+
+
+def test_the_table_lists_the_chosen_in_their_order_and_then_the_next_best() -> None:
+    scores = by_hand(selected=[(2, 1), (0, 1)])
+    order = [(head.layer, head.head) for head in ranking(scores)]
+    assert order == [(2, 1), (0, 1), (0, 3), (0, 0), (2, 0), (0, 2)]
+    lines = printed(ranked_table(scores, top=3)).splitlines()
+    cells = [line.split() for line in lines if "±" in line]
+    assert cells == [
+        ["1", "2", "1", "+0.0700", "±", "0.0100", "+7.0", "●"],
+        ["2", "0", "1", "+0.1000", "±", "0.0100", "+10.0", "●"],
+        ["3", "0", "3", "+0.0400", "±", "0.0100", "+4.0"],
+    ]
+
+
+def test_the_table_holds_every_chosen_head_even_beyond_its_length() -> None:
+    assert ranked_table(synthetic(30, 9, chosen=12), top=5).row_count == 12
+    assert ranked_table(synthetic(30, 9, chosen=2), top=5).row_count == 5
+
+
+@pytest.mark.parametrize(("error", "z"), [(0.05, "+2.0"), (0.0, ""), (NAN, "")])
+def test_z_is_left_out_where_the_standard_error_says_nothing(error: float, z: str) -> None:
+    assert Head(1, 0, 0, 0.1, error, False).z == z
+
+
+# --- HTML ---
+
+
+class Page(HTMLParser):
+    """Fails on a tag that is closed out of order; keeps tags and text."""
+
+    void = frozenset({"meta", "br"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def page_of(scores: Map, folder: Path) -> str:
+    write_html(scores, folder / "map.html")
+    return (folder / "map.html").read_text(encoding="utf-8")
+
+
+def svg_of(page: str) -> ElementTree.Element:
+    return ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + len("</svg>")])
+
+
+def test_the_page_is_well_formed(tmp_path: Path) -> None:
+    page = Page(page_of(synthetic(6, 5), tmp_path))
+    assert page.open == []
+    assert {"svg", "table", "figure"} <= set(page.tags)
+
+
+def test_the_svg_has_one_cell_a_head_with_its_numbers_and_outlines_the_chosen(tmp_path: Path) -> None:
+    cells = svg_of(page_of(by_hand(), tmp_path)).findall("rect")
+    tips = [cell.findtext("title") for cell in cells if cell.get("class") != "mark"]
+    assert len(tips) == 6
+    assert tips[0] == "layer 0, head 1: +0.1000 ± 0.0100 nats per token, chosen"
+    assert "layer 0, head 2: \N{MINUS SIGN}0.1000 ± 0.0100 nats per token" in tips
+    assert len([cell for cell in cells if cell.get("class") == "mark"]) == 2
+
+
+def test_colours_run_from_blue_over_pale_to_orange(tmp_path: Path) -> None:
+    cells = svg_of(page_of(by_hand(), tmp_path)).findall("rect")
+    colour = {str(cell.findtext("title"))[:15]: cell.get("class") for cell in cells}
+    assert colour["layer 0, head 2"] == "c0"
+    assert colour["layer 0, head 0"] == "c10"
+    assert colour["layer 0, head 1"] == "c20"
+
+
+def test_a_model_name_is_text_and_nothing_else(tmp_path: Path) -> None:
+    scores = by_hand(model="<b>x</b>", architecture='"><script>alert(1)</script>\x1b', fingerprint="</dd><i>")
+    html = page_of(scores, tmp_path)
+    page = Page(html)
+    assert "<b>x</b>" in page.words
+    assert "script" not in page.tags
+    assert "\x1b" not in html
+
+
+def test_the_page_needs_nothing_from_outside(tmp_path: Path) -> None:
+    html = page_of(synthetic(4, 4), tmp_path)
+    assert all(word not in html for word in ("http", "url(", "@import", "//"))
+    page = Page(html)
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    assert not {"src", "href"} & {name for name, _ in page.attributes}
+
+
+def test_the_page_has_dark_colours_and_fits_a_phone(tmp_path: Path) -> None:
+    html = page_of(by_hand(), tmp_path)
+    assert "prefers-color-scheme: dark" in html
+    assert 'name="viewport"' in html
+
+
+def test_the_largest_map_makes_a_page_below_a_megabyte(tmp_path: Path) -> None:
+    assert len(page_of(synthetic(80, 64, chosen=40), tmp_path)) < 1_000_000
+
+
+# --- PNG ---
+
+
+@pytest.mark.parametrize(("layers", "heads"), [(30, 9), (18, 4), (32, 32)])
+def test_a_png_has_sensible_dimensions(layers: int, heads: int, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    write_png(synthetic(layers, heads), tmp_path / "map.png")
+    data = (tmp_path / "map.png").read_bytes()
+    width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+    assert data.startswith(MAGIC)
+    assert 800 <= width <= 2000
+    assert 800 <= height <= 2000
+
+
+def test_a_png_takes_missing_heads_and_odd_names(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    write_png(by_hand(model="$\\frac{" + "x" * 200), tmp_path / "map.png")
+    assert (tmp_path / "map.png").read_bytes().startswith(MAGIC)
+
+
+@pytest.fixture
+def _no_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("matplotlib", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.usefixtures("_no_matplotlib")
+def test_without_matplotlib_a_png_says_what_to_install(tmp_path: Path) -> None:
+    with pytest.raises(DpsError, match=r"pip install 'dps-local\[plot\]'"):
+        write_png(by_hand(), tmp_path / "map.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- files ---
+
+
+def break_off(path: Path) -> None:
+    with atomic_write(path) as stream:
+        stream.write(b"half")
+        raise ZeroDivisionError
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "map.html"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError):
+        break_off(path)
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("map.html", "old")]
+
+
+def test_a_folder_that_does_not_exist_is_said_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "map.html"
+    with pytest.raises(DpsError, match=r"^cannot write .*map.html: No such file or directory$"):
+        write_html(by_hand(), path)
+
+
+def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
+    page_of(by_hand(), tmp_path)
+    assert (tmp_path / "map.html").stat().st_mode & 0o777 == 0o600
