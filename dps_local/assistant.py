@@ -82,6 +82,9 @@ class Assistant:
             assert self.prompter
             head_map = score(self.model, self.prompter, self.settings.scoring, progress)
             head_map.save(self.cache_file())
+        if head_map.unscored_layers:
+            layers = ", ".join(map(str, head_map.unscored_layers))
+            self.notice(f"{self.model.name}: no attention heads that can be muted in layers {layers}")
         return head_map
 
     def baked_map(self) -> HeadMap | None:

@@ -54,6 +54,11 @@ class HeadMap:
     def n_head(self) -> int:
         return int(self.pcs.shape[1])
 
+    @property
+    def unscored_layers(self) -> list[int]:
+        """Layers without a head that can be muted: recurrent ones, or attention of the architecture's own."""
+        return [int(layer) for layer in np.flatnonzero(np.isnan(self.pcs).all(axis=1))]
+
     def check(self, model_name: str, fingerprint: str) -> None:
         """Raise HeadMapError unless this map was made for the model with that fingerprint."""
         if fingerprint != self.fingerprint:

@@ -68,7 +68,7 @@ class Timings:
         return self.prompt_ms + self.predicted_ms / max(self.predicted_n, 1)
 
 
-@dataclass
+@dataclass(eq=False)
 class Turn:
     user: str
     start: int  # calls of the full stream before this turn
@@ -189,15 +189,16 @@ class Session:
             steps = self._held(self._steps(turn, muted, steering), turn)
             for token in itertools.islice(steps, n_predict if n_predict >= 0 else None):
                 turn.tokens.append(token)
-                yield token
                 turn.timings.predicted_n = len(turn.tokens)
                 turn.timings.predicted_ms = 1000 * (time.perf_counter() - started) - turn.timings.prompt_ms
-            if len(turn.tokens) == n_predict:
+                yield token
+            if len(turn.tokens) == n_predict and turn.stop == "interrupted":
                 turn.stop = "length"
         finally:
-            # steps whose token was not given out (a stop text, an interruption) are taken back
-            fed = len(turn.tokens) + (turn.tail is None)
-            self._rewind(min(len(self.full.calls), turn.answer + fed))
+            if self.turns and self.turns[-1] is turn:  # else a later question or /clear came first
+                # steps whose token was not given out (a stop text, an interruption) are taken back
+                fed = len(turn.tokens) + (turn.tail is None)
+                self._rewind(min(len(self.full.calls), turn.answer + fed))
 
     def _read(self, turn: Turn, steering: Steering | None) -> Stream | None:
         """Read the prompt but for its last token in both streams, until it is cancelled; return the muted one."""

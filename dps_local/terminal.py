@@ -6,6 +6,7 @@ import contextlib
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -51,7 +52,13 @@ class Terminal:
 
     @contextlib.contextmanager
     def progress(self, what: str, *, unit: str = "heads") -> Iterator[Callable[[int, int | None], None]]:
-        """Show a bar with the time left; yields a function of (done, total). unit: "heads" or "bytes"."""
+        """Show a bar with the time left; yields a function of (done, total). unit: "heads" or "bytes".
+
+        Where stderr is no terminal, a line is written at each tenth.
+        """
+        if not self.err.is_terminal:
+            yield _Tenths(what, self.notice)
+            return
         count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
         bar = Progress(
             TextColumn("{task.description}"),
@@ -64,6 +71,20 @@ class Terminal:
         with bar:
             task = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _Tenths:
+    """Progress as lines of text, for logs."""
+
+    def __init__(self, what: str, notice: Callable[[str], None]) -> None:
+        self.what, self.notice, self.shown, self.started = what, notice, 0, time.monotonic()
+
+    def __call__(self, done: int, total: int | None) -> None:
+        tenths = 10 * done // total if total else 0
+        if total and tenths > self.shown:
+            self.shown = tenths
+            left = (time.monotonic() - self.started) * (total - done) / done
+            self.notice(f"{self.what}: {10 * tenths} %, {left:.0f} s left")
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ import pytest
 from dps_local.head_map import HeadMap
 from dps_local.profile import examples
 
-PROGRAM = [sys.executable, "-c", "from dps_local.cli import main; main()"]
+PROGRAM = [sys.executable, "-P", "-c", "from dps_local.cli import main; main()"]
 QUICK = ["--examples", "2", "--target-tokens", "6", "--profile-tokens", "60", "-c", "512"]
 PROFILE = {
     "name": "Ada",
@@ -270,6 +270,22 @@ def test_a_map_for_another_model_is_refused(
     assert "belongs to" in message
     assert "belongs to" in program.fails("bake", other, head_map, "-o", tmp_path / "out.gguf")
     assert not (tmp_path / "out.gguf").exists()
+
+
+def test_layers_without_heads_are_named(program: Program, tiny_model: TinyModel, profile: Path) -> None:
+    result = program("score", "-m", tiny_model("lfm2"), "-p", profile, *QUICK, "--json")
+    missing = [layer for layer, row in enumerate(json.loads(result.stdout)["pcs"]) if set(row) == {None}]
+    assert missing
+    assert f"no attention heads that can be muted in layers {', '.join(map(str, missing))}\n" in result.stderr
+
+
+def test_a_model_without_any_attention_is_refused(program: Program, tiny_model: TinyModel, profile: Path) -> None:
+    assert "no attention heads to score" in program.fails("score", "-m", tiny_model("mamba"), "-p", profile, *QUICK)
+
+
+def test_progress_is_readable_in_a_log(program: Program, model: Path, profile: Path) -> None:
+    result = program("score", "-m", model, "-p", profile, *QUICK)
+    assert re.search(r"^scoring heads: 100 %, 0 s left$", result.stderr, re.MULTILINE)
 
 
 # --- bad input: one line, exit 1, nothing half-written

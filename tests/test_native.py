@@ -35,10 +35,11 @@ def make_build(folder: Path, build: str) -> Path:
 
 def python(code: str, paths: Sequence[Path] = (), **environment: str) -> list[str]:
     """Run code in a process of its own, and return the lines that it printed."""
-    path = os.pathsep.join(map(str, [*paths, Path(dps_local.__file__).parents[1]]))
+    here = Path(dps_local.__file__).parents[1]
     ended = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": path} | environment,
+        [sys.executable, "-P", "-c", code],
+        cwd=here,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [*paths, here]))} | environment,
         capture_output=True,
         text=True,
         check=False,

@@ -201,5 +201,7 @@ for sampling in (Sampling(temp=0), Sampling(seed=1)):
         print("refused")
 """
     environment = os.environ | {"GGML_NO_BACKTRACE": "1"}
-    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
     assert (ended.returncode, ended.stdout) == (0, "refused\nrefused\n"), ended.stderr

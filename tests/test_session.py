@@ -447,12 +447,11 @@ def test_an_answer_is_given_again_with_the_steering_of_now(open_session: Open, l
     assert list(session.regenerate(20)) == plain
 
 
-@pytest.mark.parametrize("scope", [None, *SCOPES])
-@pytest.mark.parametrize("kind", ["llama", "gemma3", "lfm2", "mamba"])
+@pytest.mark.parametrize(
+    ("kind", "scope"),
+    [(kind, scope) for kind in ("llama", "gemma3", "lfm2") for scope in (None, *SCOPES)] + [("mamba", None)],
+)
 def test_a_turn_taken_back_leaves_the_chat_as_it_was(open_session: Open, kind: str, scope: Scope | None) -> None:
-    if kind == "mamba" and scope:
-        pytest.skip("nothing to steer")
-
     def make() -> Session:
         session = open_session(kind)
         session.steering = null(session.model, scope=scope) if scope else None
@@ -582,8 +581,9 @@ def test_a_question_that_is_never_read_is_never_asked(open_session: Open, tape: 
 
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("stream", ["full", "muted"])
+@pytest.mark.parametrize("late", [False, True])
 def test_an_interrupt_in_the_middle_of_a_step_keeps_the_streams_in_step(
-    open_session: Open, llama: Model, monkeypatch: pytest.MonkeyPatch, scope: Scope, stream: str
+    open_session: Open, llama: Model, monkeypatch: pytest.MonkeyPatch, scope: Scope, stream: str, late: bool
 ) -> None:
     session = open_session(steering=null(llama, scope=scope))
     answer = session.ask(QUESTIONS[0])
@@ -591,7 +591,9 @@ def test_an_interrupt_in_the_middle_of_a_step_keeps_the_streams_in_step(
     context = session.full.context if stream == "full" else muted_stream(session).context
     original = context.decode
 
-    def interrupted(_: Sequence[Run]) -> Logits:
+    def interrupted(runs: Sequence[Run]) -> Logits:
+        if late:  # the token is in the KV cache already
+            original(runs)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(context, "decode", interrupted)
@@ -854,6 +856,9 @@ def test_a_stop_text_ends_the_answer_and_is_neither_shown_nor_remembered(
         ([" Hi", "\n\nB"], " Hi"),
         ([" Hi\n", "so", "\n\n"], " Hi\nso"),
         (["\n\n"], ""),
+        ([" a\n\nb\n\nc"], " a"),
+        ([" a\nRequest: b\n\nc"], " a"),
+        ([" a\n\nb\nRequest: c"], " a"),
     ],
 )
 @pytest.mark.parametrize("scope", [None, *SCOPES])
@@ -878,6 +883,22 @@ def test_a_stop_text_that_begins_inside_a_token_is_neither_shown_nor_remembered(
     assert session.model.detokenize(fed(session.full)) == FIRST + shown + SECOND + " No"
     if scope:
         assert [t.p_muted for t in second] == [t.p_plain for t in second]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_an_answer_may_end_before_a_token_that_a_stop_text_would_cut(
+    open_session: Open, monkeypatch: pytest.MonkeyPatch, n: int
+) -> None:
+    session = open_session(chat_template=None)
+    texts = {0xF5: " Hi", 0xF6: "\n", 0xF7: "so.\n\nB"}
+    original = session.model.piece
+    monkeypatch.setattr(session.model, "piece", lambda t: texts[t].encode() if t in texts else original(t))
+    script(session, *texts)
+    shown = "".join(t.text for t in session.ask("One?", n))
+    assert shown == " Hi\nso."[: (3, 4, 7)[n - 1]]
+    script(session, " Yes", "\n\n")
+    list(session.ask("Two?"))
+    assert session.model.detokenize(fed(session.full)) == FIRST + shown + SECOND + " Yes"
 
 
 def test_what_only_looks_like_a_stop_text_is_shown_in_the_end(open_session: Open) -> None:
