@@ -21,6 +21,7 @@ from dps_local import native, registry
 from dps_local.context import Run
 from dps_local.errors import RegistryError
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tiny models on busy cores: threads that spin cost seconds
 TESTS = Path(__file__).resolve().parent
 PATCHES = TESTS.parent / "patches"
 sys.path.insert(0, str(TESTS))  # helper modules: tests/ is no package

@@ -1,0 +1,91 @@
+"""The build's own script: the pinned source is checked, and a patch applies exactly or says what to do next."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+PATCHES = Path(__file__).parents[1] / "patches"
+PATCH = """\
+From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001
+From: a <a@b>
+Date: Mon, 23 Nov 2026 00:00:00 +0000
+Subject: [PATCH] say more
+
+---
+ src/a.cpp | 2 +-
+ 1 file changed, 1 insertion(+), 1 deletion(-)
+
+diff --git a/src/a.cpp b/src/a.cpp
+index 1111111..2222222 100644
+--- a/src/a.cpp
++++ b/src/a.cpp
+@@ -1,3 +1,3 @@
+ one
+-two
++two and a half
+ three
+"""
+
+
+@pytest.fixture
+def prepare() -> ModuleType:
+    pytest.importorskip("patch_ng")
+    spec = importlib.util.spec_from_file_location("prepare", PATCHES / "prepare.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    (tmp_path / "source" / "src").mkdir(parents=True)
+    (tmp_path / "source" / "src" / "a.cpp").write_text("one\ntwo\nthree\n")
+    (tmp_path / "0001-say-more.patch").write_text(PATCH)
+    return tmp_path / "source"
+
+
+def test_a_patch_is_applied(prepare: ModuleType, source: Path) -> None:
+    prepare.apply(source.parent / "0001-say-more.patch", source)
+    assert (source / "src" / "a.cpp").read_text() == "one\ntwo and a half\nthree\n"
+
+
+def test_a_patch_that_does_not_apply_says_what_to_do_next(prepare: ModuleType, source: Path) -> None:
+    (source / "src" / "a.cpp").write_text("one\ntwo point five\nthree\n")
+    with pytest.raises(SystemExit) as ended:
+        prepare.apply(source.parent / "0001-say-more.patch", source)
+    assert "0001-say-more.patch does not apply to llama-cpp-python" in str(ended.value)
+    assert "git am --3way" in str(ended.value)
+    assert (source / "src" / "a.cpp").read_text() == "one\ntwo point five\nthree\n"
+
+
+def test_the_source_is_pinned_to_one_version_and_checksum(prepare: ModuleType) -> None:
+    name, version, digest = prepare.pin()
+    assert name == "llama-cpp-python"
+    assert re.fullmatch(r"\d+\.\d+\.\d+", version)
+    assert len(digest) == 64
+
+
+def test_a_cached_source_with_another_checksum_is_not_used(
+    prepare: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DPS_LOCAL_CACHE", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", "false")  # pip, which has nothing to offer here
+    cached = tmp_path / "source" / f"llama_cpp_python-{prepare.pin()[1]}.tar.gz"
+    cached.parent.mkdir()
+    cached.write_bytes(b"something else")
+    with pytest.raises(SystemExit, match="could not download"):
+        prepare.fetch()
+
+
+def test_every_patch_is_in_the_index(prepare: ModuleType) -> None:
+    index = (PATCHES / "README.md").read_text()
+    assert prepare.PATCHES
+    assert all(f"`{patch.name}`" in index for patch in prepare.PATCHES)
