@@ -6,6 +6,7 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,8 @@ from dps_local.context import Run
 from dps_local.errors import RegistryError
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tiny models on busy cores: threads that spin cost seconds
+# a shell starts background jobs with Ctrl-C ignored, and the programs under test would inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
 TESTS = Path(__file__).resolve().parent
 PATCHES = TESTS.parent / "patches"
 sys.path.insert(0, str(TESTS))  # helper modules: tests/ is no package
@@ -103,7 +106,8 @@ def stock_lib() -> Path:
     if not prefix.exists():
         with tempfile.TemporaryDirectory(dir=prefix.parent) as scratch:
             _build_stock(Path(scratch))
-            (Path(scratch) / "prefix").replace(prefix)
+            if not prefix.exists():  # another run may have been faster
+                (Path(scratch) / "prefix").replace(prefix)
     return prefix / "dps_local" / "_vendor" / "llama_cpp" / "lib"
 
 
