@@ -132,7 +132,7 @@ class Scorer:
 
 def parallel_sequences(model: Model, length: int, target: int) -> int:
     """Return how many sequences to evaluate at a time: enough to fill a batch, no more than memory allows."""
-    fits = min(KV_BYTES // (model.kv_bytes * (length + 256)) - 1, LOGIT_BYTES // (4 * model.n_vocab * target))
+    fits = min(KV_BYTES // max(1, model.kv_bytes * (length + 256)) - 1, LOGIT_BYTES // (4 * model.n_vocab * target))
     return int(max(1, min(MAX_PARALLEL, N_UBATCH // target, fits)))
 
 
@@ -181,23 +181,22 @@ def _evaluate(
     scorer: Scorer, examples: Sequence[Example], heads: Sequence[Head], progress: Progress | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Return the change of mean NLL [n_examples, n_heads], the untouched NLL [n_examples] and the null control."""
-    deltas, base, null, done = np.empty((len(examples), len(heads))), np.empty(len(examples)), 0.0, 0
-    slots: list[Head | None] = [None] * scorer.parallel
+    deltas, base, null = np.empty((len(examples), len(heads))), np.empty(len(examples)), 0.0
+    # the first batch is the untouched model; the slots that the last one has left over are a null control
+    fill = -len(heads) % scorer.parallel
+    slots: list[Head | None] = [*[None] * scorer.parallel, *heads, *[None] * fill]
     for i, example in enumerate(examples):
-        batches = scorer.losses(example, [*slots, *heads])
-        untouched = next(batches)
-        muted = []
-        for batch in batches:
-            muted.append(batch)
-            done += len(batch)
-            if progress:
-                progress(done, deltas.size)
+        means = []
+        for batch in scorer.losses(example, slots):
+            means.append(batch.mean(axis=1))
+            done = min((len(means) - 1) * scorer.parallel, len(heads))
+            if progress and done:
+                progress(i * len(heads) + done, deltas.size)
         # each slot is compared with itself: a slot's cells and kernels never differ, another's may
-        reference = untouched.mean(axis=1)
-        null = max(null, float(np.abs(reference - reference[0]).max()))
-        deltas[i] = np.concatenate(muted).mean(axis=1) - np.resize(reference, len(heads))
-        base[i] = reference[0]
-    return deltas, base, null
+        changes = np.concatenate(means[1:]) - np.tile(means[0], len(means) - 1)
+        deltas[i], base[i] = changes[: len(heads)], means[0][0]
+        null = max(null, *np.abs(means[0] - means[0][0]), *np.abs(changes[len(heads) :]))
+    return deltas, base, float(null)
 
 
 def _aggregate(
