@@ -33,7 +33,7 @@ class ChatTemplate:
 
     def __init__(self, model: Model) -> None:
         formatter = importlib.import_module("llama_cpp.llama_chat_format").Jinja2ChatFormatter
-        self.stop: tuple[str, ...] = () if model.chat_template else ("\n\n", "\nRequest:")
+        self.stop: tuple[str, ...] = () if model.chat_template else ("\n\n", "\nRequest:", "\nAnswer:")
         try:
             self._formatter = formatter(
                 model.chat_template or PLAIN, model.token_text(model.eos), model.token_text(model.bos)

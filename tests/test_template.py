@@ -139,7 +139,7 @@ def test_a_base_model_gets_a_plain_layout_and_texts_that_end_an_answer() -> None
         "I like tea.\n\nRequest: Q1\nAnswer: A1\n\nRequest: Q2\nAnswer: A2\n\nRequest: Q3\nAnswer:"
     )
     assert template.first("", "Q1") == "Request: Q1\nAnswer:"
-    assert template.stop == ("\n\n", "\nRequest:")
+    assert template.stop == ("\n\n", "\nRequest:", "\nAnswer:")
 
 
 def test_a_model_with_a_template_ends_its_answers_itself() -> None:
