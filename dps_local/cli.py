@@ -174,7 +174,7 @@ def inspect(
     map_file: Annotated[Path | None, typer.Argument(help="A .dps.gguf, or a model with a map baked in.")] = None,
     profile: Annotated[str | None, ProfileOption] = None,
     model: ModelOption = None,
-    ctx_size: ContextOption = 4096,
+    ctx_size: ContextOption = Settings.n_ctx,
     top: Annotated[int, typer.Option(min=1, help="Heads in the table.")] = 20,
     png: Annotated[Path | None, typer.Option(help="Draw the map into this PNG.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the map as a self-contained page.")] = None,

@@ -43,7 +43,7 @@ OfflineOption = Annotated[bool, typer.Option("--offline", help="Never open a con
 @dataclass(frozen=True)
 class ModelOptions:
     model: ModelOption = None
-    ctx_size: ContextOption = 4096
+    ctx_size: ContextOption = Settings.n_ctx
     threads: Annotated[
         int | None, typer.Option("--threads", "-t", min=1, help="Default: all processors, up to 16.")
     ] = None
@@ -56,8 +56,12 @@ class ScoreOptions:
     scope: Annotated[Scope, typer.Option(help="Mute the answer only, or the prompt too (slower by far to score).")] = (
         Scope.generated
     )
-    examples: Annotated[int, typer.Option(min=1, help="History items to score on, the newest; fewer is faster.")] = 12
-    target_tokens: Annotated[int, typer.Option(min=1, help="Tokens to score of each history item.")] = 32
+    examples: Annotated[int, typer.Option(min=1, help="History items to score on, the newest; fewer is faster.")] = (
+        ScoringOptions.examples
+    )
+    target_tokens: Annotated[int, typer.Option(min=1, help="Tokens to score of each history item.")] = (
+        ScoringOptions.target_tokens
+    )
     heads: Annotated[int | None, typer.Option("--heads", "-k", min=0, help="Heads to choose. Default: 4 %.")] = None
     profile_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens of the context for the profile. Default: a quarter.")
@@ -86,18 +90,18 @@ class ChatOptions:
     ] = None
     beta: Annotated[
         float, typer.Option(min=0, max=1, help="Only tokens with at least β times the top probability; 0 = the paper.")
-    ] = 0.1
+    ] = Settings.beta
     compare: Annotated[bool, typer.Option("--compare", help="Show the unsteered answer before the steered one.")] = (
         False
     )
     n_predict: Annotated[int, typer.Option("-n", "--n-predict", min=-1, help="Tokens of an answer; -1: no limit.")] = (
         512
     )
-    temp: Annotated[float, typer.Option(min=0, help="Temperature; 0 is greedy.")] = 0.8
-    top_k: Annotated[int, typer.Option(min=0, help="0: off.")] = 40
-    top_p: Annotated[float, typer.Option(min=0, max=1, help="1: off.")] = 0.95
-    min_p: Annotated[float, typer.Option(min=0, max=1, help="0: off.")] = 0.05
-    repeat_penalty: Annotated[float, typer.Option(min=0, help="1: off.")] = 1.0
+    temp: Annotated[float, typer.Option(min=0, help="Temperature; 0 is greedy.")] = Sampling.temp
+    top_k: Annotated[int, typer.Option(min=0, help="0: off.")] = Sampling.top_k
+    top_p: Annotated[float, typer.Option(min=0, max=1, help="1: off.")] = Sampling.top_p
+    min_p: Annotated[float, typer.Option(min=0, max=1, help="0: off.")] = Sampling.min_p
+    repeat_penalty: Annotated[float, typer.Option(min=0, help="1: off.")] = Sampling.repeat_penalty
     seed: Annotated[int, typer.Option(help="Seed of the sampler; -1 draws one.")] = -1
 
     def settings(self, model: ModelOptions, score: ScoreOptions) -> Settings:
