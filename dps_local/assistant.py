@@ -7,16 +7,26 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
+from dps_local import map_file
+from dps_local.baking import load_map
+from dps_local.calibration import Mode, amplified
+from dps_local.cluster_map import TEMPERATURE, ClusterMap, Routing
+from dps_local.clusters import embed, score_clusters
+from dps_local.context import HeadScales
+from dps_local.embedding import PROFILE_TOKENS, Embedder, Vector
 from dps_local.errors import HeadMapError
 from dps_local.files import cache_folder
-from dps_local.head_map import FORMAT, HeadMap
+from dps_local.head_map import HeadMap
+from dps_local.map_file import FORMAT
+from dps_local.measurement import Progress, ScoringOptions
 from dps_local.mixing import Gamma
-from dps_local.model import Model, head_mask
+from dps_local.model import Head, Model, head_mask
 from dps_local.profile import Profile
 from dps_local.prompt import Prompter
 from dps_local.sampler import Sampling
-from dps_local.scoring import Progress, ScoringOptions, score
+from dps_local.scoring import score
 from dps_local.session import Session, Steering
 from dps_local.template import ChatTemplate
 
@@ -25,13 +35,17 @@ Notice = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line says about a chat; gamma None takes the head map's."""
+    """What the command line says about a chat; gamma and mode None take the head map's."""
 
     n_ctx: int = 4096
     n_threads: int | None = None
     profile_tokens: int | None = None  # None: a quarter of the context
     gamma: Gamma | None = None
+    mode: Mode | None = None
     beta: float = 0.1
+    routing: Routing = "soft"
+    routing_temp: float = TEMPERATURE
+    embedding_model: Path | None = None  # None: the chat model embeds profiles
     sampling: Sampling = field(default_factory=Sampling)
     scoring: ScoringOptions = field(default_factory=ScoringOptions)
 
@@ -45,8 +59,11 @@ class Assistant:
         self.n_ctx = min(settings.n_ctx, model.n_ctx_train) if model.n_ctx_train else settings.n_ctx
         if self.n_ctx < settings.n_ctx:
             notice(f"the context is {self.n_ctx} tokens: {model.name} was trained for no more")
-        budget = settings.profile_tokens or self.n_ctx // 4
-        self.prompter = Prompter(model, self.template, profile, budget) if profile else None
+        self.prompter = self._prompter(profile) if profile else None
+
+    def _prompter(self, profile: Profile) -> Prompter:
+        budget = self.settings.profile_tokens or self.n_ctx // 4
+        return Prompter(self.model, self.template, profile, budget, self.n_ctx)
 
     def system(self) -> str:
         """Return the profile as a system message; says so when not all of it is shown."""
@@ -64,8 +81,8 @@ class Assistant:
         """Return where the head map of this model, profile and these scoring options is cached."""
         assert self.profile
         assert self.prompter
-        options = asdict(replace(self.settings.scoring, parallel=None, n_threads=None))
-        key = [FORMAT, self.model.fingerprint, self.profile.digest(), options, self.prompter.budget]
+        options = asdict(replace(self.settings.scoring, parallel=None, n_threads=None, resume=True))
+        key = [FORMAT, self.model.fingerprint, self.profile.digest(), options, self.prompter.budget, self.n_ctx]
         return cache_folder("maps") / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.dps.gguf"
 
     def cached_map(self) -> HeadMap | None:
@@ -77,36 +94,110 @@ class Assistant:
 
     def scored_map(self, progress: Progress | None = None) -> HeadMap:
         """Return the head map of the profile, scored now and cached unless that was done before."""
-        head_map = self.cached_map()
+        head_map = self.cached_map() if self.settings.scoring.resume else None
         if head_map is None:
             assert self.prompter
-            head_map = score(self.model, self.prompter, self.settings.scoring, progress)
+            head_map = score(self.model, self.prompter, self.settings.scoring, progress, self.notice)
             head_map.save(self.cache_file())
         if head_map.unscored_layers:
             layers = ", ".join(map(str, head_map.unscored_layers))
             self.notice(f"{self.model.name}: no attention heads that can be muted in layers {layers}")
         return head_map
 
-    def baked_map(self) -> HeadMap | None:
-        """Return the head map in the model file itself, None when there is none."""
+    def clustered_map(
+        self, profiles: Sequence[Profile], wanted: int | Literal["auto"], power: float, progress: Progress | None = None
+    ) -> ClusterMap:
+        """Return the cluster map of many profiles."""
+        embedder = self._embedder()
         try:
-            head_map = HeadMap.load(self.model.path)
-        except HeadMapError:
-            return None
-        head_map.check(self.model.name, self.model.fingerprint)
-        return head_map
+            return score_clusters(
+                self.model,
+                [self._prompter(profile) for profile in profiles],
+                wanted,
+                self.settings.scoring,
+                embedder,
+                power=power,
+                progress=progress,
+                notice=self.notice,
+            )
+        finally:
+            embedder.close()
 
-    def steering(self, head_map: HeadMap | None) -> Steering | None:
+    def _embedder(self, n_ctx: int = PROFILE_TOKENS) -> Embedder:
+        model = Model(self.settings.embedding_model) if self.settings.embedding_model else self.model
+        return Embedder(model, n_ctx, self.settings.n_threads)
+
+    def baked_map(self) -> HeadMap | ClusterMap | None:
+        """Return the map in the model file itself, None when there is none."""
+        if not map_file.kind_of(self.model.path):
+            return None
+        return load_map(self.model.path)
+
+    def map(self, given: Path | None, score: Callable[[], HeadMap]) -> HeadMap | ClusterMap | None:
+        """Return the map to steer by: one that is given, the profile's own, or one that is baked into the model.
+
+        A cluster map stands back where the profile's own map is there and has enough evidence. score: called when
+        the profile's own map is to be made first.
+        """
+        history = bool(self.profile and self.profile.history)
+        found = load_map(given) if given else self.baked_map()
+        if isinstance(found, ClusterMap):
+            own = self.cached_map() if history else None
+            if own and own.calibration and own.calibration.helps:
+                self.notice("your own head map is used: it has more evidence than the clusters'")
+                return own
+            self.notice("the cluster map is used: your own " + ("does not help yet" if own else "is not scored"))
+            return found
+        return score() if history and not given else found
+
+    def steering(self, head_map: HeadMap | ClusterMap | None) -> Steering | None:
+        """Return how a map steers, None when it does not."""
         if head_map is None:
             return None
         head_map.check(self.model.name, self.model.fingerprint)
-        if not head_map.selected:
-            self.notice("no head of this map helps the user's text: steering stays off")
+        if isinstance(head_map, ClusterMap):
+            return self._routed(head_map)
+        if head_map.calibration:
+            self.notice(str(head_map.calibration))
+        mode = self.settings.mode or head_map.mode
+        gamma = self.settings.gamma or Gamma(head_map.gamma if mode == head_map.mode else 0.0)
+        scales = self._scales(head_map, mode)
+        if (scales == 1).all():
+            self.notice("no head qualifies: steering stays off")
             return None
-        gamma = self.settings.gamma or Gamma(head_map.gamma)
-        return Steering(head_mask(self.model, head_map.selected), gamma, self.settings.beta, head_map.scope)
+        return Steering(scales, gamma, self.settings.beta, head_map.scope, mode)
 
-    def session(self, head_map: HeadMap | None) -> Session:
+    def _routed(self, cluster_map: ClusterMap) -> Steering | None:
+        """Return the steering of the clusters that the profile belongs to."""
+        if self.prompter is None:
+            raise HeadMapError("a cluster map needs to know who writes: give a --profile")
+        vector = self._vector(cluster_map, self.prompter)
+        shares = cluster_map.route(vector, self.settings.routing, self.settings.routing_temp)
+        best = int(shares.argmax())
+        self.notice(f"cluster {best + 1} of {len(shares)} ({shares[best]:.0%})")
+        if cluster_map.calibration:
+            self.notice(cluster_map.calibration.sentence("what users like you wrote"))
+        gamma = self.settings.gamma or Gamma(cluster_map.gamma)
+        return Steering(cluster_map.scales(shares), gamma, self.settings.beta, cluster_map.scope)
+
+    def _vector(self, cluster_map: ClusterMap, prompter: Prompter) -> Vector:
+        embedder = self._embedder(cluster_map.embedder_tokens)
+        try:
+            if embedder.model.fingerprint != cluster_map.embedder:
+                raise HeadMapError(
+                    "the cluster map was made with another embedding model: give it by --embedding-model"
+                )
+            return embed(embedder, prompter)
+        finally:
+            embedder.close()
+
+    def _scales(self, head_map: HeadMap, mode: Mode) -> HeadScales:
+        """Return the scales that a map says: of muted heads, or of heads amplified at γ = 1."""
+        if mode == "contrast":
+            return head_mask(self.model, head_map.selected)
+        return amplified(head_map.weights, 1.0)
+
+    def session(self, head_map: HeadMap | ClusterMap | None) -> Session:
         """Return a new chat, steered by `head_map`."""
         return Session(
             self.model,
@@ -119,6 +210,7 @@ class Assistant:
         )
 
 
-def describe(heads: Sequence[tuple[int, int]]) -> str:
-    """Return heads as text, e.g. L3H1 L7H0."""
-    return " ".join(f"L{layer}H{head}" for layer, head in heads)
+def describe(heads: Sequence[Head], most: int = 5) -> str:
+    """Return how many heads there are, and the first of them, e.g. 2 heads (L3H1 L7H0)."""
+    names = " ".join(f"L{layer}H{head}" for layer, head in heads[:most])
+    return f"{len(heads)} head{'s' * (len(heads) != 1)} ({names}{' …' * (len(heads) > most)})"

@@ -5,32 +5,39 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 import dps_local
-from dps_local import drawing, native, registry
+from dps_local import bench, drawing, memory, native, registry
 from dps_local.assistant import Assistant, Settings, describe
+from dps_local.baking import bake as bake_map
 from dps_local.chat import Chat
 from dps_local.errors import DpsError, HeadMapError, RegistryError
 from dps_local.head_map import HeadMap
-from dps_local.head_map import bake as bake_map
+from dps_local.measurement import ScoringOptions
 from dps_local.model import Model
 from dps_local.options import (
     ChatOptions,
     ContextOption,
+    EmbeddingOption,
     JsonOption,
     ModelOption,
     ModelOptions,
     OfflineOption,
     ProfileOption,
     ScoreOptions,
+    SeedOption,
     expand,
 )
-from dps_local.profile import load_profile
+from dps_local.overlap import overlap
+from dps_local.profile import load_profile, load_profiles
+from dps_local.scorer import MAX_TARGET
 from dps_local.session import Session
 from dps_local.terminal import Terminal, interruptible
 
@@ -43,6 +50,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, help="List, download and check models.")
 app.add_typer(models_app, name="models")
+bench_app = typer.Typer(no_args_is_help=True, help="Time what dps-local does against what llama.cpp does by itself.")
+app.add_typer(bench_app, name="bench")
 terminal = Terminal()
 
 
@@ -80,18 +89,14 @@ def _scored(assistant: Assistant) -> HeadMap:
 
 def _session(assistant: Assistant, map_file: Path | None) -> Session:
     """Return a chat steered by --map, by the profile's own head map, or by one that is baked into the model."""
-    if map_file:
-        head_map: HeadMap | None = HeadMap.load(map_file)
-    elif assistant.profile and assistant.profile.history:
-        head_map = _scored(assistant)
-    else:
-        head_map = assistant.baked_map()
+    head_map = assistant.map(map_file, lambda: _scored(assistant))
     session = assistant.session(head_map)
-    if session.steering and head_map:
-        terminal.notice(
-            f"{assistant.model.name}: steering with {len(head_map.selected)} of {len(assistant.model.heads())} heads "
-            f"({describe(head_map.selected[:5])}{' …' * (len(head_map.selected) > 5)}), γ = {session.steering.gamma}"
-        )
+    steering = session.steering
+    if steering and head_map and not steering.gamma.off:
+        muted = [(int(layer), int(head)) for layer, head in np.argwhere(steering.scales != 1)]
+        chosen = head_map.selected if isinstance(head_map, HeadMap) else muted
+        what = describe(chosen) if steering.mode == "contrast" else f"{len(muted)} amplified heads"
+        terminal.notice(f"{assistant.model.name}: steering with {what}, γ = {steering.gamma}")
     elif head_map is None:
         terminal.notice(f"{assistant.model.name}: nothing to steer by (no --profile with history, no --map)")
     return session
@@ -149,48 +154,95 @@ def _generate_json(session: Session, prompt: str, n_predict: int) -> None:
 def score_profile(
     score: ScoreOptions,
     model: ModelOptions,
-    profile: Annotated[str, ProfileOption],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the head map here.")] = None,
+    profile: Annotated[str | None, ProfileOption] = None,
+    profiles: Annotated[
+        Path | None, typer.Option(file_okay=False, help="A folder of profiles: make one map of clusters of users.")
+    ] = None,
+    clusters: Annotated[
+        str, typer.Option(metavar="N|auto", help="How many clusters; auto: about one per 100 users.")
+    ] = "auto",
+    power: Annotated[float, typer.Option(min=0.01, help="Of clusters' weights; above 1 the best stand out.")] = 1.0,
+    embedding_model: EmbeddingOption = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the map here.")] = None,
     parallel: Annotated[int | None, typer.Option(min=1, help="Heads at a time. Default: what fits.")] = None,
+    seed: SeedOption = ScoringOptions.seed,
     as_json: JsonOption = False,
 ) -> None:
-    """Score every attention head on a profile's history, and choose the best.
+    """Score the attention heads on a profile's history, choose the best, and measure what steering is worth.
 
-    The head map is cached, so that chat and generate start at once with the same options.
+    The head map is cached, so that chat and generate start at once with the same options. With --profiles, users are
+    grouped by what they write, and the map holds each group's heads: a new user is routed with no scoring at all.
     """
-    assistant = _assistant(model, profile, score.settings(model, parallel))
+    if (profile is None) == (profiles is None):
+        raise typer.BadParameter("give either --profile or --profiles")
+    settings = replace(score.settings(model, parallel, seed), embedding_model=embedding_model)
+    assistant = _assistant(model, profile, settings)
+    if profiles:
+        _score_clusters(assistant, profiles, clusters, power, output, as_json)
+        return
     assistant.system()  # says how much of the profile fits
     head_map = _scored(assistant)
     if output:
         head_map.save(output)
-    terminal.notice(f"head map: {output or assistant.cache_file()}")
+    terminal.notice(f"head map: {output or assistant.cache_file()}; peak memory {memory.peak() / 1e9:.1f} GB")
     _show_map(head_map, as_json, top=10, picture=False)
+
+
+def _score_clusters(
+    assistant: Assistant, profiles: Path, clusters: str, power: float, output: Path | None, as_json: bool
+) -> None:
+    if clusters != "auto" and not (clusters.isdecimal() and int(clusters) > 0):
+        raise typer.BadParameter("--clusters takes a number above 0, or auto")
+    if output is None:
+        raise typer.BadParameter("--profiles needs --output: where to write the cluster map")
+    people = load_profiles(profiles)
+    with terminal.progress("scoring heads") as progress:
+        found = assistant.clustered_map(people, "auto" if clusters == "auto" else int(clusters), power, progress)
+    found.save(output)
+    terminal.notice(f"cluster map: {output}; peak memory {memory.peak() / 1e9:.1f} GB")
+    if as_json:
+        _print_json(found.as_json())
+        return
+    rows = [
+        [str(i + 1), str(users), str(found.examples[i]), describe(found.selected(i))]
+        for i, users in enumerate(found.users)
+    ]
+    terminal.table(["cluster", "users", "examples", "heads"], rows)
+    if found.calibration:
+        terminal.show(found.calibration.sentence("what these users wrote"))
 
 
 @app.command()
 @expand
 def inspect(
     score: ScoreOptions,
-    map_file: Annotated[Path | None, typer.Argument(help="A .dps.gguf, or a model with a map baked in.")] = None,
+    map_files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[MAP]...", help="A .dps.gguf, or a model with a map baked in; several show overlap."),
+    ] = None,
     profile: Annotated[str | None, ProfileOption] = None,
     model: ModelOption = None,
     ctx_size: ContextOption = Settings.n_ctx,
+    seed: SeedOption = ScoringOptions.seed,
     top: Annotated[int, typer.Option(min=1, help="Heads in the table.")] = 20,
-    png: Annotated[Path | None, typer.Option(help="Draw the map into this PNG.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the map as a self-contained page.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Draw the map, or the overlap, into this PNG.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write it as a self-contained page.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw a head map: which heads matter for a profile, and which are chosen.
+    """Draw a head map: which heads matter for a profile, and which are chosen. Several maps: how far they agree.
 
-    Takes a file, or --profile (and --model) for a map that `score` or `chat` cached with the same options.
+    Takes files, or --profile (and --model) for a map that `score` or `chat` cached with the same options.
     """
-    if (map_file is None) == (profile is None):
-        raise typer.BadParameter("give either the file of a head map or --profile")
-    if map_file:
-        head_map: HeadMap | None = HeadMap.load(map_file)
+    if bool(map_files) == (profile is not None):
+        raise typer.BadParameter("give either files of head maps or --profile")
+    if map_files and len(map_files) > 1:
+        _show_overlap(_named_maps(map_files), png, html, as_json)
+        return
+    if map_files:
+        head_map: HeadMap | None = HeadMap.load(map_files[0])
     else:
         chosen = ModelOptions(model, ctx_size, offline=True)
-        head_map = _assistant(chosen, profile, score.settings(chosen)).cached_map()
+        head_map = _assistant(chosen, profile, score.settings(chosen, seed=seed)).cached_map()
     if head_map is None:
         raise HeadMapError(f"{profile!r} is not scored yet with these options: run `dps-local score -p {profile}`")
     for path, write in ((png, drawing.write_png), (html, drawing.write_html)):
@@ -198,6 +250,29 @@ def inspect(
             write(head_map, path)
             terminal.notice(f"wrote {path}")
     _show_map(head_map, as_json, top, picture=True)
+
+
+def _named_maps(files: list[Path]) -> dict[str, HeadMap]:
+    """Return the maps by the names of their files, or by their paths where names are not unique."""
+    if len(set(files)) < len(files):
+        raise typer.BadParameter("a head map is given twice")
+    names = [path.name.removesuffix(".gguf").removesuffix(".dps") for path in files]
+    unique = len(set(names)) == len(names)
+    return {name if unique else str(path): HeadMap.load(path) for name, path in zip(names, files, strict=True)}
+
+
+def _show_overlap(maps: dict[str, HeadMap], png: Path | None, html: Path | None, as_json: bool) -> None:
+    found = overlap(maps)
+    if png:
+        drawing.write_overlap_png(found, png)
+        terminal.notice(f"wrote {png}")
+    if html:
+        drawing.write_overlap_html(maps, found, html)
+        terminal.notice(f"wrote {html}")
+    if as_json:
+        _print_json({"maps": [head_map.as_json() for head_map in maps.values()], "overlap": found.as_json()})
+    else:
+        terminal.show(drawing.overlap_table(found))
 
 
 def _show_map(head_map: HeadMap, as_json: bool, top: int, picture: bool) -> None:
@@ -208,8 +283,8 @@ def _show_map(head_map: HeadMap, as_json: bool, top: int, picture: bool) -> None
         terminal.show(drawing.heat_map(head_map))
         terminal.show("")
     terminal.show(drawing.ranked_table(head_map, top))
-    if not head_map.selected:
-        terminal.notice("no head's PCS is above zero: there is nothing to steer by")
+    for line in drawing.findings(head_map):
+        terminal.show(line)
 
 
 @app.command()
@@ -221,6 +296,42 @@ def bake(
     """Write a copy of a model that carries a head map in its metadata. Stock llama.cpp loads it as before."""
     bake_map(registry.resolve(model), map_file, output)
     terminal.notice(f"wrote {output}: chat with it by `dps-local chat -m {output}`")
+
+
+@bench_app.command("scoring")
+@expand
+def bench_scoring(
+    model: ModelOptions,
+    prompt_tokens: Annotated[int, typer.Option(min=2, help="Tokens before what is scored.")] = 250,
+    target_tokens: Annotated[int, typer.Option(min=1, max=MAX_TARGET, help="Tokens that are scored.")] = 25,
+    repeats: Annotated[int, typer.Option(min=1)] = 3,
+    parallel: Annotated[int | None, typer.Option(min=1, help="Heads at a time. Default: what fits.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time the scoring of all heads against llama.cpp's prompt processing, and against one forward for each head."""
+    loaded = Model(_model_file(model.model, model.offline), model.n_gpu_layers)
+    with terminal.progress("timing", unit="repeats") as progress:
+        found = bench.bench_scoring(loaded, prompt_tokens, target_tokens, repeats, parallel, model.threads, progress)
+    if as_json:
+        _print_json(found.as_json() | {"peak_memory": memory.peak()})
+        return
+    ratios, speedups = sorted(found.ratios()), sorted(found.speedups())
+    rows = [
+        [
+            "scored tokens a second",
+            f"{found.scored_tokens_per_s():.0f}",
+            f"{found.heads} heads, {found.heads_at_a_time} at a time",
+        ],
+        [
+            "prompt tokens a second",
+            f"{found.prompt_tokens_per_s():.0f}",
+            "llama.cpp itself, with logits at every position",
+        ],
+        ["ratio", f"{median(ratios):.2f}", f"{ratios[0]:.2f} to {ratios[-1]:.2f} in {repeats} repeats"],
+        ["times faster than brute force", f"{median(speedups):.1f}", f"{speedups[0]:.1f} to {speedups[-1]:.1f}"],
+        ["peak memory", f"{memory.peak() / 1e9:.2f} GB", ""],
+    ]
+    terminal.table([found.model, "", ""], rows)
 
 
 @models_app.command("list")

@@ -17,6 +17,7 @@ from dps_local.model import Model
 
 N_UBATCH = 512  # llama.cpp's default; larger brings nothing on a CPU
 Logits = NDArray[np.float32]
+KEEP_LAYERS = -1  # for Context.compare
 HeadScales = NDArray[np.float32]  # [n_layer, n_head_max], 1 = untouched, 0 = muted
 
 
@@ -94,6 +95,37 @@ class Context:
         The array is llama.cpp's own buffer: the next call overwrites it. Raises ContextFullError when a sequence
         is full; the KV cache is then as it was before.
         """
+        n_outputs = self._decode(runs)
+        if not n_outputs:
+            return np.empty((0, self.model.n_vocab), np.float32)
+        logits = self.llama.llama_get_logits(self.handle)
+        return np.ctypeslib.as_array(logits, (n_outputs, self.model.n_vocab))
+
+    def compare(self, runs: Sequence[Run], targets: Sequence[int], layer_start: int = 0) -> NDArray[np.float32]:
+        """Run the model once, and compare the logits m of each run with the logits f of the first one, in the graph.
+
+        Each run asks for as many logits as there are targets, and goes on a sequence of its own. Returns F32
+        [n_runs, n_targets, 4]: p = softmax(m)[y] of the target y, m[y] - f[y], and the mean and the mean square of
+        m - f under softmax(f).
+
+        layer_start: KEEP_LAYERS keeps the output of each layer; above 0 the layers below it are not computed, but
+        taken from the last call that kept them, which must have had the same runs.
+        """
+        ys = np.asarray(targets, np.int32)
+        try:
+            if self.native.set_layer_start(self.handle, layer_start):
+                raise NativeError(f"llama_set_layer_start: {self.native.log.last()}")
+            if self.native.set_compare(self.handle, ys.ctypes.data, ys.size):
+                raise NativeError(f"llama_set_compare: {self.native.log.last()}")
+            self._decode(runs)
+            found = self.native.get_compare(self.handle)
+            return np.ctypeslib.as_array(found, (len(runs), ys.size, 4)).copy()
+        finally:
+            self.native.set_compare(self.handle, None, 0)
+            self.native.set_layer_start(self.handle, 0)
+
+    def _decode(self, runs: Sequence[Run]) -> int:
+        """Run the model once over all `runs`; return the number of outputs."""
         batch, n, n_outputs = self._batch, 0, 0
         if sum(len(run.tokens) for run in runs) > self.n_batch:
             raise NativeError(f"more than {self.n_batch} tokens in one batch")
@@ -111,10 +143,7 @@ class Context:
             raise ContextFullError(f"the context of {self.n_ctx} tokens is full: try a larger --ctx-size")
         if status:
             raise NativeError(f"llama_decode failed with {status}: {self.native.log.last()}")
-        if not n_outputs:
-            return np.empty((0, self.model.n_vocab), np.float32)
-        logits = self.llama.llama_get_logits(self.handle)
-        return np.ctypeslib.as_array(logits, (n_outputs, self.model.n_vocab))
+        return n_outputs
 
     def set_head_scales(self, seq: int, scales: HeadScales | None) -> None:
         """Scale the head outputs of the tokens that sequence `seq` decodes from now on; None clears."""

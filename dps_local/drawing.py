@@ -1,4 +1,4 @@
-"""A head map for people: in the terminal, as a PNG, as one HTML page.
+"""Head maps for people, one alone or the overlap of several: in the terminal, as a PNG, as one HTML page.
 
 All three share one scale: orange where muting a head makes the user's text less likely, blue where it makes
 it more likely, pale at 0, and clipped so that a few outliers do not wash out the rest.
@@ -7,10 +7,10 @@ it more likely, pale at 0, and clipped so that a few outliers do not wash out th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
@@ -24,6 +24,8 @@ from rich.text import Text
 
 from dps_local.errors import DpsError
 from dps_local.files import atomic_write
+from dps_local.head_map import HeadMap
+from dps_local.overlap import Overlap, ranked_by, sparsity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +35,12 @@ Floats = NDArray[np.floating[Any]]
 Cell = Callable[[float, bool, int], Text]
 
 CHOSEN = "●"
+NAMES = {"pcs": "PCS", "gain": "gain", "contrast": "contrast", "pairwise": "pairwise"}
+ENDS = {
+    "pcs": ("text likelier without the head", "less likely without it"),
+    "gain": ("speaks against the user’s words", "speaks for them"),
+    "contrast": ("matters less with the profile", "more with it"),
+}
 TIMES = "\N{MULTIPLICATION SIGN}"
 MINUS = "\N{MINUS SIGN}"
 # blue, pale, orange: told apart with every common colour blindness
@@ -43,88 +51,86 @@ SHADES = "≡=-·░▒█"
 ASCII = str.maketrans({CHOSEN: "@", TIMES: "x", "±": "+-", "≡": "%", "·": ".", "░": ":", "▒": "*", "█": "#"})
 
 
-class Scores(Protocol):
-    """What a drawing needs of a head map."""
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def architecture(self) -> str: ...
-    @property
-    def fingerprint(self) -> str: ...
-    @property
-    def scope(self) -> str: ...
-    @property
-    def pcs(self) -> Floats:
-        """Nats per token, [n_layer, n_head], NaN where there is no head."""
-
-    @property
-    def pcs_stderr(self) -> Floats:
-        """Nats per token, [n_layer, n_head]."""
-
-    @property
-    def examples(self) -> int: ...
-    @property
-    def selected(self) -> Sequence[tuple[int, int]]:
-        """The chosen (layer, head), best first."""
-
-    @property
-    def gamma(self) -> float: ...
-
-
 # --- scores ---
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """One attention head; `pcs` and `stderr` in nats per token."""
+class Score:
+    """A mean and its standard error, in nats per token; NaN stands for what was not measured."""
+
+    mean: float
+    stderr: float
+
+    def __str__(self) -> str:
+        error = f" ± {self.stderr:.4f}" if math.isfinite(self.stderr) else ""
+        return f"{self.short}{error}"
+
+    @property
+    def short(self) -> str:
+        return f"{self.mean:+.4f}" if math.isfinite(self.mean) else ""
+
+    @property
+    def z(self) -> str:
+        known = math.isfinite(self.mean) and math.isfinite(self.stderr) and self.stderr > 0
+        return f"{self.mean / self.stderr:+.1f}" if known else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One attention head as a table shows it. scores: what was measured, by name; score: what it is ranked by."""
 
     rank: int
     layer: int
     head: int
-    pcs: float
-    stderr: float
+    scores: dict[str, Score]
+    score: Score
+    n: str
     chosen: bool
 
-    @property
-    def score(self) -> str:
-        error = f" ± {self.stderr:.4f}" if math.isfinite(self.stderr) else ""
-        return f"{self.pcs:+.4f}{error}"
 
-    @property
-    def z(self) -> str:
-        known = math.isfinite(self.stderr) and self.stderr > 0
-        return f"{self.pcs / self.stderr:+.1f}" if known else ""
-
-
-def ranking(scores: Scores) -> list[Head]:
-    """Every head: the chosen ones in their order, then the others by falling PCS."""
-    chosen = [(int(layer), int(head)) for layer, head in scores.selected]
+def ranking(head_map: HeadMap) -> list[Row]:
+    """Every head: the chosen ones in their order, then the others by what the map is ranked by, best first."""
+    chosen = [(int(layer), int(head)) for layer, head in head_map.selected]
     taken = set(chosen)
-    places = chosen + [place for place in _best_first(scores.pcs) if place not in taken]
-    return [
-        Head(rank, *place, float(scores.pcs[place]), float(scores.pcs_stderr[place]), place in taken)
-        for rank, place in enumerate(places, start=1)
-    ]
+    places = chosen + [place for place in _best_first(ranked_by(head_map)) if place not in taken]
+    return [_row(head_map, rank, place, place in taken) for rank, place in enumerate(places, start=1)]
 
 
-def _best_first(pcs: Floats) -> list[tuple[int, int]]:
-    layers, heads = np.nonzero(np.isfinite(pcs))
-    order = np.argsort(-pcs[layers, heads], kind="stable")
+def _row(head_map: HeadMap, rank: int, place: tuple[int, int], chosen: bool) -> Row:
+    scores = {
+        name: Score(float(getattr(head_map, name)[place]), float(getattr(head_map, f"{name}_stderr")[place]))
+        for name in NAMES
+    }
+    n = head_map.counts[place]
+    return Row(rank, *place, scores, scores[head_map.ranking], f"{n:.0f}" if np.isfinite(n) else "", chosen)
+
+
+def measured(head_map: HeadMap) -> list[str]:
+    """The scores that the map has numbers of; PCS and gain in any case."""
+    return [name for name in NAMES if name in ("pcs", "gain") or np.isfinite(getattr(head_map, name)).any()]
+
+
+def _best_first(scores: Floats) -> list[tuple[int, int]]:
+    layers, heads = np.nonzero(np.isfinite(scores))
+    order = np.argsort(-scores[layers, heads], kind="stable")
     return list(zip(layers[order].tolist(), heads[order].tolist(), strict=True))
 
 
-def _limit(pcs: Floats) -> float:
-    """The end of the colour scale, in nats per token: the 98th percentile of |PCS|."""
-    sizes = np.abs(pcs[np.isfinite(pcs)])
+def _limit(scores: Floats) -> float:
+    """The end of the colour scale, in nats per token: the 98th percentile of |score|."""
+    sizes = np.abs(scores[np.isfinite(scores)])
     if not sizes.size:
         return 1.0
     return float(np.percentile(sizes, 98)) or float(sizes.max()) or 1.0
 
 
-def _tones(pcs: Floats) -> Floats:
+def _tones(scores: Floats) -> Floats:
     """Scores as places on the scale, -1 to 1, [n_layer, n_head]; NaN stays."""
-    return np.clip(np.where(np.isfinite(pcs), pcs, np.nan) / _limit(pcs), -1, 1)
+    return np.clip(np.where(np.isfinite(scores), scores, np.nan) / _limit(scores), -1, 1)
+
+
+def _unit(head_map: HeadMap) -> str:
+    return f"{NAMES[head_map.ranking]}, nats per token"
 
 
 def _colour(tone: float, ramp: Sequence[str] = PRINT) -> str:
@@ -133,9 +139,20 @@ def _colour(tone: float, ramp: Sequence[str] = PRINT) -> str:
     return "#" + bytes(round(np.interp(tone, places, channel)) for channel in stops.T).hex()
 
 
+def _ink(colour: str) -> str:
+    """Black or white, whichever is told better from the ground."""
+    channels = [byte / 255 for byte in bytes.fromhex(colour[1:])]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 else "#ffffff"
+
+
 def _printable(text: str) -> str:
     """A name out of a model file may hold escape sequences."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def _cut(name: str, room: int) -> str:
+    return name if len(name) <= room else name[: room - 1] + "…"
 
 
 def _step(room: float, needed: float) -> int:
@@ -143,8 +160,8 @@ def _step(room: float, needed: float) -> int:
     return next(step for step in (1, 2, 5, 10, 20, 50, 100, 1000) if step * room >= needed)
 
 
-def _size(scores: Scores) -> str:
-    layers, heads = scores.pcs.shape
+def _size(head_map: HeadMap) -> str:
+    layers, heads = head_map.pcs.shape
     return f"{_count(layers, 'layer')} {TIMES} {_count(heads, 'head')}"
 
 
@@ -155,22 +172,85 @@ def _count(number: int, noun: str) -> str:
 # --- terminal ---
 
 
-def heat_map(scores: Scores) -> RenderableType:
+def heat_map(head_map: HeadMap) -> RenderableType:
     """Layers down, heads across; fits the console's width and says as much without colour."""
-    return _HeatMap(scores)
+    return _HeatMap(head_map)
 
 
-def ranked_table(scores: Scores, top: int = 20) -> Table:
-    """The chosen heads in their order, then the next best, `top` rows unless more are chosen."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("rank", "layer", "head", "PCS, nats per token", "z"):
-        table.add_column(name, justify="right")
-    table.add_column("chosen", justify="center")
-    for head in ranking(scores)[: max(top, len(scores.selected))]:
-        mark = CHOSEN if head.chosen else ""
-        cells = (str(head.rank), str(head.layer), str(head.head), head.score, head.z, mark)
-        table.add_row(*(_Spelled(Text(cell)) for cell in cells), style="bold" if head.chosen else None)
+def ranked_table(head_map: HeadMap, top: int = 20) -> RenderableType:
+    """The chosen heads in their order, then the next best, `top` rows unless more are chosen.
+
+    A narrow console leaves some of the standard errors out, and z, and at last all but what the map is ranked by.
+    """
+    names = measured(head_map)
+    rows = ranking(head_map)[: max(top, len(head_map.selected))]
+    return _Widest(
+        [
+            _table(rows, names, exact=names),
+            _table(rows, names, exact=["pcs", "gain"]),
+            _table(rows, names, exact=["pcs", "gain"], z=False),
+            _table(rows, names, exact=["pcs"], z=False),
+            _table(rows, names, exact=[], z=False),
+            _table(rows, [head_map.ranking], exact=[head_map.ranking], z=False),
+        ]
+    )
+
+
+def _table(rows: Sequence[Row], names: Sequence[str], exact: Sequence[str], z: bool = True) -> Table:
+    """Return a table of the scores `names`, those in `exact` with their errors."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in ("rank", "layer", "head", *(NAMES[name] for name in names), *(["z"] if z else []), "n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("chosen", justify="center", no_wrap=True)
+    for row in rows:
+        scores = [str(row.scores[name]) if name in exact else row.scores[name].short for name in names]
+        end = [*([row.score.z] if z else []), row.n, CHOSEN if row.chosen else ""]
+        cells = (str(row.rank), str(row.layer), str(row.head), *scores, *end)
+        table.add_row(*(_Spelled(Text(cell)) for cell in cells), style="bold" if row.chosen else None)
     return table
+
+
+@dataclass(frozen=True, slots=True)
+class _Widest:
+    """The first of several drawings that fits the console, else the last."""
+
+    drawings: Sequence[RenderableType]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unbounded = options.update(max_width=1000)
+        fits = (d for d in self.drawings if Measurement.get(console, unbounded, d).maximum <= options.max_width)
+        yield next(fits, self.drawings[-1])
+
+
+def findings(head_map: HeadMap) -> list[str]:
+    """What a map says in words, a line each: what was chosen, how sure that is, and what steering is worth."""
+    lines = []
+    if head_map.selected:
+        lines.append(
+            f"chosen by the lower bound of {NAMES[head_map.ranking]}: {_count(len(head_map.selected), 'head')}"
+        )
+    else:
+        lines.append(f"no head qualifies: no lower bound of {NAMES[head_map.ranking]} is above 0")
+    if sparse := sparsity(ranked_by(head_map)):
+        lines.append(
+            f"the best {sparse.k} of {_count(sparse.heads, 'head')} hold {_percent(sparse.share)} of all positive "
+            f"{NAMES[head_map.ranking]}; Gini coefficient {sparse.gini:.2f}"
+        )
+    if head_map.stability:
+        s = head_map.stability
+        lines.append(
+            f"halves of the examples agree on the ranking of {_count(s.heads, 'head')}: Spearman {s.spearman:.2f}, "
+            f"overlap of the best {s.jaccard:.2f}"
+        )
+    lines.append(f"null control {head_map.null_control:g}; {_count(head_map.evaluations, 'head evaluation')}")
+    lines.append(
+        str(head_map.calibration) if head_map.calibration else "too little history to calibrate: steering is off"
+    )
+    return lines
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +276,10 @@ class _Spelled:
 class _HeatMap:
     margin = 6
 
-    def __init__(self, scores: Scores) -> None:
-        self.scores = scores
-        self.tones = _tones(scores.pcs)
-        self.chosen = set(scores.selected)
+    def __init__(self, head_map: HeadMap) -> None:
+        self.head_map, self.scores = head_map, ranked_by(head_map)
+        self.tones = _tones(self.scores)
+        self.chosen = set(head_map.selected)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         cell = _painted if _has_colour(console) else _shaded
@@ -211,9 +291,9 @@ class _HeatMap:
         yield from map(_Spelled, self._legend(cell))
 
     def _title(self) -> Iterator[_Spelled]:
-        scores = self.scores
-        yield _Spelled(Text(_printable(scores.model), style="bold"))
-        about = f"{_printable(scores.architecture)}, {_size(scores)}, {_count(scores.examples, 'example')}"
+        head_map = self.head_map
+        yield _Spelled(Text(_printable(head_map.model), style="bold"))
+        about = f"{_printable(head_map.architecture)}, {_size(head_map)}, {_count(head_map.examples, 'example')}"
         yield _Spelled(Text(about, style="dim"))
 
     def _blocks(self, room: int) -> Iterator[tuple[range, int]]:
@@ -236,13 +316,13 @@ class _HeatMap:
 
     def _legend(self, cell: Cell) -> Iterator[Text]:
         margin = " " * self.margin
-        limit = _limit(self.scores.pcs)
+        limit = _limit(self.scores)
         gap, steps = (" ", len(SHADES)) if cell is _shaded else ("", len(TONES))
         bar = Text(gap).join(cell(tone, False, 1) for tone in np.linspace(-1, 1, steps))
-        yield Text(f"{margin}PCS, nats per token", style="dim")
+        yield Text(f"{margin}{_unit(self.head_map)}", style="dim")
         yield Text.assemble(margin, f"{-limit:+.4f} ", bar, f" {limit:+.4f}")
-        for layer, head in _best_first(self.scores.pcs)[:1]:
-            yield Text(f"{margin}best: {self.scores.pcs[layer, head]:+.4f}, layer {layer}, head {head}")
+        for layer, head in _best_first(self.scores)[:1]:
+            yield Text(f"{margin}best: {self.scores[layer, head]:+.4f}, layer {layer}, head {head}")
         blank = "; blank: no head" if np.isnan(self.tones).any() else ""
         yield Text(f"{margin}{CHOSEN} chosen: {len(self.chosen)}{blank}")
 
@@ -285,51 +365,60 @@ def _shaded(tone: float, chosen: bool, width: int) -> Text:
 # --- PNG ---
 
 
-def write_png(scores: Scores, path: Path) -> None:
+def write_png(head_map: HeadMap, path: Path) -> None:
     """The heat map with the chosen heads outlined; needs the extra `plot`."""
-    figure = _figure(scores)
+    _save(_figure(head_map), path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     with atomic_write(path) as stream:
         figure.savefig(stream, format="png", dpi=200)
 
 
-def _figure(scores: Scores) -> Figure:
+def _empty_figure(width: float, height: float) -> Figure:
+    """Sizes in inches."""
     try:
         from matplotlib.figure import Figure
     except ImportError as exc:
         raise DpsError("drawing a PNG needs matplotlib: pip install 'dps-local[plot]'") from exc
-    layers, heads = scores.pcs.shape
-    # inches; a cell is at most twice as wide as high
-    high = min(max(6.4 / max(layers, 1), 0.09), 0.26)
-    width = max(heads * min(max(6.0 / max(heads, 1), 0.11), 2 * high) + 1.7, 4.6)
-    figure = Figure(figsize=(width, layers * high + 1.4))
+    figure = Figure(figsize=(width, height))
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
-    axes = figure.add_subplot()
-    _plot(scores, figure, axes)
-    _frame(scores, axes)
-    _name(scores, axes, int(width * 9))
     return figure
 
 
-def _plot(scores: Scores, figure: Figure, axes: Axes) -> None:
+def _figure(head_map: HeadMap) -> Figure:
+    layers, heads = head_map.pcs.shape
+    # inches; a cell is at most twice as wide as high
+    high = min(max(6.4 / max(layers, 1), 0.09), 0.26)
+    width = max(heads * min(max(6.0 / max(heads, 1), 0.11), 2 * high) + 1.7, 4.6)
+    figure = _empty_figure(width, layers * high + 1.4)
+    axes = figure.add_subplot()
+    _plot(head_map, figure, axes)
+    _frame(head_map, axes)
+    _name(head_map, axes, int(width * 9))
+    return figure
+
+
+def _plot(head_map: HeadMap, figure: Figure, axes: Axes) -> None:
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.patches import Rectangle
 
-    limit = _limit(scores.pcs)
-    colours = LinearSegmentedColormap.from_list("pcs", PRINT)
-    image = axes.imshow(scores.pcs, cmap=colours, vmin=-limit, vmax=limit, aspect="auto")
-    for layer, head in scores.selected:
+    limit = _limit(ranked_by(head_map))
+    colours = LinearSegmentedColormap.from_list("scores", PRINT)
+    image = axes.imshow(ranked_by(head_map), cmap=colours, vmin=-limit, vmax=limit, aspect="auto")
+    for layer, head in head_map.selected:
         corner = (head - 0.5, layer - 0.5)
         outline = Rectangle(corner, 1, 1, fill=False, edgecolor="black", linewidth=1.4, zorder=3)
         axes.add_patch(outline).set_clip_on(False)
     bar = figure.colorbar(image, ax=axes, extend="both", extendfrac=0.03, aspect=32, pad=0.03)
-    bar.set_label("PCS, nats per token", fontsize=9)
+    bar.set_label(_unit(head_map), fontsize=9)
     bar.ax.tick_params(labelsize=8, length=2)
     bar.outline.set_visible(False)
 
 
-def _frame(scores: Scores, axes: Axes) -> None:
+def _frame(head_map: HeadMap, axes: Axes) -> None:
     """Numbers and thin white lines between the cells."""
-    layers, heads = scores.pcs.shape
+    layers, heads = head_map.pcs.shape
     axes.set_xticks(range(0, heads, _step(16, heads)))
     axes.set_yticks(range(0, layers, _step(16, layers)))
     axes.set_xticks(np.arange(heads + 1) - 0.5, minor=True)
@@ -342,12 +431,10 @@ def _frame(scores: Scores, axes: Axes) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _name(scores: Scores, axes: Axes, room: int) -> None:
-    name = _printable(scores.model)
-    name = name if len(name) <= room else name[: room - 1] + "…"
-    chosen = _count(len(scores.selected), "chosen head")
-    about = f"{_size(scores)}, {_count(scores.examples, 'example')}, {chosen} outlined"
-    _above(axes, 22, name, fontsize=11, fontweight="bold")
+def _name(head_map: HeadMap, axes: Axes, room: int) -> None:
+    chosen = _count(len(head_map.selected), "chosen head")
+    about = f"{_size(head_map)}, {_count(head_map.examples, 'example')}, {chosen} outlined"
+    _above(axes, 22, _cut(_printable(head_map.model), room), fontsize=11, fontweight="bold")
     _above(axes, 8, about, fontsize=8, color="#555555")
 
 
@@ -360,9 +447,9 @@ def _above(axes: Axes, points: float, text: str, **look: Any) -> None:
 # --- HTML ---
 
 
-def write_html(scores: Scores, path: Path) -> None:
+def write_html(head_map: HeadMap, path: Path) -> None:
     """One page that needs nothing but itself: the heat map, what it means and the best heads."""
-    page = _template("head_map.html").render(_page(scores))
+    page = _template("head_map.html").render(_page(head_map))
     with atomic_write(path) as stream:
         stream.write(page.encode())
 
@@ -374,24 +461,35 @@ def _template(name: str) -> Template:
     return environment.get_template(name)
 
 
-def _page(scores: Scores) -> dict[str, object]:
-    heads = ranking(scores)
+def _page(head_map: HeadMap) -> dict[str, object]:
+    heads = ranking(head_map)
     # the index into TONES of each head
-    steps = np.nan_to_num((_tones(scores.pcs) + 1) * 10).round().astype(int)
-    return {
-        "scores": scores,
-        "model": _printable(scores.model),
-        "architecture": _printable(scores.architecture),
-        "size": _size(scores),
-        "examples": _count(scores.examples, "example"),
-        "chosen": _count(len(scores.selected), "head"),
-        "limit": f"{_limit(scores.pcs):.4f}",
+    steps = np.nan_to_num((_tones(ranked_by(head_map)) + 1) * 10).round().astype(int)
+    return _colours() | {
+        "map": head_map,
+        "model": _printable(head_map.model),
+        "architecture": _printable(head_map.architecture),
+        "size": _size(head_map),
+        "examples": _count(head_map.examples, "example"),
+        "findings": findings(head_map),
+        "unit": _unit(head_map),
+        "steering": f"{head_map.mode}, γ = {head_map.gamma:g}" if head_map.gamma else "off",
+        "names": {name: NAMES[name] for name in measured(head_map)},
+        "ends": ENDS[head_map.ranking],
+        "done": "muted" if head_map.probe == 0 else f"scaled by {head_map.probe:g}",
+        "limit": f"{_limit(ranked_by(head_map)):.4f}",
         "heads": heads,
-        "table": heads[: max(20, len(scores.selected))],
+        "table": heads[: max(20, len(head_map.selected))],
         "steps": steps.tolist(),
-        "light": [_colour(tone) for tone in TONES],
-        "dark": [_colour(tone, NIGHT) for tone in TONES],
-        "grid": _Grid(*scores.pcs.shape),
+        "grid": _Grid(*head_map.pcs.shape),
+    }
+
+
+def _colours() -> dict[str, object]:
+    light, dark = ([_colour(tone, ramp) for tone in TONES] for ramp in (PRINT, NIGHT))
+    return {
+        "light": list(zip(light, map(_ink, light), strict=True)),
+        "dark": list(zip(dark, map(_ink, dark), strict=True)),
     }
 
 
@@ -435,3 +533,129 @@ class _Grid:
     def rows(self) -> range:
         """The layers whose number is written."""
         return range(0, self.layers, _step(self.high, 13))
+
+
+# --- several maps ---
+
+
+def overlap_table(found: Overlap) -> RenderableType:
+    """The matrix of overlaps, as numbers on colours, and what it says."""
+    return _OverlapTable(found)
+
+
+def overlap_findings(found: Overlap) -> list[str]:
+    each = f"the best {found.k} of {_count(found.heads, 'head')} of each map"
+    return [
+        f"overlap of {each}: heads in both divided by heads in either (Jaccard)",
+        f"different maps overlap by {found.mean:.2f} on average, random choices would by {found.random:.2f}",
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _OverlapTable:
+    found: Overlap
+
+    cell = 6
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        about, means = overlap_findings(self.found)
+        yield _Spelled(Text(about, style="bold"))
+        yield from map(_Spelled, self._lines(options.max_width, _has_colour(console)))
+        yield Text()
+        yield _Spelled(Text(means))
+
+    def _lines(self, width: int, colour: bool) -> Iterator[Text]:
+        n = len(self.found.names)
+        number = len(str(n))
+        room = max(min(max(map(len, self.found.names)), width // 2 - number), 8)
+        columns = max((width - number - room - 3) // self.cell, 1)
+        for first in range(0, n, columns):
+            block = range(first, min(first + columns, n))
+            yield Text()
+            numbers = "".join(str(column + 1).center(self.cell) for column in block)
+            yield _line(Text(" " * (number + room + 3) + numbers.rstrip(), style="dim"))
+            for row, name in enumerate(self.found.names):
+                label = f"{row + 1:>{number}} {_cut(_printable(name), room):<{room}}  "
+                cells = Text().join(self._cell(float(self.found.matrix[row, column]), colour) for column in block)
+                yield _line(Text.assemble(label, cells))
+
+    def _cell(self, share: float, colour: bool) -> Text:
+        ground = _colour(share)
+        style = Style(color=_ink(ground), bgcolor=ground) if colour else Style()
+        return Text(f"{share:.2f}".center(self.cell), style=style)
+
+
+def write_overlap_png(found: Overlap, path: Path) -> None:
+    """The matrix of overlaps; needs the extra `plot`."""
+    n = len(found.names)
+    names = [_cut(_printable(name), 24) for name in found.names]
+    side, margin = 0.5 * n, 0.08 * max(map(len, names)) + 0.4  # inches
+    figure = _empty_figure(margin + max(side, 3.6), side + 1)
+    axes = figure.add_subplot(anchor="W")
+    from matplotlib.colors import LinearSegmentedColormap
+
+    axes.imshow(found.matrix, cmap=LinearSegmentedColormap.from_list("shares", PRINT), vmin=-1, vmax=1)
+    for row, column in np.ndindex(n, n):
+        share = float(found.matrix[row, column])
+        axes.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=8, color=_ink(_colour(share)))
+    axes.set_xticks(range(n), [str(i + 1) for i in range(n)])
+    axes.set_yticks(range(n), [f"{name}  {i + 1}" for i, name in enumerate(names)], parse_math=False)
+    axes.set_xticks(np.arange(n + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(n + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=0.8)
+    axes.tick_params(which="both", length=0, labelsize=8)
+    axes.spines[:].set_visible(False)
+    _above(axes, 22, f"Overlap of the best {found.k} of {_count(found.heads, 'head')}", fontsize=11, fontweight="bold")
+    about = f"Jaccard; mean of different maps {found.mean:.2f}, of random choices {found.random:.2f}"
+    _above(axes, 8, about, fontsize=8, color="#555555")
+    _save(figure, path)
+
+
+def write_overlap_html(maps: Mapping[str, HeadMap], found: Overlap, path: Path) -> None:
+    """One page that needs nothing but itself: the matrix of overlaps, and what each map says."""
+    page = _template("overlap.html").render(_overlap_page(maps, found))
+    with atomic_write(path) as stream:
+        stream.write(page.encode())
+
+
+def _overlap_page(maps: Mapping[str, HeadMap], found: Overlap) -> dict[str, object]:
+    one = next(iter(maps.values()))
+    return _colours() | {
+        "model": _printable(one.model),
+        "architecture": _printable(one.architecture),
+        "size": _size(one),
+        "fingerprint": one.fingerprint,
+        "found": found,
+        "best": f"{found.k} of {_count(found.heads, 'head')}",
+        "rows": [
+            _OverlapRow(_printable(name), [(f"{x:.2f}", round((x + 1) * 10)) for x in row])
+            for name, row in zip(found.names, found.matrix.tolist(), strict=True)
+        ],
+        "maps": [_MapRow.of(name, head_map) for name, head_map in maps.items()],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _OverlapRow:
+    """cells: what is written, and its place among TONES."""
+
+    name: str
+    cells: list[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class _MapRow:
+    name: str
+    examples: int
+    ranking: str
+    chosen: int
+    share: str
+    gini: str
+    calibration: str
+
+    @classmethod
+    def of(cls, name: str, head_map: HeadMap) -> _MapRow:
+        sparse = sparsity(ranked_by(head_map))
+        share, gini = (_percent(sparse.share), f"{sparse.gini:.2f}") if sparse else ("", "")
+        ranking, chosen = NAMES[head_map.ranking], len(head_map.selected)
+        return cls(_printable(name), head_map.examples, ranking, chosen, share, gini, findings(head_map)[-1])

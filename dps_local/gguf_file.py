@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -87,6 +88,26 @@ class GGUFFile:
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of `key`: a str, int, float, bool, a list of str, or an array."""
         return self._value(self._index[key]) if key in self._index else default
+
+    def text(self, key: str) -> str:
+        """Return the text of `key`; raises ValueError when it is missing or no text."""
+        value = self.get(key)
+        if not isinstance(value, str):
+            raise ValueError(f"{key} is no text")
+        return value
+
+    def number(self, key: str) -> float:
+        """Return the finite number of `key`; raises ValueError or TypeError when it is none."""
+        value = float(self.get(key))
+        if not math.isfinite(value):
+            raise ValueError(f"{key} is {value}")
+        return value
+
+    def one_of(self, key: str, allowed: tuple[Any, ...]) -> Any:
+        """Return the value of `key`; raises ValueError when it is not one of those allowed."""
+        if (value := self.get(key)) not in allowed:
+            raise ValueError(f"{key} is {value!r}")
+        return value
 
     def _value(self, i: int) -> Value:
         kind = self._native.gguf_get_kv_type(self.handle, i)

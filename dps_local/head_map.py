@@ -2,49 +2,75 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import math
-import shutil
-import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from dps_local import native
-from dps_local.errors import HeadMapError, ModelError
-from dps_local.files import atomic_write
+from dps_local import map_file
+from dps_local.calibration import Calibration, Candidate, Mode
+from dps_local.evidence import Ranking, Stability
 from dps_local.gguf_file import GGUFFile
+from dps_local.model import Head
 
-FORMAT = 1
+Scope = Literal["generated", "all"]
+SCORES = (
+    "pcs",
+    "pcs_stderr",
+    "gain",
+    "gain_stderr",
+    "variance",
+    "contrast",
+    "contrast_stderr",
+    "pairwise",
+    "pairwise_stderr",
+    "counts",
+    "weights",
+)
 Scores = NDArray[np.float32]  # [n_layer, n_head_max], NaN where a layer has no such head, or none that can be muted
-Head = tuple[int, int]  # (layer, head)
 
 
 @dataclass(frozen=True, eq=False)
 class HeadMap:
-    """Preference Contribution Scores of one profile on one model, and the heads chosen by them.
+    """What scoring found about each head of one model for one user, and the heads chosen by it.
 
-    pcs, pcs_stderr: nats per target token, mean over examples and its standard error.
-    null_control: largest |PCS| of an intervention that changes nothing (0 on a CPU).
+    Scores are in nats per target token, means over examples with their standard errors (`…_stderr`):
+    pcs, with gain as its part that favours this user's words (the rest is KL); variance: of f - m under the full
+    model, in nats²; contrast: PCS with the profile minus PCS without; pairwise: PCS of the user's words minus PCS of
+    the rejected ones; counts: examples that a head was evaluated on. NaN stands for what was not measured.
     """
 
     model: str
     architecture: str
     fingerprint: str
-    scope: Literal["generated", "all"]
+    scope: Scope
+    ranking: Ranking
+    probe: float  # the scale that heads were evaluated at, 0 = muted
+    seed: int
     examples: int
     tokens: int  # scored target tokens, all examples together
+    evaluations: int  # of a head on an example
     nll: float  # of the user's text with all heads, nats per token, mean over examples
     pcs: Scores
     pcs_stderr: Scores
-    null_control: float
+    gain: Scores
+    gain_stderr: Scores
+    variance: Scores
+    contrast: Scores
+    contrast_stderr: Scores
+    pairwise: Scores
+    pairwise_stderr: Scores
+    counts: Scores
+    weights: Scores  # of the amplification: heads are scaled by 1 + γ·w
+    null_control: float  # largest effect of an intervention that changes nothing (0 on a CPU)
     selected: tuple[Head, ...]  # best first
-    gamma: float
+    mode: Mode
+    gamma: float  # 0: steering stays off
+    stability: Stability | None = None
+    calibration: Calibration | None = None
 
     @property
     def n_layer(self) -> int:
@@ -61,80 +87,68 @@ class HeadMap:
 
     def check(self, model_name: str, fingerprint: str) -> None:
         """Raise HeadMapError unless this map was made for the model with that fingerprint."""
-        if fingerprint != self.fingerprint:
-            raise HeadMapError(
-                f"this head map belongs to {self.model!r} (fingerprint {self.fingerprint[:12]}), not to "
-                f"{model_name!r} ({fingerprint[:12]}): use that model, or score this one with `dps-local score`"
-            )
+        map_file.check(self.model, self.fingerprint, model_name, fingerprint)
 
     def save(self, path: Path) -> None:
         """Write a .dps.gguf, readable by its owner only, whole or not at all."""
-        with tempfile.TemporaryDirectory() as folder, atomic_write(path) as target:
-            self._write(Path(folder) / "map.gguf")
-            target.write((Path(folder) / "map.gguf").read_bytes())
-
-    def _write(self, path: Path) -> None:
-        with contextlib.closing(gguf.GGUFWriter(path, self.architecture)) as writer:
-            self._fill(writer)
-            writer.write_header_to_file()
-            writer.write_kv_data_to_file()
+        map_file.save(path, self.architecture, "user", self._fill)
 
     def _fill(self, writer: gguf.GGUFWriter) -> None:
-        writer.add_type("adapter")
-        writer.add_string("adapter.type", "dps")
-        writer.add_uint32("dps.format", FORMAT)
         writer.add_string("dps.model", self.model)
         writer.add_string("dps.fingerprint", self.fingerprint)
         writer.add_string("dps.scope", self.scope)
+        writer.add_string("dps.ranking", self.ranking)
+        writer.add_float64("dps.probe", self.probe)
+        writer.add_int64("dps.seed", self.seed)
         writer.add_uint32("dps.examples", self.examples)
         writer.add_uint32("dps.tokens", self.tokens)
+        writer.add_uint32("dps.evaluations", self.evaluations)
         writer.add_float64("dps.nll", self.nll)
         writer.add_uint32("dps.n_layer", self.n_layer)
         writer.add_uint32("dps.n_head", self.n_head)
-        writer.add_array("dps.pcs", self.pcs.ravel().tolist())
-        writer.add_array("dps.pcs_stderr", self.pcs_stderr.ravel().tolist())
+        for name in SCORES:
+            writer.add_array(f"dps.{name}", getattr(self, name).ravel().tolist())
         writer.add_float64("dps.null_control", self.null_control)
         if self.selected:  # GGUF has no empty arrays
             writer.add_array("dps.selected", [n for head in self.selected for n in head])
+        writer.add_string("dps.mode", self.mode)
         writer.add_float64("dps.gamma", self.gamma)
+        if self.stability:
+            writer.add_float64("dps.stability.spearman", self.stability.spearman)
+            writer.add_float64("dps.stability.jaccard", self.stability.jaccard)
+            writer.add_uint32("dps.stability.heads", self.stability.heads)
+        if self.calibration:
+            fill_calibration(writer, self.calibration)
 
     @classmethod
     def load(cls, path: Path) -> HeadMap:
         """Read a .dps.gguf or a model that a map was baked into; raises HeadMapError."""
-        try:
-            with GGUFFile(path) as file:
-                return cls._read(file)
-        except ModelError as exc:
-            raise HeadMapError(str(exc)) from exc
-
-    @classmethod
-    def _read(cls, file: GGUFFile) -> HeadMap:
-        version = file.get("dps.format")
-        if version is None:
-            raise HeadMapError(f"{file.path} holds no head map: make one with `dps-local score`")
-        if not isinstance(version, int) or version != FORMAT:
-            raise HeadMapError(f"{file.path} has head map format {version}, expected {FORMAT}: score again")
-        try:
+        with map_file.opened(path, "user") as file:
             return cls._parse(file)
-        except (TypeError, ValueError, OverflowError) as exc:
-            raise HeadMapError(f"{file.path} is a damaged head map ({exc}): score again") from exc
 
     @classmethod
     def _parse(cls, file: GGUFFile) -> HeadMap:
         shape = (int(file.get("dps.n_layer")), int(file.get("dps.n_head")))
+        scores = {name: np.asarray(file.get(f"dps.{name}"), np.float32).reshape(shape) for name in SCORES}
         return cls(
-            model=_text(file, "dps.model"),
-            architecture=_text(file, "general.architecture"),
-            fingerprint=_text(file, "dps.fingerprint"),
-            scope=_scope(file.get("dps.scope")),
+            model=file.text("dps.model"),
+            architecture=file.text("general.architecture"),
+            fingerprint=file.text("dps.fingerprint"),
+            scope=file.one_of("dps.scope", get_args(Scope)),
+            ranking=file.one_of("dps.ranking", get_args(Ranking)),
+            probe=file.number("dps.probe"),
+            seed=int(file.get("dps.seed")),
             examples=int(file.get("dps.examples")),
             tokens=int(file.get("dps.tokens")),
-            nll=_finite(file, "dps.nll"),
-            pcs=np.asarray(file.get("dps.pcs"), np.float32).reshape(shape),
-            pcs_stderr=np.asarray(file.get("dps.pcs_stderr"), np.float32).reshape(shape),
-            null_control=_finite(file, "dps.null_control"),
+            evaluations=int(file.get("dps.evaluations")),
+            nll=file.number("dps.nll"),
+            **scores,
+            null_control=file.number("dps.null_control"),
             selected=_heads(file.get("dps.selected", []), shape),
-            gamma=_finite(file, "dps.gamma"),
+            mode=file.one_of("dps.mode", get_args(Mode)),
+            gamma=file.number("dps.gamma"),
+            stability=_stability(file),
+            calibration=read_calibration(file),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -146,37 +160,57 @@ class HeadMap:
             "n_layer": self.n_layer,
             "n_head": self.n_head,
             "scope": self.scope,
+            "ranking": self.ranking,
+            "probe": self.probe,
+            "seed": self.seed,
             "examples": self.examples,
             "tokens": self.tokens,
+            "evaluations": self.evaluations,
             "nll": self.nll,
-            "pcs": _nulls(self.pcs),
-            "pcs_stderr": _nulls(self.pcs_stderr),
+            **{name: nulls(getattr(self, name)) for name in SCORES},
             "null_control": self.null_control,
             "selected": [list(head) for head in self.selected],
+            "mode": self.mode,
             "gamma": self.gamma,
+            "stability": asdict(self.stability) if self.stability else None,
+            "calibration": asdict(self.calibration) if self.calibration else None,
         }
 
 
-def _text(file: GGUFFile, key: str) -> str:
-    value = file.get(key)
-    if not isinstance(value, str):
-        raise ValueError(f"{key} is no text")
-    return value
+def _stability(file: GGUFFile) -> Stability | None:
+    if file.get("dps.stability.heads") is None:
+        return None
+    spearman, jaccard = file.number("dps.stability.spearman"), file.number("dps.stability.jaccard")
+    return Stability(spearman, jaccard, int(file.get("dps.stability.heads")))
 
 
-def _finite(file: GGUFFile, key: str) -> float:
-    value = float(file.get(key))
-    if not math.isfinite(value):
-        raise ValueError(f"{key} is {value}")
-    return value
+def fill_calibration(writer: gguf.GGUFWriter, calibration: Calibration) -> None:
+    for name in ("gain", "low", "high", "temperature", "plain_temperature"):
+        writer.add_float64(f"dps.calibration.{name}", getattr(calibration, name))
+    writer.add_uint32("dps.calibration.n", calibration.n)
+    writer.add_string("dps.calibration.mode", calibration.best.mode)
+    if calibration.best.heads is not None:
+        writer.add_uint32("dps.calibration.heads", calibration.best.heads)
+    writer.add_float64("dps.calibration.gamma", calibration.best.gamma)
+    if calibration.more is not None:
+        writer.add_uint32("dps.calibration.more", calibration.more)
 
 
-def _scope(value: object) -> Literal["generated", "all"]:
-    if value == "generated":
-        return "generated"
-    if value == "all":
-        return "all"
-    raise ValueError(f"scope {value!r}")
+def read_calibration(file: GGUFFile) -> Calibration | None:
+    if file.get("dps.calibration.n") is None:
+        return None
+    heads, more = file.get("dps.calibration.heads"), file.get("dps.calibration.more")
+    mode = file.one_of("dps.calibration.mode", get_args(Mode))
+    return Calibration(
+        gain=file.number("dps.calibration.gain"),
+        low=file.number("dps.calibration.low"),
+        high=file.number("dps.calibration.high"),
+        n=int(file.get("dps.calibration.n")),
+        best=Candidate(mode, None if heads is None else int(heads), file.number("dps.calibration.gamma")),
+        temperature=file.number("dps.calibration.temperature"),
+        plain_temperature=file.number("dps.calibration.plain_temperature"),
+        more=None if more is None else int(more),
+    )
 
 
 def _heads(flat: Any, shape: tuple[int, int]) -> tuple[Head, ...]:
@@ -186,49 +220,11 @@ def _heads(flat: Any, shape: tuple[int, int]) -> tuple[Head, ...]:
     return tuple((int(layer), int(head)) for layer, head in heads)
 
 
-def _nulls(scores: Scores) -> list[list[float | None]]:
-    return [[None if np.isnan(x) else float(x) for x in row] for row in scores]
-
-
-def select(pcs: Scores, k: int) -> tuple[Head, ...]:
-    """Return the k heads of the highest PCS, best first, but never one whose PCS is not above zero."""
-    order = np.argsort(-np.nan_to_num(pcs, nan=-np.inf).ravel(), kind="stable")[:k]
-    heads = [(int(i) // pcs.shape[1], int(i) % pcs.shape[1]) for i in order]
-    return tuple(h for h in heads if pcs[h] > 0)
+def nulls(scores: Scores) -> list[list[float | None]]:
+    """Return scores for JSON, with None for what is no number."""
+    return [[float(x) if np.isfinite(x) else None for x in row] for row in scores]
 
 
 def top_k(n_heads: int, fraction: float = 0.04) -> int:
     """Return K for a model of n_heads heads: the paper keeps about 4 %, here at least one."""
     return max(1, round(fraction * n_heads))
-
-
-def bake(model_path: Path, map_path: Path, output: Path) -> None:
-    """Write a copy of a model with the dps.* keys of a head map in its metadata.
-
-    Stock llama.cpp loads the copy as before. The tensor data is copied from file to file, never held in memory.
-    """
-    head_map = HeadMap.load(map_path)
-    with GGUFFile(model_path) as model, GGUFFile(map_path) as source:
-        head_map.check(str(model.get("general.name") or model_path.stem), model.fingerprint())
-        if output.exists() and output.samefile(model_path):
-            raise HeadMapError(f"{output} is the model itself: choose another output file")
-        metadata = _merged_metadata(model, source)
-        with atomic_write(output) as target, model_path.open("rb") as data:
-            target.write(metadata)
-            data.seek(model.data_offset)
-            shutil.copyfileobj(data, target, 16 << 20)
-
-
-def _merged_metadata(model: GGUFFile, source: GGUFFile) -> bytes:
-    """Return the model's header with its dps.* keys replaced by those of `source`, padded up to the tensor data."""
-    library = native.load()
-    for key in model.keys():  # noqa: SIM118 (GGUFFile is no dict)
-        if key.startswith("dps."):
-            library.gguf_remove_key(model.handle, key.encode())
-    for key in source.keys():  # noqa: SIM118
-        if not key.startswith("dps."):
-            library.gguf_remove_key(source.handle, key.encode())
-    library.gguf_set_kv(model.handle, source.handle)
-    buffer = ctypes.create_string_buffer(library.gguf_get_meta_size(model.handle))
-    library.gguf_get_meta_data(model.handle, buffer)
-    return buffer.raw

@@ -16,6 +16,8 @@ from dps_local import native
 from dps_local.errors import ModelError
 from dps_local.gguf_file import GGUFFile
 
+Head = tuple[int, int]  # (layer, head)
+
 
 class Model:
     """One model in memory; contexts share its weights.
@@ -47,8 +49,10 @@ class Model:
             raise ModelError(f"llama.cpp cannot load {path}: {self.native.log.last()}")
         n_layer = int(self.llama.llama_model_n_layer(self.handle))
         self.n_heads = _per_layer(n_head, n_layer)
-        self.kv_bytes = 2 * (n_embd_k + n_embd_v) * sum(_per_layer(n_head_kv, n_layer))  # a token, in F16
+        self.kv_bytes = int(2 * (n_embd_k + n_embd_v) * sum(_per_layer(n_head_kv, n_layer)))  # a token, in F16
         self.vocab = self.llama.llama_model_get_vocab(self.handle)
+        self.n_embd = int(self.llama.llama_model_n_embd(self.handle))
+        self.n_embd_out = int(self.llama.llama_model_n_embd_out(self.handle))
         self.n_vocab = int(self.llama.llama_vocab_n_tokens(self.vocab))
         self.n_ctx_train = int(self.llama.llama_model_n_ctx_train(self.handle))
 
@@ -70,7 +74,7 @@ class Model:
         """Largest head count of any layer: the columns of a head-scale array."""
         return max(self.n_heads, default=0)
 
-    def heads(self) -> list[tuple[int, int]]:
+    def heads(self) -> list[Head]:
         """Return every (layer, head), layer by layer."""
         return [(layer, head) for layer, n in enumerate(self.n_heads) for head in range(n)]
 
@@ -119,9 +123,9 @@ class Model:
         """Whether llama.cpp puts the BOS token before a prompt of this model."""
         return bool(self.llama.llama_vocab_get_add_bos(self.vocab))
 
-    def prompt_tokens(self, text: str) -> list[int]:
+    def prompt_tokens(self, text: str, *, special: bool = True) -> list[int]:
         """Tokens of a whole templated prompt, with exactly one BOS where the model wants one."""
-        tokens = self.tokenize(text, special=True)
+        tokens = self.tokenize(text, special=special)
         if self.adds_bos and self.bos >= 0 and tokens[:1] != [self.bos]:
             tokens.insert(0, self.bos)
         return tokens
@@ -134,7 +138,7 @@ def _per_layer(value: int | NDArray[np.integer], n_layer: int) -> tuple[int, ...
     )
 
 
-def head_mask(model: Model, heads: Sequence[tuple[int, int]], scale: float = 0.0) -> NDArray[np.float32]:
+def head_mask(model: Model, heads: Sequence[Head], scale: float = 0.0) -> NDArray[np.float32]:
     """Return scales F32 [n_layer, n_head_max]: `scale` at `heads`, 1 elsewhere."""
     scales = np.ones((model.n_layer, model.n_head_max), np.float32)
     for layer, head in heads:

@@ -20,7 +20,7 @@ from typing import Any
 
 from dps_local.errors import NativeError
 
-PATCH_VERSION = 1  # raised with every change of the patches' C interface; the build records it beside the library
+PATCH_VERSION = 2  # raised with every change of the patches' C interface; the build records it beside the library
 HOW_TO_BUILD = "run `pip install --force-reinstall --no-deps .` in the dps-local source folder to build it"
 
 
@@ -128,6 +128,13 @@ class Native:
 
         # int32_t llama_set_adapter_head_scale(struct llama_context *, llama_seq_id, const float * data, size_t len);
         self.set_adapter_head_scale = llama("llama_set_adapter_head_scale", i32, void_p, i32, void_p, size_t)
+
+        # int32_t llama_set_compare(struct llama_context *, const llama_token * targets, size_t n_targets);
+        self.set_compare = llama("llama_set_compare", i32, void_p, void_p, size_t)
+        # const float * llama_get_compare(struct llama_context *);
+        self.get_compare = llama("llama_get_compare", ctypes.POINTER(ctypes.c_float), void_p)
+        # int32_t llama_set_layer_start(struct llama_context *, int32_t il_start);
+        self.set_layer_start = llama("llama_set_layer_start", i32, void_p, i32)
 
         # struct gguf_context * gguf_init_from_file(const char * fname, struct gguf_init_params params);
         self.gguf_init_from_file = ggml("gguf_init_from_file", void_p, char_p, GGUFInitParams)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
@@ -14,14 +15,31 @@ import typer
 
 from dps_local.assistant import Settings
 from dps_local.errors import DpsError
+from dps_local.measurement import ScoringOptions
 from dps_local.mixing import Gamma
 from dps_local.sampler import RANDOM_SEED, Sampling
-from dps_local.scoring import ScoringOptions
+from dps_local.scorer import MAX_TARGET
 
 
 class Scope(StrEnum):
     generated = "generated"
     all = "all"
+
+
+class RankingName(StrEnum):
+    pcs = "pcs"
+    gain = "gain"
+    contrast = "contrast"
+
+
+class RoutingName(StrEnum):
+    hard = "hard"
+    soft = "soft"
+
+
+class ModeName(StrEnum):
+    contrast = "contrast"
+    amplify = "amplify"
 
 
 def _gamma(text: str) -> Gamma:
@@ -37,6 +55,10 @@ ModelOption = Annotated[
     str | None, typer.Option("--model", "-m", help="A name from `dps-local models list`, or the path of a GGUF.")
 ]
 ContextOption = Annotated[int, typer.Option("--ctx-size", "-c", min=256, help="Tokens of context.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the order of examples.")]
+EmbeddingOption = Annotated[
+    Path | None, typer.Option(help="A GGUF that embeds profiles for a cluster map. Default: the chat model itself.")
+]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Never open a connection.")]
 
 
@@ -59,21 +81,55 @@ class ScoreOptions:
     examples: Annotated[int, typer.Option(min=1, help="History items to score on, the newest; fewer is faster.")] = (
         ScoringOptions.examples
     )
-    target_tokens: Annotated[int, typer.Option(min=1, help="Tokens to score of each history item.")] = (
+    target_tokens: Annotated[int, typer.Option(min=1, max=MAX_TARGET, help="Tokens to score of each item.")] = (
         ScoringOptions.target_tokens
     )
-    heads: Annotated[int | None, typer.Option("--heads", "-k", min=0, help="Heads to choose. Default: 4 %.")] = None
+    heads: Annotated[int | None, typer.Option("--heads", "-k", min=0, help="Choose at most so many. Default: 4 %.")] = (
+        None
+    )
+    ranking: Annotated[
+        RankingName,
+        typer.Option("--score", help="Choose heads by PCS, by its part that favours your words, or by the profile's."),
+    ] = RankingName.gain
+    contrast: Annotated[
+        bool, typer.Option("--profile-contrast", help="Also measure PCS without the profile; takes twice as long.")
+    ] = ScoringOptions.contrast
+    probe: Annotated[
+        float, typer.Option(help="The scale heads are evaluated at: 0 mutes them, 0.9 gives a slope near 1.")
+    ] = ScoringOptions.probe
+    exhaustive: Annotated[
+        bool, typer.Option("--exhaustive", help="Every head on every example, instead of dropping poor ones early.")
+    ] = ScoringOptions.exhaustive
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Take up what an earlier run has measured.")] = (
+        ScoringOptions.resume
+    )
     profile_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens of the context for the profile. Default: a quarter.")
     ] = None
 
-    def scoring(self, model: ModelOptions, parallel: int | None = None) -> ScoringOptions:
+    def scoring(
+        self, model: ModelOptions, parallel: int | None = None, seed: int = ScoringOptions.seed
+    ) -> ScoringOptions:
+        if self.probe == 1 or not math.isfinite(self.probe):
+            raise typer.BadParameter("--probe 1 leaves a head as it is: choose another scale")
         return ScoringOptions(
-            self.scope.value, self.examples, self.target_tokens, self.heads, parallel=parallel, n_threads=model.threads
+            scope=self.scope.value,
+            examples=self.examples,
+            target_tokens=self.target_tokens,
+            top=self.heads,
+            ranking=self.ranking.value,
+            contrast=self.contrast,
+            probe=self.probe,
+            exhaustive=self.exhaustive,
+            seed=seed,
+            resume=self.resume,
+            parallel=parallel,
+            n_threads=model.threads,
         )
 
-    def settings(self, model: ModelOptions, parallel: int | None = None) -> Settings:
-        return Settings(model.ctx_size, model.threads, self.profile_tokens, scoring=self.scoring(model, parallel))
+    def settings(self, model: ModelOptions, parallel: int | None = None, seed: int = ScoringOptions.seed) -> Settings:
+        scoring = self.scoring(model, parallel, seed)
+        return Settings(model.ctx_size, model.threads, self.profile_tokens, scoring=scoring)
 
 
 @dataclass(frozen=True)
@@ -88,6 +144,16 @@ class ChatOptions:
             help="Strength of steering: a number (0 = off), or entropy[:normalised][:cap=X]. Default: the head map's.",
         ),
     ] = None
+    mode: Annotated[
+        ModeName | None, typer.Option(help="Contrast two streams, or amplify heads in one. Default: the head map's.")
+    ] = None
+    routing: Annotated[
+        RoutingName, typer.Option(help="With a cluster map: the nearest cluster alone, or a mixture of all.")
+    ] = RoutingName.soft
+    routing_temp: Annotated[
+        float, typer.Option(min=0.001, help="Temperature of soft routing; lower is nearer to hard.")
+    ] = Settings.routing_temp
+    embedding_model: EmbeddingOption = None
     beta: Annotated[
         float, typer.Option(min=0, max=1, help="Only tokens with at least β times the top probability; 0 = the paper.")
     ] = Settings.beta
@@ -113,7 +179,11 @@ class ChatOptions:
             model.threads,
             score.profile_tokens,
             self.gamma,
+            self.mode.value if self.mode else None,
             self.beta,
+            self.routing.value,
+            self.routing_temp,
+            self.embedding_model,
             sampling,
             score.scoring(model),
         )

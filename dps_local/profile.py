@@ -65,6 +65,14 @@ def load_profile(name_or_path: str) -> Profile:
         raise ProfileError(f"{path}: {exc}") from exc
 
 
+def load_profiles(folder: Path) -> list[Profile]:
+    """Read every profile (*.json) of a folder, in the order of their names; raises ProfileError."""
+    files = sorted(folder.expanduser().glob("*.json"))
+    if not files:
+        raise ProfileError(f"no profile in {folder}: give a folder of JSON files")
+    return [load_profile(str(file)) for file in files]
+
+
 def examples() -> list[str]:
     """Return the names of the profiles that ship with the package."""
     return sorted(p.stem for p in EXAMPLES.glob("*.json"))

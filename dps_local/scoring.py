@@ -1,140 +1,65 @@
-"""Preference Contribution Scores: each head is muted in turn, and the user's own text says what that costs.
+"""Scoring: which attention heads carry a user's preferences, and whether steering by them is worth it.
 
-PCS(l, h) = mean over examples of NLL(y | x, u, head muted) - NLL(y | x, u), in nats per target token
-(arXiv 2604.22345). Each history item is an example, and is left out of the profile that the model sees.
+Each head is scaled in turn (0 mutes it), and the user's own text says what that costs: PCS(l, h) = mean over
+examples of NLL(y | x, u, head muted) - NLL(y | x, u), in nats per target token (arXiv 2604.22345). An example is a
+history item, with the profile in the prompt as it was when the user wrote it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dps_local.context import N_UBATCH, Context, Run
+from dps_local.calibration import Calibration, Candidate, calibrate, candidates
+from dps_local.context import HeadScales
 from dps_local.errors import ModelError, ProfileError
-from dps_local.head_map import Head, HeadMap, select, top_k
-from dps_local.mixing import nll
-from dps_local.model import Model, head_mask
+from dps_local.evidence import GAIN, PCS, VARIANCE, Evidence, amplification, choose, mean_stderr, stability
+from dps_local.head_map import HeadMap, Scores, top_k
+from dps_local.measurement import Measurement, Progress, ScoringOptions, make_example
+from dps_local.model import Model
 from dps_local.prompt import Prompter
-from dps_local.stream import Stream, in_batches
+from dps_local.trial import Trial
 
-KV_BYTES = 1 << 30  # what the parallel sequences' KV cache may take
-LOGIT_BYTES = 256 << 20  # what the logits of one batch may take
-MAX_PARALLEL = 16
-Progress = Callable[[int, int], None]  # (done, total), in head-evaluations
-
-
-@dataclass(frozen=True)
-class ScoringOptions:
-    """scope: which tokens are muted. examples: at most so many history items, the newest. target_tokens: of one item.
-
-    top: how many heads are chosen, None for about 4 %. parallel: sequences at a time, None for what fits.
-    """
-
-    scope: Literal["generated", "all"] = "generated"
-    examples: int = 12
-    target_tokens: int = 32
-    top: int | None = None
-    gamma: float = 0.5
-    parallel: int | None = None
-    n_threads: int | None = None
+MIN_SPLIT = 12  # history items; with fewer, calibration takes turns (k-fold)
+FOLDS = 4
+Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Example:
-    prompt: list[int]
-    target: list[int]
+class Split:
+    """Which history items are scored, and which are held out of the choice of heads to calibrate it.
 
-
-def make_examples(prompter: Prompter, options: ScoringOptions) -> list[Example]:
-    """Return the newest history items as (prompt, target) tokens, oldest first."""
-    n = len(prompter.profile.history)
-    if n == 0:
-        raise ProfileError("the profile has no history: heads are scored on what the user wrote")
-    pairs = (prompter.example(i) for i in range(max(0, n - options.examples), n))
-    examples = [Example(prompt, target[: options.target_tokens]) for prompt, target in pairs]
-    if not (examples := [e for e in examples if e.target]):
-        raise ProfileError("no history item has a token to score: raise examples and target_tokens above 0")
-    return examples
-
-
-class Scorer:
-    """Evaluates many heads per llama_decode: one shared prefix, a sequence per head, each with its own scales.
-
-    Sequence 0 keeps the prefix; sequences 1 to `parallel` branch off it. Every batch of an example has the same
-    shape, a short one is filled up with untouched sequences, so the KV cells and kernels of a slot are the same
-    with its head muted and without.
+    The newest items are held out, and the newest before them are scored. A short history takes turns: all are scored,
+    and folds[i] names the items that have no part in the choice when they calibrate.
     """
 
-    def __init__(self, model: Model, examples: Sequence[Example], options: ScoringOptions) -> None:
-        self.model, self.options = model, options
-        length = max(len(e.prompt) + len(e.target) for e in examples)
-        target = max(len(e.target) for e in examples)
-        self.parallel = options.parallel or parallel_sequences(model, length, target)
-        self.context = Context(
-            model,
-            length,
-            n_seq=self.parallel + 1,
-            n_batch=max(N_UBATCH, self.parallel * target),
-            n_outputs=self.parallel * target,
-            n_threads=options.n_threads,
-            flash_attn=False,  # ggml's tiled CPU kernel needs 64 queries a sequence, and targets are shorter
-        )
-        self.prefix = Stream(self.context)
+    scored: list[int]
+    folds: list[list[int]]
 
-    def close(self) -> None:
-        self.context.close()
+    @property
+    def takes_turns(self) -> bool:
+        return len(self.folds) > 1
 
-    def losses(
-        self, example: Example, heads: Sequence[Head | None], scale: float = 0.0
-    ) -> Iterator[NDArray[np.float64]]:
-        """Yield the NLL (nats) of each target token with each head scaled in turn: [n, n_target], `parallel` at a time.
+    @property
+    def held_out(self) -> list[int]:
+        return sorted(i for fold in self.folds for i in fold)
 
-        None stands for no head: the untouched model.
-        """
-        self._read(example)
-        for i in range(0, len(heads), self.parallel):
-            yield self._batch(example, heads[i : i + self.parallel], scale)
-
-    def _read(self, example: Example) -> None:
-        """Put what all sequences share into sequence 0."""
-        self.prefix.clear()
-        if self.options.scope == "generated":
-            self.prefix.replay(in_batches(example.prompt[:-1]))
-        for seq in range(1, self.parallel + 1):
-            self.context.copy(0, seq)
-
-    def _batch(self, example: Example, heads: Sequence[Head | None], scale: float) -> NDArray[np.float64]:
-        scales = {seq: head_mask(self.model, [head], scale) for seq, head in enumerate(heads, 1) if head is not None}
-        with self.context.head_scales(scales):
-            logits = self._decode(example)
-        n_target = len(example.target)
-        logits = logits.reshape(self.parallel, n_target, -1)[: len(heads)]
-        return np.array([[nll(row, y) for row, y in zip(rows, example.target, strict=True)] for rows in logits])
-
-    def _decode(self, example: Example) -> NDArray[np.float32]:
-        """Return logits F32 [parallel * n_target, n_vocab] of the target tokens."""
-        seqs = range(1, self.parallel + 1)
-        start = len(example.prompt) - 1 if self.options.scope == "generated" else 0
-        for seq in seqs:
-            if not self.context.truncate(seq, start):
-                self.context.copy(0, seq)  # a recurrent state cannot be cut back
-        tokens, n_target = [*example.prompt, *example.target[:-1]], len(example.target)
-        last = len(example.prompt) - 1
-        # 'all' scope: the prompt goes through every sequence, in equal parts that fill a batch
-        step = max(1, N_UBATCH // self.parallel)
-        for i in range(start, last, step):
-            self.context.decode([Run(seq, i, tokens[i : min(i + step, last)]) for seq in seqs])
-        return self.context.decode([Run(seq, last, tokens[last:], n_target) for seq in seqs])
+    @property
+    def items_each(self) -> float:
+        """How many more history items it takes to hold one more out."""
+        return 1.0 if self.takes_turns else 2.0
 
 
-def parallel_sequences(model: Model, length: int, target: int) -> int:
-    """Return how many sequences to evaluate at a time: enough to fill a batch, no more than memory allows."""
-    fits = min(KV_BYTES // max(1, model.kv_bytes * (length + 256)) - 1, LOGIT_BYTES // (4 * model.n_vocab * target))
-    return int(max(1, min(MAX_PARALLEL, N_UBATCH // target, fits)))
+def split_history(items: Sequence[int], examples: int) -> Split:
+    """Split history items, given oldest first."""
+    if len(items) < MIN_SPLIT:
+        used = list(items[-examples:])
+        return Split(used, [fold for k in range(min(FOLDS, len(used))) if (fold := used[k::FOLDS])])
+    held_out = min(examples, len(items) // 2)
+    return Split(list(items[-held_out - examples : -held_out]), [list(items[-held_out:])])
 
 
 def score(
@@ -142,75 +67,138 @@ def score(
     prompter: Prompter,
     options: ScoringOptions | None = None,
     progress: Progress | None = None,
+    notice: Notice | None = None,
 ) -> HeadMap:
-    """Score every head of `model` on the profile's history, and choose the best.
+    """Score the heads of `model` on the profile's history, choose the best, and calibrate how to steer by them.
 
-    progress is called with (done, total) head-evaluations. Raises ProfileError without history, ModelError when
-    no layer of the architecture has heads that can be muted.
+    What was measured is cached after each batch, and a later run takes it up. Raises ProfileError without history,
+    ModelError when no layer of the architecture has heads that can be muted.
     """
-    options = options or ScoringOptions()
-    heads = model.heads()
-    if not heads:
-        raise ModelError(f"{model.name}: the architecture {model.architecture!r} has no attention heads to score")
-    examples = make_examples(prompter, options)
-    scorer = Scorer(model, examples, options)
-    try:
-        deltas, base, null = _evaluate(scorer, examples, heads, progress)
-    finally:
-        scorer.close()
-    pcs, stderr = _aggregate(model, heads, deltas)
-    if np.isnan(pcs).all():
-        raise ModelError(f"muting heads has no effect in the architecture {model.architecture!r}: it cannot be steered")
-    k = options.top if options.top is not None else top_k(int((~np.isnan(pcs)).sum()))
-    return HeadMap(
-        model=model.name,
-        architecture=model.architecture,
-        fingerprint=model.fingerprint,
-        scope=options.scope,
-        examples=len(examples),
-        tokens=sum(len(e.target) for e in examples),
-        nll=float(np.mean(base)),
-        pcs=pcs,
-        pcs_stderr=stderr,
-        null_control=null,
-        selected=select(pcs, k),
-        gamma=options.gamma,
-    )
+    return _Run(model, prompter, options or ScoringOptions(), progress, notice).head_map()
 
 
-def _evaluate(
-    scorer: Scorer, examples: Sequence[Example], heads: Sequence[Head], progress: Progress | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Return the change of mean NLL [n_examples, n_heads], the untouched NLL [n_examples] and the null control."""
-    deltas, base, null = np.empty((len(examples), len(heads))), np.empty(len(examples)), 0.0
-    # the first batch is the untouched model; the slots that the last one has left over are a null control
-    fill = -len(heads) % scorer.parallel
-    slots: list[Head | None] = [*[None] * scorer.parallel, *heads, *[None] * fill]
-    for i, example in enumerate(examples):
-        means = []
-        for batch in scorer.losses(example, slots):
-            means.append(batch.mean(axis=1))
-            done = min((len(means) - 1) * scorer.parallel, len(heads))
-            if progress and done:
-                progress(i * len(heads) + done, deltas.size)
-        # each slot is compared with itself: a slot's cells and kernels never differ, another's may
-        changes = np.concatenate(means[1:]) - np.tile(means[0], len(means) - 1)
-        deltas[i], base[i] = changes[: len(heads)], means[0][0]
-        null = max(null, *np.abs(means[0] - means[0][0]), *np.abs(changes[len(heads) :]))
-    return deltas, base, float(null)
+class _Run:
+    """One scoring of one profile."""
+
+    def __init__(
+        self,
+        model: Model,
+        prompter: Prompter,
+        options: ScoringOptions,
+        progress: Progress | None,
+        notice: Notice | None,
+    ) -> None:
+        self.model, self.options = model, options
+        self.heads = model.heads()
+        self.k = options.top if options.top is not None else top_k(len(self.heads))
+        if not prompter.profile.history:
+            raise ProfileError("the profile has no history: heads are scored on what the user wrote")
+        n = len(prompter.profile.history)
+        newest = range(max(0, n - 2 * options.examples), n)
+        self.examples = {i: example for i in newest if (example := make_example(prompter, i, options))}
+        if not self.examples:
+            raise ProfileError("no history item has a token to score: raise examples and target_tokens above 0")
+        self.split = split_history(list(self.examples), options.examples)
+        self.measurement = Measurement(
+            model,
+            [self.examples[i] for i in self.split.scored],
+            options,
+            k=self.k,
+            exhaustive=self.split.takes_turns,  # elimination would have seen what is held out
+            progress=progress,
+            more=len(self.split.held_out) * Trial.streams,
+        )
+        name = prompter.profile.name or prompter.profile.history[0].output
+        what = [options.examples, options.target_tokens, options.contrast, options.ranking == "contrast"]
+        news = self.measurement.plan([name, what])
+        if notice and news:
+            notice(news)
+
+    def head_map(self) -> HeadMap:
+        evidence = self.measurement.evidence()
+        values = evidence.ranked_by(self.options.ranking)
+        selected = choose(values, self.k)
+        calibration = self._calibrate(evidence, len(selected))
+        best = calibration.best if calibration and calibration.helps else Candidate("contrast", None, 0.0)
+        if best.gamma and best.mode == "contrast":
+            selected = selected[: best.heads]
+        grids = grids_of(self.model, evidence, self.options.probe)
+        if np.isnan(grids["pcs"]).all():
+            raise ModelError(
+                f"muting heads has no effect in the architecture {self.model.architecture!r}: it cannot be steered"
+            )
+        texts = [self.examples[i].text for i in self.split.scored]
+        return HeadMap(
+            model=self.model.name,
+            architecture=self.model.architecture,
+            fingerprint=self.model.fingerprint,
+            scope=self.options.scope,
+            ranking=self.options.ranking,
+            probe=self.options.probe,
+            seed=self.options.seed,
+            examples=len(texts),
+            tokens=sum(len(text.target) for text in texts),
+            evaluations=self.measurement.evaluations,
+            nll=float(evidence.nll.mean()),
+            **grids,
+            null_control=evidence.null,
+            selected=tuple(self.heads[i] for i in selected),
+            mode=best.mode,
+            gamma=best.gamma,
+            stability=stability(values, self.k, self.options.seed),
+            calibration=calibration,
+        )
+
+    def _calibrate(self, evidence: Evidence, n_selected: int) -> Calibration | None:
+        """Try the candidates on each held-out item, with heads and weights that were chosen without it."""
+        if len(self.split.held_out) < 2:
+            return None
+        tried = candidates(n_selected)
+        texts = [self.examples[i].text for i in self.split.held_out]
+        trial = Trial(self.model, texts, self.options.scope, self.options.n_threads)
+        losses = []
+        try:
+            for fold in self.split.folds:
+                seen = [k for k, i in enumerate(self.split.scored) if i not in fold]
+                scales = self._scales(evidence.of(seen), tried)
+                for i in fold:
+                    losses.append(trial.losses(self.examples[i].text, tried, scales))
+                    self.measurement.advance(trial.streams)
+        finally:
+            trial.close()
+        return calibrate(np.array(losses), tried, self.split.items_each)
+
+    def _scales(self, evidence: Evidence, tried: Sequence[Candidate]) -> list[HeadScales]:
+        """Return the scales of each candidate's stream, as this evidence has it."""
+        chosen = [self.heads[i] for i in choose(evidence.ranked_by(self.options.ranking), self.k)]
+        weights = grid(self.model, amplification(evidence.effects[..., GAIN], self.options.probe))
+        return [c.scales(self.model, chosen, weights) for c in tried]
 
 
-def _aggregate(
-    model: Model, heads: Sequence[Head], deltas: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return mean and standard error over examples [n_layer, n_head_max], NaN where there is nothing to mute."""
-    pcs = np.full((model.n_layer, model.n_head_max), np.nan, np.float32)
-    stderr = pcs.copy()
-    n = len(deltas)
-    for column, head in enumerate(heads):
-        pcs[head] = deltas[:, column].mean()
-        stderr[head] = deltas[:, column].std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+def grid(model: Model, values: NDArray[np.floating]) -> Scores:
+    """Return one number of each head as [n_layer, n_head_max], NaN where a layer has fewer heads."""
+    scores = np.full((model.n_layer, model.n_head_max), np.nan, np.float32)
+    for head, value in zip(model.heads(), values, strict=True):
+        scores[head] = value
+    return scores
+
+
+def grids_of(model: Model, evidence: Evidence, probe: float) -> dict[str, Scores]:
+    """Return the arrays of the head map."""
+    found = {"weights": amplification(evidence.effects[..., GAIN], probe)}
+    measures = {
+        "pcs": evidence.effects[..., PCS],
+        "gain": evidence.effects[..., GAIN],
+        "contrast": evidence.contrast,
+        "pairwise": evidence.pairwise,
+    }
+    for name, values in measures.items():
+        found[name], found[f"{name}_stderr"], n = mean_stderr(values)
+        found.setdefault("counts", n.astype(np.float64))
+    found["variance"] = mean_stderr(evidence.effects[..., VARIANCE])[0]
+    grids = {name: grid(model, values) for name, values in found.items()}
     # a layer whose heads change nothing at all is not reached: recurrent, or attention of the architecture's own
-    unreached = [(np.nan_to_num(row) == 0).all() for row in pcs]
-    pcs[unreached], stderr[unreached] = np.nan, np.nan
-    return pcs, stderr
+    unreached = [bool((np.nan_to_num(row) == 0).all()) for row in grids["pcs"]]
+    for scores in grids.values():
+        scores[unreached] = np.nan
+    return grids

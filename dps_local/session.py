@@ -12,8 +12,9 @@ from typing import Literal
 
 import numpy as np
 
+from dps_local.calibration import Mode
 from dps_local.context import Context, HeadScales
-from dps_local.errors import ContextFullError
+from dps_local.errors import ContextFullError, DpsError
 from dps_local.mixing import Gamma, mix
 from dps_local.mixing import probability as p
 from dps_local.model import Model
@@ -27,20 +28,32 @@ StopReason = Literal["eog", "stop", "length", "context", "interrupted"]
 
 @dataclass(frozen=True)
 class Steering:
-    """What is contrasted: head scales F32 [n_layer, n_head_max] of the muted stream, γ, β and the scope.
+    """How heads steer: scales F32 [n_layer, n_head_max], γ, the mode and the scope.
 
-    scope "generated": the prompt is read with all heads, and its KV state is copied to both streams, so only the
-    last prompt token and the answer are muted. "all": the prompt is muted too, and read twice.
+    mode "contrast": a second stream has its heads scaled (0 = muted), and the answer comes from f + γ·(f - m) under
+    the plausibility mask β. "amplify": there is one stream, and its heads are scaled by 1 + γ·(scale - 1).
+
+    scope "generated": the prompt is read with all heads as they are, so only the last prompt token and the answer
+    are scaled. "all": the prompt is scaled, too; a contrast reads it twice.
     """
 
     scales: HeadScales
     gamma: Gamma
     beta: float = 0.1
     scope: Scope = "generated"
+    mode: Mode = "contrast"
+
+    def __post_init__(self) -> None:
+        if self.mode == "amplify" and self.gamma.entropy:
+            raise DpsError("amplification scales heads before the logits are known: γ must be a number")
 
     def mutes_as(self, other: Steering) -> bool:
         """Whether the muted stream of `other` holds the same values."""
         return self.scope == other.scope and np.array_equal(self.scales, other.scales)
+
+    def amplified(self) -> HeadScales:
+        """Return the scales of the one stream."""
+        return (1 + self.gamma.value * (self.scales - 1)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -49,7 +62,7 @@ class Token:
 
     id: int
     text: str
-    p_plain: float
+    p_plain: float | None  # None where heads were amplified in the one stream
     p_muted: float | None  # None where the muted stream was not needed
     p_steered: float
 
@@ -109,6 +122,7 @@ class Session:
         self.full = Stream(self._context())
         self._muted: Stream | None = None
         self._synced: Steering | None = None  # what the muted stream was read with
+        self._prompt_scales: HeadScales | None = None  # what the full stream's prompts were read with
         self.turns: list[Turn] = []
         self.cancel = threading.Event()  # set it (from a signal handler, say) to end the answer at the next step
 
@@ -176,10 +190,10 @@ class Session:
         try:
             muted = self._read(turn, steering)
         except BaseException:
-            self._rewind(turn.start)
+            self._take_back(turn)
             raise
         if self.cancel.is_set():
-            self._rewind(turn.start)
+            self._take_back(turn)
             return
         turn.answer = len(self.full.calls)
         turn.timings = Timings(len(turn.pending), 1000 * (time.perf_counter() - started))
@@ -195,16 +209,36 @@ class Session:
             if len(turn.tokens) == n_predict and turn.stop == "interrupted":
                 turn.stop = "length"
         finally:
+            self.full.scale(None)
             if self.turns and self.turns[-1] is turn:  # else a later question or /clear came first
                 # steps whose token was not given out (a stop text, an interruption) are taken back
                 fed = len(turn.tokens) + (turn.tail is None)
                 self._rewind(min(len(self.full.calls), turn.answer + fed))
 
+    def _take_back(self, turn: Turn) -> None:
+        self.full.scale(None)
+        self._rewind(turn.start)
+
     def _read(self, turn: Turn, steering: Steering | None) -> Stream | None:
         """Read the prompt but for its last token in both streams, until it is cancelled; return the muted one."""
-        if self.full.replay(in_batches(turn.pending[:-1]), self.cancel) and steering:
+        own = steering.amplified() if steering and steering.mode == "amplify" else None
+        self._scale_prompts(own if steering and steering.scope == "all" else None)
+        if not self.full.replay(in_batches(turn.pending[:-1]), self.cancel):
+            return None
+        if own is not None:
+            self.full.scale(own)
+        elif steering:
             return self._sync(steering)
         return None
+
+    def _scale_prompts(self, scales: HeadScales | None) -> None:
+        """Let the full stream read prompts with these scales; what it read with others is read again."""
+        former, self._prompt_scales = self._prompt_scales, scales
+        self.full.scale(scales)
+        if not _same(scales, former):
+            calls = self.full.calls
+            self.full.clear()
+            self.full.replay(calls)
 
     def _sync(self, steering: Steering) -> Stream:
         """Bring the muted stream to where the full stream is."""
@@ -216,7 +250,7 @@ class Session:
         elif not (self._synced and self._synced.mutes_as(steering)):
             muted.clear()  # what it holds was read with other heads
         self._synced = steering
-        muted.context.set_head_scales(0, steering.scales)
+        muted.scale(steering.scales)
         muted.replay(self.full.calls[len(muted.calls) :], self.cancel)
         return muted
 
@@ -235,7 +269,8 @@ class Session:
                 turn.stop = "eog"
                 return
             text = decoder.decode(self.model.piece(token))
-            yield Token(token, text, p(f, token), None if m is None else p(m, token), p(mixed, token))
+            plain = None if steering and steering.mode == "amplify" else p(f, token)
+            yield Token(token, text, plain, None if m is None else p(m, token), p(mixed, token))
         turn.stop = "context"
 
     def _held(self, tokens: Iterator[Token], turn: Turn) -> Iterator[Token]:
@@ -269,3 +304,7 @@ class Session:
 def _overlap(text: str, stop: str) -> bool:
     """Whether `text` ends with a beginning of `stop`."""
     return any(text.endswith(stop[:n]) for n in range(1, len(stop) + 1))
+
+
+def _same(a: HeadScales | None, b: HeadScales | None) -> bool:
+    return a is b or (a is not None and b is not None and np.array_equal(a, b))

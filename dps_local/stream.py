@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 
-from dps_local.context import N_UBATCH, Context, Logits, Run
+from dps_local.context import N_UBATCH, Context, HeadScales, Logits, Run
 
 
 class Stream:
-    """A sequence that remembers its calls.
+    """A sequence that remembers its calls, and the head scales of each.
 
     Two streams that were fed by the same calls are bit-identical on the CPU, so calls are what is kept in step.
     """
@@ -17,12 +17,20 @@ class Stream:
         self.context = context
         self.calls: list[list[int]] = []
         self.n = 0
+        self.scales: HeadScales | None = None
+        self._scaled: list[HeadScales | None] = []  # of each call
+
+    def scale(self, scales: HeadScales | None) -> None:
+        """Scale the head outputs of the tokens that are decoded from now on; None leaves them as they are."""
+        self.context.set_head_scales(0, scales)
+        self.scales = scales
 
     def decode(self, tokens: list[int], n_logits: int = 0) -> Logits:
         """Append tokens in one call; return logits F32 [n_logits, n_vocab] of the last ones."""
         self.context.truncate(0, self.n)  # what an interrupted call may have left
         logits = self.context.decode([Run(0, self.n, tokens, n_logits)])
         self.calls.append(tokens)
+        self._scaled.append(self.scales)
         self.n += len(tokens)
         return logits
 
@@ -36,23 +44,27 @@ class Stream:
 
     def rewind(self, calls: int) -> None:
         """Go back to where only the first `calls` calls had been made."""
-        kept = self.calls[:calls]
+        kept, scaled = self.calls[:calls], self._scaled[:calls]
         n = sum(map(len, kept))
         if self.context.truncate(0, n):
-            self.calls, self.n = kept, n
+            self.calls, self._scaled, self.n = kept, scaled, n
             return
         self.clear()  # a recurrent state cannot be cut: read it again
-        self.replay(kept)
+        now = self.scales
+        for tokens, scales in zip(kept, scaled, strict=True):
+            self.scale(scales)
+            self.decode(tokens)
+        self.scale(now)
 
     def clear(self) -> None:
         self.context.truncate(0, 0)
-        self.calls, self.n = [], 0
+        self.calls, self._scaled, self.n = [], [], 0
 
     def become(self, other: Stream) -> None:
         """Take over the KV state of a stream over an equal context."""
         self.clear()
         self.context.set_state(other.context.state())
-        self.calls, self.n = list(other.calls), other.n
+        self.calls, self._scaled, self.n = list(other.calls), list(other._scaled), other.n
 
 
 def in_batches(tokens: list[int]) -> list[list[int]]:

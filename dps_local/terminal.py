@@ -51,8 +51,8 @@ class Terminal:
         self.show(table)
 
     @contextlib.contextmanager
-    def progress(self, what: str, *, unit: str = "heads") -> Iterator[Callable[[int, int | None], None]]:
-        """Show a bar with the time left; yields a function of (done, total). unit: "heads" or "bytes".
+    def progress(self, what: str, *, unit: str = "") -> Iterator[Callable[[int, int | None], None]]:
+        """Show a bar with the time left; yields a function of (done, total). unit: "bytes" shows a download.
 
         Where stderr is no terminal, a line is written at each tenth.
         """

@@ -12,12 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dps_local.head_map import HeadMap
+from dps_local.native import PATCH_VERSION
 from dps_local.profile import examples
 
 PROGRAM = [sys.executable, "-P", "-c", "from dps_local.cli import main; main()"]
@@ -145,14 +147,35 @@ def terminal(environment: dict[str, str]) -> Iterator[Callable[..., Terminal]]:
         one.close()
 
 
+@pytest.fixture
+def head_map(program: Program, model: Path, profile: Path, tmp_path: Path) -> Path:
+    """The map that two history items give: too little to choose heads by, or to steer."""
+    path = tmp_path / "ada.dps.gguf"
+    assert program("score", "-m", model, "-p", profile, *QUICK, "-o", path).returncode == 0
+    return path
+
+
+@pytest.fixture
+def steering_map(head_map: Path, tmp_path: Path) -> Path:
+    """The same, as if it had chosen heads and a strength."""
+    path = tmp_path / "steering.dps.gguf"
+    found = HeadMap.load(head_map)
+    weights = np.zeros_like(found.weights)
+    weights[1, 2] = 1
+    replace(found, selected=((1, 2), (0, 3)), weights=weights, gamma=0.5, calibration=None).save(path)
+    return path
+
+
 # --- the main job, on pipes
 
 
-def test_piped_questions_are_answered_one_a_line(program: Program, model: Path, profile: Path) -> None:
-    arguments = ["chat", "-m", model, "-p", profile, *QUICK, "-n", "5", "--temp", "0"]
+def test_piped_questions_are_answered_one_a_line(
+    program: Program, model: Path, profile: Path, steering_map: Path
+) -> None:
+    arguments = ["chat", "-m", model, "-p", profile, "--map", steering_map, *QUICK, "-n", "5", "--temp", "0"]
     result = program(*arguments, stdin="hello\n\nagain\n")
     assert result.returncode == 0, result.stderr
-    assert "steering with" in result.stderr
+    assert "steering with 2 heads (L1H2 L0H3), γ = 0.5" in result.stderr
     assert result.stdout.endswith("\n")
     again = program(*arguments, stdin="hello\n\nagain\n")
     assert again.stdout == result.stdout
@@ -171,8 +194,9 @@ def test_a_profile_is_scored_once_and_then_cached(program: Program, model: Path,
     assert len(list(cached.parent.iterdir())) == 2
 
 
-def test_generate_gives_the_probabilities_of_each_token(program: Program, model: Path, profile: Path) -> None:
-    result = program("generate", "-m", model, "-p", profile, *QUICK, "-n", "6", "--temp", "0", "--json", "say hello")
+def test_generate_gives_the_probabilities_of_each_token(program: Program, model: Path, steering_map: Path) -> None:
+    arguments = ["generate", "-m", model, "--map", steering_map, "-c", "512", "-n", "6", "--temp", "0", "--json"]
+    result = program(*arguments, "say hello")
     answer = json.loads(result.stdout)
     assert {"text", "gamma", "tokens", "timings"} <= answer.keys()
     assert answer["gamma"] == 0.5
@@ -184,8 +208,31 @@ def test_generate_gives_the_probabilities_of_each_token(program: Program, model:
         assert 0 < token["p_steered"] <= 1
 
 
-def test_with_gamma_zero_the_muted_stream_is_not_needed(program: Program, model: Path, profile: Path) -> None:
-    arguments = ["generate", "-m", model, *QUICK, "-n", "6", "--temp", "0", "--json", "say hello", "-p", profile]
+def test_amplified_heads_need_one_stream_alone(program: Program, model: Path, steering_map: Path) -> None:
+    arguments = [
+        "generate",
+        "-m",
+        model,
+        "--map",
+        steering_map,
+        "-c",
+        "512",
+        "-n",
+        "6",
+        "--temp",
+        "0",
+        "--json",
+        "hello",
+    ]
+    answer = json.loads(program(*arguments, "--mode", "amplify", "--gamma", "2").stdout)
+    assert answer["gamma"] == 2
+    assert {(token["p_plain"], token["p_muted"]) for token in answer["tokens"]} == {(None, None)}
+    plain = json.loads(program(*arguments, "--gamma", "0").stdout)
+    assert [t["p_steered"] for t in answer["tokens"]] != [t["p_steered"] for t in plain["tokens"]]
+
+
+def test_with_gamma_zero_the_muted_stream_is_not_needed(program: Program, model: Path, steering_map: Path) -> None:
+    arguments = ["generate", "-m", model, *QUICK, "-n", "6", "--temp", "0", "--json", "hello", "--map", steering_map]
     answer = json.loads(program(*arguments, "--gamma", "0").stdout)
     assert answer["gamma"] == 0
     assert {token["p_muted"] for token in answer["tokens"]} == {None}
@@ -201,8 +248,9 @@ def test_a_seed_makes_an_answer_repeatable(program: Program, model: Path) -> Non
     assert text(7) != text(8)
 
 
-def test_compare_shows_both_answers(program: Program, model: Path, profile: Path) -> None:
-    result = program("generate", "-m", model, "-p", profile, *QUICK, "-n", "4", "--temp", "0", "--compare", "say hello")
+def test_compare_shows_both_answers(program: Program, model: Path, steering_map: Path) -> None:
+    arguments = ["generate", "-m", model, "--map", steering_map, "-c", "512", "-n", "4", "--temp", "0", "--compare"]
+    result = program(*arguments, "say hello")
     assert result.stdout.startswith("plain    ")
     assert "\nsteered  " in result.stdout
 
@@ -213,13 +261,6 @@ def test_generate_reads_its_prompt_from_stdin(program: Program, model: Path) -> 
 
 
 # --- head maps
-
-
-@pytest.fixture
-def head_map(program: Program, model: Path, profile: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "ada.dps.gguf"
-    assert program("score", "-m", model, "-p", profile, *QUICK, "-o", path).returncode == 0
-    return path
 
 
 def test_score_and_inspect_say_what_the_head_map_holds(
@@ -239,7 +280,9 @@ def test_score_and_inspect_say_what_the_head_map_holds(
         assert np.array_equal(np.array(said["pcs"], np.float32), expected.pcs)
         assert np.array_equal(np.array(said["pcs_stderr"], np.float32), expected.pcs_stderr)
         assert said["selected"] == [list(head) for head in expected.selected]
-        assert said["gamma"] == 0.5
+        assert np.array_equal(np.array(said["gain"], np.float32), expected.gain)
+        assert (said["mode"], said["gamma"]) == ("contrast", 0)
+        assert {"gain", "low", "high", "n"} <= said["calibration"].keys()
         assert said["null_control"] == 0.0
 
 
@@ -252,11 +295,13 @@ def test_inspect_draws_the_map(program: Program, head_map: Path, tmp_path: Path)
     assert "<svg" in (tmp_path / "map.html").read_text()
 
 
-def test_a_baked_model_steers_without_a_profile(program: Program, model: Path, head_map: Path, tmp_path: Path) -> None:
+def test_a_baked_model_steers_without_a_profile(
+    program: Program, model: Path, steering_map: Path, tmp_path: Path
+) -> None:
     baked = tmp_path / "baked.gguf"
-    assert program("bake", model, head_map, "-o", baked).returncode == 0
+    assert program("bake", model, steering_map, "-o", baked).returncode == 0
     arguments = ["generate", "-c", "512", "-n", "8", "--temp", "0", "--json", "say hello"]
-    with_map = json.loads(program(*arguments, "-m", model, "--map", head_map).stdout)
+    with_map = json.loads(program(*arguments, "-m", model, "--map", steering_map).stdout)
     with_baked = json.loads(program(*arguments, "-m", baked).stdout)
     assert with_baked["tokens"] == with_map["tokens"]
     assert with_baked["gamma"] == 0.5
@@ -281,6 +326,66 @@ def test_layers_without_heads_are_named(program: Program, tiny_model: TinyModel,
 
 def test_a_model_without_any_attention_is_refused(program: Program, tiny_model: TinyModel, profile: Path) -> None:
     assert "no attention heads to score" in program.fails("score", "-m", tiny_model("mamba"), "-p", profile, *QUICK)
+
+
+def test_scoring_says_what_it_found(program: Program, model: Path, profile: Path) -> None:
+    result = program("score", "-m", model, "-p", profile, *QUICK)
+    said = " ".join(result.stdout.split())
+    assert "no head qualifies: no lower bound of gain is above 0" in said
+    assert "null control 0; 36 head evaluations" in said  # 18 heads, 2 examples
+    assert re.search(r"steering does not help on your writing.* it stays off", said)
+    assert re.search(r"^head map: .*; peak memory \d\.\d GB$", result.stderr, re.MULTILINE)
+
+
+def test_a_chat_says_at_its_start_what_steering_is_worth(program: Program, model: Path, profile: Path) -> None:
+    result = program("chat", "-m", model, "-p", profile, *QUICK, "-n", "1", stdin="hi\n")
+    assert "steering does not help on your writing" in result.stderr
+    assert "no head qualifies: steering stays off" in result.stderr
+
+
+@pytest.mark.parametrize("ranking", ["pcs", "gain", "contrast"])
+def test_heads_are_ranked_as_asked(ranking: str, program: Program, model: Path, profile: Path) -> None:
+    result = program("score", "-m", model, "-p", profile, *QUICK, "--score", ranking, "--json")
+    said = json.loads(result.stdout)
+    assert said["ranking"] == ranking
+    assert (said["contrast"][0][0] is not None) == (ranking == "contrast")
+
+
+def test_scoring_options_reach_the_map(program: Program, model: Path, profile: Path) -> None:
+    arguments = ["score", "-m", model, "-p", profile, *QUICK, "--json"]
+    said = json.loads(program(*arguments, "--probe", "0.9", "--seed", "7", "--profile-contrast").stdout)
+    assert (said["probe"], said["seed"]) == (0.9, 7)
+    assert said["contrast"][0][0] is not None
+    assert program(*arguments, "--probe", "1").returncode == 2
+    assert program(*arguments, "--target-tokens", "129").returncode == 2
+
+
+def test_what_an_earlier_run_measured_is_taken_up(
+    program: Program, model: Path, profile: Path, head_map: Path, tmp_path: Path
+) -> None:
+    arguments = ["score", "-m", model, "-p", profile, *QUICK]
+    for file in (tmp_path / "cache" / "maps").iterdir():
+        file.unlink()
+    assert "taking up an earlier run: 2 of 2 texts are known" in program(*arguments).stderr
+    assert "texts are known" not in program(*arguments, "--no-resume").stderr
+    profile.write_text(json.dumps(PROFILE | {"name": PROFILE["name"], "about": "Now writes of engines."}))
+    assert "the profile has changed since it was last scored: scoring starts afresh" in program(*arguments).stderr
+    stored = [p for p in (tmp_path / "cache" / "scores").iterdir() if p.suffix == ".npy"]
+    assert len(stored) == 2
+    assert {p.stat().st_mode & 0o777 for p in stored} == {0o600}
+    assert HeadMap.load(head_map).evaluations == 36
+
+
+def test_bench_times_scoring(program: Program, model: Path) -> None:
+    arguments = ["bench", "scoring", "-m", model, "-t", "1", "--repeats", "2", "--prompt-tokens", "20"]
+    said = json.loads(program(*arguments, "--target-tokens", "4", "--json").stdout)
+    assert said["ratio"] == pytest.approx(sum(said["ratios"]) / 2)
+    for times, ratio, speedup in zip(said["repeats"], said["ratios"], said["brute_force_speedups"], strict=True):
+        work = said["heads"] / (said["heads_at_a_time"] + 1)
+        assert ratio == pytest.approx(work * times["prompt"] / times["batches"])
+        assert speedup == pytest.approx(said["heads"] * times["brute"] / (times["read"] + times["batches"]))
+    assert {"scored_tokens_per_s", "prompt_tokens_per_s", "brute_force_speedup", "peak_memory"} <= said.keys()
+    assert "times faster than brute force" in program(*arguments).stdout
 
 
 def test_progress_is_readable_in_a_log(program: Program, model: Path, profile: Path) -> None:
@@ -366,7 +471,7 @@ def test_a_question_that_does_not_fit_is_one_line(program: Program, model: Path)
 def test_doctor_names_the_patched_library(program: Program) -> None:
     said = json.loads(program("doctor", "--json").stdout)
     assert Path(said["libllama"]).exists()
-    assert said["patch"] == 1
+    assert said["patch"] == PATCH_VERSION
     assert said["llama_cpp_python"] == "0.3.36"
     assert said["backends"][0]["name"] == "CPU"
     assert "libllama" in program("doctor").stdout
@@ -386,8 +491,11 @@ def test_the_shipped_profiles_can_be_named() -> None:
 # --- the whole conversation, on a pseudo-terminal
 
 
-def test_a_whole_conversation(terminal: Callable[..., Terminal], model: Path, profile: Path, tmp_path: Path) -> None:
-    chat = terminal("chat", "-m", model, "-p", profile, *QUICK, "-n", "8", "--temp", "0")
+def test_a_whole_conversation(
+    terminal: Callable[..., Terminal], model: Path, profile: Path, steering_map: Path, tmp_path: Path
+) -> None:
+    arguments = ["--map", str(steering_map), *QUICK, "-n", "8", "--temp", "0"]
+    chat = terminal("chat", "-m", model, "-p", profile, *arguments)
     assert "steering with" in chat.wait_for(">>> ")
     chat.type("/help")
     listed = chat.wait_for(">>> ")

@@ -2,42 +2,78 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from rich.console import Console, RenderableType
 
-from dps_local.drawing import Floats, Head, heat_map, ranked_table, ranking, write_html, write_png
+from dps_local.calibration import PLAIN, Calibration, Candidate
+from dps_local.drawing import (
+    Floats,
+    Score,
+    findings,
+    heat_map,
+    overlap_table,
+    ranked_table,
+    ranking,
+    write_html,
+    write_overlap_html,
+    write_overlap_png,
+    write_png,
+)
 from dps_local.errors import DpsError
+from dps_local.evidence import Stability
 from dps_local.files import atomic_write
+from dps_local.head_map import HeadMap
+from dps_local.overlap import overlap
 
 NAN = float("nan")
 MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
-@dataclass(frozen=True)
-class Map:
-    pcs: Floats
-    selected: Sequence[tuple[int, int]] = ()
-    model: str = "tiny"
-    architecture: str = "llama"
-    fingerprint: str = "0123abcd"
-    scope: str = "generated"
-    examples: int = 12
-    gamma: float = 1.5
-    error: float = 0.01
-    pcs_stderr: Floats = field(init=False)
+def scores_map(pcs: Floats, **changes: Any) -> HeadMap:
+    """A map whose gain is half its PCS; contrast and pairwise are not measured."""
+    pcs = pcs.astype(np.float32)
+    nothing, error = np.full_like(pcs, NAN), np.where(np.isnan(pcs), NAN, 0.01).astype(np.float32)
+    found = HeadMap(
+        model="tiny",
+        architecture="llama",
+        fingerprint="0123abcd",
+        scope="generated",
+        ranking="pcs",
+        probe=0.0,
+        seed=0,
+        examples=12,
+        tokens=384,
+        evaluations=96,
+        nll=2.5,
+        pcs=pcs,
+        pcs_stderr=error,
+        gain=pcs / np.float32(2),
+        gain_stderr=error / np.float32(2),
+        variance=error,
+        contrast=nothing,
+        contrast_stderr=nothing,
+        pairwise=nothing,
+        pairwise_stderr=nothing,
+        counts=error * 0 + 12,
+        weights=nothing,
+        null_control=0.0,
+        selected=(),
+        mode="contrast",
+        gamma=1.5,
+        stability=Stability(0.75, 0.5, 8),
+        calibration=Calibration(0.05, 0.01, 0.09, 12, Candidate("contrast", 2, 1.5), 1.1, 1.2),
+    )
+    return replace(found, **changes)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "pcs_stderr", np.where(np.isnan(self.pcs), NAN, self.error))
 
-
-def by_hand(**changes: object) -> Map:
+def by_hand(**changes: Any) -> HeadMap:
     pcs = np.array(
         [
             [0.00, 0.10, -0.10, 0.04],
@@ -45,14 +81,26 @@ def by_hand(**changes: object) -> Map:
             [-0.04, 0.07, NAN, NAN],
         ]
     )
-    return Map(pcs, **({"selected": [(0, 1), (2, 1)]} | changes))  # type: ignore[arg-type]
+    return scores_map(pcs, **({"selected": ((0, 1), (2, 1))} | changes))
 
 
-def synthetic(layers: int, heads: int, chosen: int = 6) -> Map:
+def all_measured(**changes: Any) -> HeadMap:
+    """by_hand, with contrast minus PCS and pairwise a fifth of it."""
+    found = by_hand()
+    more = {
+        "contrast": -found.pcs,
+        "contrast_stderr": found.pcs_stderr * 2,
+        "pairwise": found.pcs / np.float32(5),
+        "pairwise_stderr": found.pcs_stderr,
+    }
+    return replace(found, **(more | changes))
+
+
+def synthetic(layers: int, heads: int, chosen: int = 6) -> HeadMap:
     random = np.random.default_rng(7)
     pcs = random.standard_t(1.5, (layers, heads)) * 0.002
     best = np.argsort(-pcs, axis=None)[:chosen]
-    return Map(pcs, [(int(place) // heads, int(place) % heads) for place in best])
+    return scores_map(pcs, selected=tuple((int(place) // heads, int(place) % heads) for place in best))
 
 
 def printed(drawing: RenderableType, width: int = 80, colour: str | None = None, code: str = "utf8") -> str:
@@ -161,9 +209,11 @@ def test_a_map_too_wide_for_one_character_a_head_folds_into_blocks() -> None:
 
 @pytest.mark.parametrize("shape", [(0, 0), (1, 0), (1, 1), (2, 3)])
 def test_maps_with_nothing_measured_can_be_drawn(shape: tuple[int, int], tmp_path: Path) -> None:
-    hollow = Map(np.full(shape, NAN))
+    hollow = scores_map(np.full(shape, NAN))
     assert "chosen: 0" in printed(heat_map(hollow))
-    assert ranked_table(hollow).row_count == 0
+    assert ranking(hollow) == []
+    assert "rank" in printed(ranked_table(hollow))
+    assert not any("hold" in line for line in findings(hollow))
     write_html(hollow, tmp_path / "map.html")
 
 
@@ -176,7 +226,7 @@ def test_a_model_name_cannot_send_escape_sequences() -> None:
 def test_a_few_outliers_do_not_wash_out_the_rest() -> None:
     pcs = np.full((20, 20), 0.01)
     pcs[3, 3] = 5.0
-    text = printed(heat_map(Map(pcs)))
+    text = printed(heat_map(scores_map(pcs)))
     assert "-0.0100 ≡ = - · ░ ▒ █ +0.0100" in text
     assert "best: +5.0000, layer 3, head 3" in text
 
@@ -185,26 +235,126 @@ def test_a_few_outliers_do_not_wash_out_the_rest() -> None:
 
 
 def test_the_table_lists_the_chosen_in_their_order_and_then_the_next_best() -> None:
-    scores = by_hand(selected=[(2, 1), (0, 1)])
-    order = [(head.layer, head.head) for head in ranking(scores)]
+    head_map = by_hand(selected=((2, 1), (0, 1)))
+    order = [(head.layer, head.head) for head in ranking(head_map)]
     assert order == [(2, 1), (0, 1), (0, 3), (0, 0), (2, 0), (0, 2)]
-    lines = printed(ranked_table(scores, top=3)).splitlines()
-    cells = [line.split() for line in lines if "±" in line]
-    assert cells == [
-        ["1", "2", "1", "+0.0700", "±", "0.0100", "+7.0", "●"],
-        ["2", "0", "1", "+0.1000", "±", "0.0100", "+10.0", "●"],
-        ["3", "0", "3", "+0.0400", "±", "0.0100", "+4.0"],
+    assert cells(head_map, 80, top=3) == [
+        ["rank", "layer", "head", "PCS", "gain", "z", "n", "chosen"],
+        ["1", "2", "1", "+0.0700±0.0100", "+0.0350±0.0050", "+7.0", "12", "●"],
+        ["2", "0", "1", "+0.1000±0.0100", "+0.0500±0.0050", "+10.0", "12", "●"],
+        ["3", "0", "3", "+0.0400±0.0100", "+0.0200±0.0050", "+4.0", "12"],
     ]
 
 
+def cells(head_map: HeadMap, width: int, top: int = 1) -> list[list[str]]:
+    """The cells of the table's lines."""
+    text = printed(ranked_table(head_map, top), width)
+    assert max(map(len, text.splitlines())) <= width
+    return [line.replace(" ± ", "±").split() for line in text.splitlines() if line.strip(" ─")]
+
+
+@pytest.mark.parametrize(
+    ("width", "header", "row"),
+    [
+        (
+            120,
+            "rank layer head PCS gain contrast pairwise z n chosen",
+            "1 0 1 +0.1000±0.0100 +0.0500±0.0050 -0.1000±0.0200 +0.0200±0.0100 +10.0 12 ●",
+        ),
+        (
+            100,
+            "rank layer head PCS gain contrast pairwise z n chosen",
+            "1 0 1 +0.1000±0.0100 +0.0500±0.0050 -0.1000 +0.0200 +10.0 12 ●",
+        ),
+        (
+            80,
+            "rank layer head PCS gain contrast pairwise n chosen",
+            "1 0 1 +0.1000±0.0100 +0.0500 -0.1000 +0.0200 12 ●",
+        ),
+        (72, "rank layer head PCS gain contrast pairwise n chosen", "1 0 1 +0.1000 +0.0500 -0.1000 +0.0200 12 ●"),
+        (50, "rank layer head PCS n chosen", "1 0 1 +0.1000±0.0100 12 ●"),
+    ],
+)
+def test_a_table_shows_all_that_was_measured_and_narrow_consoles_less(width: int, header: str, row: str) -> None:
+    table = cells(all_measured(selected=((0, 1),)), width)
+    assert table == [header.split(), row.split()]
+
+
+def test_a_narrow_table_keeps_what_the_map_is_ranked_by() -> None:
+    head_map = all_measured(selected=((0, 2),), ranking="contrast")
+    assert cells(head_map, 50) == [
+        ["rank", "layer", "head", "contrast", "n", "chosen"],
+        ["1", "0", "2", "+0.1000±0.0200", "12", "●"],
+    ]
+
+
+def test_what_was_not_measured_of_a_head_is_left_blank() -> None:
+    head_map = by_hand(selected=())
+    head_map.pcs_stderr[0, 1] = head_map.gain_stderr[0, 1] = head_map.gain[0, 1] = NAN
+    head_map.counts[0, 1] = 1
+    assert cells(head_map, 80)[1] == ["1", "0", "1", "+0.1000", "1"]
+    head_map.counts[0, 1] = NAN
+    assert cells(head_map, 80)[1] == ["1", "0", "1", "+0.1000"]
+
+
+@pytest.mark.parametrize(
+    ("ranking_", "label", "best", "scale"),
+    [
+        ("pcs", "PCS, nats per token", "best: +0.1000, layer 0, head 1", "+0.1000"),
+        ("gain", "gain, nats per token", "best: +0.0500, layer 0, head 1", "+0.0500"),
+        ("contrast", "contrast, nats per token", "best: +0.1000, layer 0, head 2", "+0.1000"),
+    ],
+)
+def test_a_map_is_drawn_and_sorted_by_what_it_is_ranked_by(
+    tmp_path: Path, ranking_: str, label: str, best: str, scale: str
+) -> None:
+    head_map = all_measured(ranking=ranking_, selected=())
+    text = printed(heat_map(head_map))
+    assert f"      {label}\n" in text
+    assert best in text
+    assert f"█ {scale}\n" in text
+    html = page_of(head_map, tmp_path)
+    assert f"\n{label}\n" in html
+    assert f"+{scale[1:]}</b>" in html
+    (strongest,) = (c for c in svg_of(html).findall("rect") if str(c.findtext("title")).startswith(best[15:]))
+    assert strongest.get("class") == "c20"
+    assert (ranking(head_map)[0].layer, ranking(head_map)[0].head) == (0, 2 if ranking_ == "contrast" else 1)
+
+
 def test_the_table_holds_every_chosen_head_even_beyond_its_length() -> None:
-    assert ranked_table(synthetic(30, 9, chosen=12), top=5).row_count == 12
-    assert ranked_table(synthetic(30, 9, chosen=2), top=5).row_count == 5
+    assert len(cells(synthetic(30, 9, chosen=12), 80, top=5)) == 1 + 12
+    assert len(cells(synthetic(30, 9, chosen=2), 80, top=5)) == 1 + 5
 
 
 @pytest.mark.parametrize(("error", "z"), [(0.05, "+2.0"), (0.0, ""), (NAN, "")])
 def test_z_is_left_out_where_the_standard_error_says_nothing(error: float, z: str) -> None:
-    assert Head(1, 0, 0, 0.1, error, False).z == z
+    assert Score(0.1, error).z == z
+
+
+# --- findings ---
+
+
+def test_findings_say_what_a_map_holds_a_line_each() -> None:
+    assert findings(by_hand()) == [
+        "chosen by the lower bound of PCS: 2 heads",
+        "the best 1 of 6 heads hold 48 % of all positive PCS; Gini coefficient 0.60",
+        "halves of the examples agree on the ranking of 8 heads: Spearman 0.75, overlap of the best 0.50",
+        "null control 0; 96 head evaluations",
+        "steering is worth +0.050 ± 0.040 nats a token on your writing",
+    ]
+
+
+def test_findings_say_what_could_not_be_found() -> None:
+    changes = {"selected": (), "stability": None, "calibration": None, "evaluations": 1, "null_control": 1e-9}
+    assert findings(by_hand(ranking="gain", **changes)) == [
+        "no head qualifies: no lower bound of gain is above 0",
+        "the best 1 of 6 heads hold 48 % of all positive gain; Gini coefficient 0.60",
+        "null control 1e-09; 1 head evaluation",
+        "too little history to calibrate: steering is off",
+    ]
+    off = Calibration(0.0, 0.0, 0.0, 12, PLAIN, 1.0, 1.0)
+    said = "steering does not help on your writing (+0.000 ± 0.000 nats a token); it stays off"
+    assert findings(by_hand(calibration=off))[-1] == said
 
 
 # --- HTML ---
@@ -241,8 +391,8 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
-def page_of(scores: Map, folder: Path) -> str:
-    write_html(scores, folder / "map.html")
+def page_of(head_map: HeadMap, folder: Path) -> str:
+    write_html(head_map, folder / "map.html")
     return (folder / "map.html").read_text(encoding="utf-8")
 
 
@@ -273,9 +423,30 @@ def test_colours_run_from_blue_over_pale_to_orange(tmp_path: Path) -> None:
     assert colour["layer 0, head 1"] == "c20"
 
 
+def test_the_page_says_what_was_found_and_how_heads_were_tried(tmp_path: Path) -> None:
+    head_map = by_hand()
+    words = Page(page_of(head_map, tmp_path)).words
+    assert set(findings(head_map)) <= set(words)
+    assert "contrast, γ = 1.5" in words
+    assert "muted" in words
+    changed = Page(page_of(by_hand(gamma=0.0, probe=0.9, calibration=None, stability=None), tmp_path)).words
+    assert {"scaled by 0.9", "off", "too little history to calibrate: steering is off"} <= set(changed)
+
+
+def test_the_page_shows_every_score_that_was_measured(tmp_path: Path) -> None:
+    words = Page(page_of(all_measured(), tmp_path)).words
+    at = words.index("rank")
+    assert [w for w in words[at : at + 40] if w.strip()][:11] == [
+        *("rank", "layer", "head", "PCS ± SE", "gain ± SE", "contrast ± SE", "pairwise ± SE", "z", "n", "chosen"),
+        "1",
+    ]
+    assert {"+0.1000 ± 0.0100", "+0.0500 ± 0.0050", "\N{MINUS SIGN}0.1000 ± 0.0200", "+0.0200 ± 0.0100"} <= set(words)
+    assert "pairwise ± SE" not in Page(page_of(by_hand(), tmp_path)).words
+
+
 def test_a_model_name_is_text_and_nothing_else(tmp_path: Path) -> None:
-    scores = by_hand(model="<b>x</b>", architecture='"><script>alert(1)</script>\x1b', fingerprint="</dd><i>")
-    html = page_of(scores, tmp_path)
+    head_map = by_hand(model="<b>x</b>", architecture='"><script>alert(1)</script>\x1b', fingerprint="</dd><i>")
+    html = page_of(head_map, tmp_path)
     page = Page(html)
     assert "<b>x</b>" in page.words
     assert "script" not in page.tags
@@ -331,6 +502,79 @@ def test_without_matplotlib_a_png_says_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(DpsError, match=r"pip install 'dps-local\[plot\]'"):
         write_png(by_hand(), tmp_path / "map.png")
     assert list(tmp_path.iterdir()) == []
+
+
+# --- several maps ---
+
+
+def three_maps() -> dict[str, HeadMap]:
+    """Of 12 heads, the best one counts: ada's and bob's is the same."""
+    pcs = np.zeros((3, 4))
+    pcs[1, 2] = 1
+    return {"ada": scores_map(pcs), "bob": scores_map(pcs * 2), "a\x1bcy": scores_map(-pcs, calibration=None)}
+
+
+def test_an_overlap_is_readable_without_colour() -> None:
+    lines = [line.rstrip() for line in printed(overlap_table(overlap(three_maps()))).splitlines()]
+    assert lines == [
+        "overlap of the best 1 of 12 heads of each map: heads in both divided by heads in",
+        "either (Jaccard)",
+        "",
+        "              1     2     3",
+        "1 ada        1.00  1.00  0.00",
+        "2 bob        1.00  1.00  0.00",
+        "3 a�cy       0.00  0.00  1.00",
+        "",
+        "different maps overlap by 0.33 on average, random choices would by 0.08",
+    ]
+
+
+def test_an_overlap_has_the_colours_of_the_heat_map() -> None:
+    assert grounds(overlap_table(overlap(three_maps())))[4:7] == [
+        ["#b34700", "#b34700", "#efeeea"],
+        ["#b34700", "#b34700", "#efeeea"],
+        ["#efeeea", "#efeeea", "#b34700"],
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_an_overlap_of_many_maps_folds_into_blocks(width: int) -> None:
+    maps = {f"{i} {'long ' * i}name": synthetic(6, 5, chosen=i) for i in range(25)}
+    text = printed(overlap_table(overlap(maps)), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count("1.00") == 25 * 25 + 1  # and the mean
+
+
+def test_a_page_of_an_overlap_is_well_formed_and_needs_nothing_from_outside(tmp_path: Path) -> None:
+    maps = three_maps() | {"<b>dan</b>": scores_map(np.full((3, 4), NAN))}
+    write_overlap_html(maps, overlap(maps), tmp_path / "overlap.html")
+    html = (tmp_path / "overlap.html").read_text(encoding="utf-8")
+    page = Page(html)
+    assert page.open == []
+    assert "<b>dan</b>" in page.words
+    assert "\x1b" not in html
+    assert all(word not in html for word in ("http", "url(", "@import", "//", "{%", "{{"))
+    assert html.count('<td class="c20">1.00</td>') == 4 + 2
+    assert "steering is worth +0.050 ± 0.040 nats a token on your writing" in page.words
+    assert "prefers-color-scheme: dark" in html
+
+
+@pytest.mark.parametrize("n", [2, 30])
+def test_a_png_of_an_overlap_has_sensible_dimensions(tmp_path: Path, n: int) -> None:
+    pytest.importorskip("matplotlib")
+    maps = {f"$\\frac{{ {i}": synthetic(6, 5, chosen=i) for i in range(n)}
+    write_overlap_png(overlap(maps), tmp_path / "overlap.png")
+    data = (tmp_path / "overlap.png").read_bytes()
+    width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+    assert data.startswith(MAGIC)
+    assert 800 <= width <= 4000
+    assert 400 <= height <= 4000
+
+
+@pytest.mark.usefixtures("_no_matplotlib")
+def test_without_matplotlib_a_png_of_an_overlap_says_what_to_install(tmp_path: Path) -> None:
+    with pytest.raises(DpsError, match=r"pip install 'dps-local\[plot\]'"):
+        write_overlap_png(overlap(three_maps()), tmp_path / "overlap.png")
 
 
 # --- files ---

@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tiny import ATTENTION, KINDS, N_VOCAB, TinyModel
 
-from dps_local.context import N_UBATCH, Context, Run
+from dps_local.context import KEEP_LAYERS, N_UBATCH, Context, Run
 from dps_local.errors import NativeError
-from dps_local.head_map import Head
-from dps_local.model import Model, head_mask
+from dps_local.model import Head, Model, head_mask
 
 Logits = NDArray[np.float32]
 Open = Callable[..., Context]
@@ -564,3 +563,186 @@ def test_scales_are_no_part_of_a_state(kind: str, open_context: Open) -> None:
     feed(oracle, [prompt])
     oracle.set_head_scales(0, mask)
     assert difference(feed(target, steps), feed(oracle, steps)) == 0.0
+
+
+# --- sequences compared in the graph
+
+N_SEQ = 5  # sequence 0 keeps the prompt, the others branch off it
+TARGETS = [*ANSWER[1:], 7]
+
+
+def branches() -> list[Run]:
+    return [Run(seq, len(PROMPT), ANSWER, len(ANSWER)) for seq in range(1, N_SEQ)]
+
+
+def branch_off(context: Context) -> None:
+    """Put the prompt, and nothing else, into every sequence."""
+    if not context.truncate(0, len(PROMPT)):
+        context.truncate(0, 0)
+        feed(context, [Run(0, 0, PROMPT)])
+    for seq in range(1, N_SEQ):
+        context.copy(0, seq)
+
+
+def at_the_answer(context: Context) -> Context:
+    feed(context, [Run(0, 0, PROMPT)])
+    branch_off(context)
+    return context
+
+
+def some_scales(model: Model, lowest: int = 0) -> dict[int, NDArray[np.float32]]:
+    """Scales of heads in the layers from `lowest` on, for some of the sequences after the first."""
+    heads = [(layer, head) for layer, head in model.heads() if layer >= lowest]
+    chosen = {2: (heads[:1], 0.0), 3: (heads[-2:], 0.6), 4: (heads[::2], 1.7)} if heads else {}
+    return {seq: head_mask(model, some, scale) for seq, (some, scale) in chosen.items()}
+
+
+@pytest.mark.parametrize("kind", ATTENTION)
+def test_a_comparison_equals_what_numpy_makes_of_all_logits(kind: str, open_context: Open) -> None:
+    context, oracle = (at_the_answer(open_context(kind, n_seq=N_SEQ)) for _ in range(2))
+    scales = some_scales(context.model)
+    with context.head_scales(scales), oracle.head_scales(scales):
+        found = context.compare(branches(), TARGETS)
+        logits = oracle.decode(branches()).copy().reshape(N_SEQ - 1, len(TARGETS), -1)
+    rows = np.arange(len(TARGETS))
+    # a difference of two float32 numbers is rounded once, here and there
+    assert np.array_equal(found[..., 1], (logits - logits[0])[:, rows, TARGETS])
+    m, delta = logits.astype(np.float64), (logits - logits[0]).astype(np.float64)
+    p = np.exp(m - m.max(axis=-1, keepdims=True))
+    p /= p.sum(axis=-1, keepdims=True)
+    # the others are sums of 274 float32 terms of about one sign: an error of some 274 · 2⁻²⁴ = 2e-5 of the largest sum
+    np.testing.assert_allclose(found[..., 0], p[:, rows, TARGETS], rtol=2e-5, atol=0)
+    size = (p[0] * np.abs(delta)).sum(axis=-1)
+    assert (np.abs(found[..., 2] - (p[0] * delta).sum(axis=-1)) <= 2e-5 * size).all()
+    np.testing.assert_allclose(found[..., 3], (p[0] * delta**2).sum(axis=-1), rtol=2e-5, atol=0)
+    assert np.abs(found[1:, :, 1:]).max() > 0.5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_sequences_do_not_differ_at_all(kind: str, open_context: Open) -> None:
+    context = at_the_answer(open_context(kind, n_seq=N_SEQ))
+    alone = context.compare(branches(), TARGETS)
+    assert not alone[..., 1:].any()
+    assert (alone[..., 0] == alone[0, :, 0]).all()
+    assert (alone[..., 0] > 0).all()
+    if context.model.heads():  # beside one that does differ
+        branch_off(context)
+        with context.head_scales({3: head_mask(context.model, HEADS[kind])}):
+            found = context.compare(branches(), TARGETS)
+        assert np.array_equal(found[[0, 1, 3]], alone[[0, 1, 3]])
+        assert np.abs(found[2, :, 1:]).min() > 0
+
+
+def test_one_sequence_is_compared_with_itself(open_context: Open) -> None:
+    context = open_context("llama")
+    found = context.compare([Run(0, 0, PROMPT, 2)], [5, 6])
+    assert found.shape == (1, 2, 4)
+    assert not found[..., 1:].any()
+
+
+def test_targets_change_from_one_comparison_to_the_next(open_context: Open) -> None:
+    context = at_the_answer(open_context("llama", n_seq=N_SEQ))
+    found = []
+    with context.head_scales(some_scales(context.model)):
+        for targets in (TARGETS, [0] * 8, [N_VOCAB - 1] * 8, TARGETS):
+            branch_off(context)
+            found.append(context.compare(branches(), targets))
+    assert np.array_equal(found[0], found[3])
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert (found[a][1:, :, :2] != found[b][1:, :, :2]).all()
+        assert np.array_equal(found[a][..., 2:], found[b][..., 2:])  # the means do not depend on a target
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_a_comparison_every_logit_is_as_if_there_had_been_none(kind: str, open_context: Open) -> None:
+    plain, context = (at_the_answer(open_context(kind, n_seq=N_SEQ)) for _ in range(2))
+    context.compare(branches(), TARGETS, KEEP_LAYERS)
+    branch_off(context)
+    context.compare(branches(), TARGETS, 1)
+    branch_off(context)
+    expected = plain.decode(branches()).copy()
+    assert difference(context.decode(branches()).copy(), expected) == 0.0
+    assert difference(again(context, chat()), again(plain, chat())) == 0.0
+
+
+REFUSED: dict[str, tuple[list[Run], list[int]]] = {
+    "a negative target": (branches(), [*TARGETS[1:], -1]),
+    "a target past the vocabulary": (branches(), [N_VOCAB, *TARGETS[1:]]),
+    "fewer targets than outputs": (branches(), TARGETS[1:]),
+    "more targets than outputs": (branches(), [*TARGETS, 1]),
+    "half as many targets as outputs": (branches(), TARGETS[:4]),
+    "twice as many targets as outputs": (branches(), TARGETS * 2),
+    "one sequence with fewer outputs": ([*branches()[:3], Run(4, len(PROMPT), ANSWER, 4)], TARGETS),
+    "one sequence twice": ([Run(1, len(PROMPT), ANSWER, 8), Run(1, len(PROMPT) + 8, ANSWER, 8)], TARGETS),
+    "more than one micro-batch": ([Run(1, len(PROMPT), ANSWER * 65, 8)], TARGETS),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_compared_is_refused_and_the_context_goes_on(case: str, open_context: Open) -> None:
+    plain, context = (at_the_answer(open_context("llama", 640, n_seq=N_SEQ)) for _ in range(2))
+    runs, targets = REFUSED[case]
+    with pytest.raises(NativeError, match=r"llama_set_compare: .*vocabulary|llama_decode failed with -1"):
+        context.compare(runs, targets)
+    expected = plain.decode(branches()).copy()
+    assert difference(context.decode(branches()).copy(), expected) == 0.0  # not truncated: nothing was decoded
+    for c in (plain, context):
+        branch_off(c)
+    assert np.array_equal(context.compare(branches(), TARGETS), plain.compare(branches(), TARGETS))
+
+
+# --- a graph that starts at a layer
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_below_the_first_scaled_one_need_not_be_computed_again(kind: str, open_context: Open) -> None:
+    context, full = (at_the_answer(open_context(kind, n_seq=N_SEQ)) for _ in range(2))
+    model = context.model
+    plain = full.compare(branches(), TARGETS)
+    assert np.array_equal(context.compare(branches(), TARGETS, KEEP_LAYERS), plain)
+    layers = [*range(1, model.n_layer), *range(model.n_layer - 1, 0, -1)]
+    for layer in layers:
+        for lowest in (layer, min(layer + 1, model.n_layer - 1), None):  # scales at the layer, above it, none
+            scales = {} if lowest is None else some_scales(model, lowest)
+            branch_off(context)
+            branch_off(full)
+            with context.head_scales(scales), full.head_scales(scales):
+                expected = full.compare(branches(), TARGETS)
+                assert np.array_equal(context.compare(branches(), TARGETS, layer), expected), (layer, lowest)
+            if not scales:
+                assert np.array_equal(expected, plain)
+
+
+def test_nothing_is_skipped_before_something_was_kept(open_context: Open) -> None:
+    context, full = (at_the_answer(open_context("llama", n_seq=N_SEQ)) for _ in range(2))
+    expected = full.compare(branches(), TARGETS)
+    assert np.array_equal(context.compare(branches(), TARGETS, 2), expected)
+    # nor for another number of tokens than what was kept
+    branch_off(context)
+    context.compare(branches(), TARGETS, KEEP_LAYERS)
+    for c in (context, full):
+        branch_off(c)
+    found = context.compare(branches()[:3], TARGETS, 2)
+    assert np.array_equal(found, full.compare(branches()[:3], TARGETS))
+
+
+def test_what_the_last_call_kept_is_what_counts(open_context: Open) -> None:
+    context, full = (at_the_answer(open_context("gemma3", n_seq=N_SEQ)) for _ in range(2))
+    other = [Run(seq, len(PROMPT), ANSWER[::-1], len(ANSWER)) for seq in range(1, N_SEQ)]
+    for runs in (branches(), other, branches()):
+        branch_off(context)
+        context.compare(runs, TARGETS, KEEP_LAYERS)
+        for layer in (2, 1):
+            for c in (context, full):
+                branch_off(c)
+            scales = some_scales(context.model, layer)
+            with context.head_scales(scales), full.head_scales(scales):
+                assert np.array_equal(context.compare(runs, TARGETS, layer), full.compare(runs, TARGETS))
+
+
+@pytest.mark.parametrize("layer", [-2, -99, 3, 99])
+def test_a_layer_that_is_not_there_is_refused(layer: int, open_context: Open) -> None:
+    context, full = (at_the_answer(open_context("llama", n_seq=N_SEQ)) for _ in range(2))
+    with pytest.raises(NativeError, match=f"llama_set_layer_start: .*there is no layer {layer}"):
+        context.compare(branches(), TARGETS, layer)
+    assert np.array_equal(context.compare(branches(), TARGETS), full.compare(branches(), TARGETS))

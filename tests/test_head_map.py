@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 import re
@@ -19,14 +20,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tiny import TinyModel
 
+from dps_local.baking import bake
+from dps_local.calibration import Calibration, Candidate, Mode
 from dps_local.context import Context, Run
 from dps_local.errors import DpsError, HeadMapError, ModelError
+from dps_local.evidence import Stability
 from dps_local.gguf_file import GGUFFile
-from dps_local.head_map import Head, HeadMap, Scores, bake, select, top_k
+from dps_local.head_map import SCORES, HeadMap, Scores, top_k
+from dps_local.map_file import FORMAT
+from dps_local.measurement import ScoringOptions
 from dps_local.model import Model
 from dps_local.profile import HistoryItem, Profile
 from dps_local.prompt import Prompter
-from dps_local.scoring import ScoringOptions, score
+from dps_local.scoring import score
 from dps_local.template import ChatTemplate
 
 NAN, INF = math.nan, math.inf
@@ -36,20 +42,39 @@ def grid(*rows: Sequence[float]) -> Scores:
     return np.array(rows, np.float32)
 
 
+PCS = grid([0.5, -0.25, 0.125], [NAN, NAN, NAN], [0.0, 0.75, NAN])
+NOTHING = np.full((3, 3), NAN, np.float32)
 MAP = HeadMap(
     model="Tiny",
     architecture="llama",
     fingerprint="0123456789abcdef" * 4,
     scope="generated",
+    ranking="gain",
+    probe=0.0,
+    seed=7,
     examples=12,
     tokens=384,
+    evaluations=48,
     nll=2.25,
-    pcs=grid([0.5, -0.25, 0.125], [NAN, NAN, NAN], [0.0, 0.75, NAN]),
+    pcs=PCS,
     pcs_stderr=grid([0.5, 0.25, 0.0], [NAN, NAN, NAN], [1.0, 0.5, NAN]),
+    gain=grid([0.25, -0.125, 0.0625], [NAN, NAN, NAN], [0.0, 0.375, NAN]),
+    gain_stderr=PCS**2,
+    variance=PCS + 1,
+    contrast=NOTHING,
+    contrast_stderr=NOTHING,
+    pairwise=grid([0.125, NAN, NAN], [NAN, NAN, NAN], [0.5, 0.25, NAN]),
+    pairwise_stderr=PCS * 0 + 2,
+    counts=grid([12, 3, 1], [NAN, NAN, NAN], [12, 12, NAN]),
+    weights=grid([1, -0.5, 0], [NAN, NAN, NAN], [0, 0.25, NAN]),
     null_control=0.0,
     selected=((2, 1), (0, 0)),
+    mode="contrast",
     gamma=0.5,
+    stability=Stability(0.75, 0.5, 3),
+    calibration=Calibration(0.05, 0.01, 0.09, 12, Candidate("contrast", 2, 0.5), 1.1, 1.2),
 )
+STAYS_OFF = Calibration(0.01, -0.02, 0.04, 12, Candidate("amplify", None, 0.1), 1.0, 1.35, 40)
 
 
 def assert_same(one: HeadMap, other: HeadMap) -> None:
@@ -92,21 +117,50 @@ def write_gguf(path: Path, values: dict[str, Any], architecture: str = "llama") 
 
 
 BY_HAND: dict[str, Any] = {
-    "dps.format": 1,
+    "dps.format": 2,
+    "dps.kind": "user",
     "dps.model": "Tiny",
     "dps.fingerprint": "0123456789abcdef" * 4,
     "dps.scope": "generated",
+    "dps.ranking": "pcs",
+    "dps.probe": 0.0,
+    "dps.seed": 3,
     "dps.examples": 12,
     "dps.tokens": 384,
+    "dps.evaluations": 24,
     "dps.nll": 2.25,
     "dps.n_layer": 1,
     "dps.n_head": 2,
     "dps.pcs": [0.5, -0.25],
     "dps.pcs_stderr": [0.5, 0.25],
+    "dps.gain": [0.25, -0.5],
+    "dps.gain_stderr": [0.5, 0.5],
+    "dps.variance": [1.0, 2.0],
+    "dps.contrast": [NAN, NAN],
+    "dps.contrast_stderr": [NAN, NAN],
+    "dps.pairwise": [0.125, 0.25],
+    "dps.pairwise_stderr": [1.0, NAN],
+    "dps.counts": [12.0, 1.0],
+    "dps.weights": [1.0, 0.0],
     "dps.null_control": 0.0,
     "dps.selected": [0, 0],
+    "dps.mode": "contrast",
     "dps.gamma": 0.5,
+    "dps.stability.spearman": 0.75,
+    "dps.stability.jaccard": 0.5,
+    "dps.stability.heads": 2,
+    "dps.calibration.gain": 0.25,
+    "dps.calibration.low": 0.125,
+    "dps.calibration.high": 0.375,
+    "dps.calibration.n": 12,
+    "dps.calibration.mode": "contrast",
+    "dps.calibration.heads": 1,
+    "dps.calibration.gamma": 0.5,
+    "dps.calibration.temperature": 1.5,
+    "dps.calibration.plain_temperature": 1.0,
+    "dps.calibration.more": 9,
 }
+OPTIONAL = ("dps.selected", "dps.stability.heads", "dps.calibration.n", "dps.calibration.heads", "dps.calibration.more")
 
 
 # save and load
@@ -121,6 +175,15 @@ names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 
 
+counts = st.integers(0, 2**32 - 1)
+modes: st.SearchStrategy[Mode] = st.sampled_from(["contrast", "amplify"])
+stabilities = st.builds(Stability, numbers, numbers, counts)
+candidates = st.builds(Candidate, modes, st.none() | counts, numbers)
+calibrations = st.builds(
+    Calibration, numbers, numbers, numbers, counts, candidates, numbers, numbers, st.none() | counts
+)
+
+
 @st.composite
 def head_maps(draw: st.DrawFn) -> HeadMap:
     shape = draw(st.tuples(st.integers(1, 5), st.integers(1, 6)))
@@ -131,14 +194,20 @@ def head_maps(draw: st.DrawFn) -> HeadMap:
         architecture=draw(names),
         fingerprint=draw(st.from_regex("[0-9a-f]{64}", fullmatch=True)),
         scope=draw(st.sampled_from(["generated", "all"])),
-        examples=draw(st.integers(0, 2**32 - 1)),
-        tokens=draw(st.integers(0, 2**32 - 1)),
+        ranking=draw(st.sampled_from(["pcs", "gain", "contrast"])),
+        probe=draw(numbers),
+        seed=draw(st.integers(0, 2**63 - 1)),
+        examples=draw(counts),
+        tokens=draw(counts),
+        evaluations=draw(counts),
         nll=draw(numbers),
-        pcs=draw(scores),
-        pcs_stderr=draw(scores),
+        **{name: draw(scores) for name in SCORES},
         null_control=draw(numbers),
         selected=tuple(draw(st.lists(head, unique=True))),
+        mode=draw(modes),
         gamma=draw(numbers),
+        stability=draw(st.none() | stabilities),
+        calibration=draw(st.none() | calibrations),
     )
 
 
@@ -162,6 +231,24 @@ def test_numbers_keep_their_double_precision(tmp_path: Path) -> None:
     exact.save(tmp_path / "a.dps.gguf")
     loaded = HeadMap.load(tmp_path / "a.dps.gguf")
     assert (loaded.gamma, loaded.nll, loaded.null_control) == (0.3, 2.1, 1e-17)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stability": None},
+        {"calibration": None},
+        {"stability": None, "calibration": None, "gamma": 0.0},
+        {"calibration": STAYS_OFF},
+        {"calibration": replace(STAYS_OFF, best=Candidate("contrast", 0, 0.0), more=None)},
+        {"mode": "amplify", "scope": "all", "ranking": "contrast", "contrast": PCS, "probe": 0.9},
+    ],
+    ids=str,
+)
+def test_a_map_may_lack_what_could_not_be_measured(tmp_path: Path, changes: dict[str, Any]) -> None:
+    changed = replace(MAP, **changes)
+    changed.save(tmp_path / "a.dps.gguf")
+    assert_same(HeadMap.load(tmp_path / "a.dps.gguf"), changed)
 
 
 def test_a_map_without_chosen_heads_is_a_map(tmp_path: Path) -> None:
@@ -192,6 +279,11 @@ def test_a_map_written_by_another_program_is_read(tmp_path: Path) -> None:
     assert found.pcs.tolist() == [[0.5, -0.25]]
     assert found.pcs_stderr.tolist() == [[0.5, 0.25]]
     assert found.selected == ((0, 0),)
+    assert (found.ranking, found.probe, found.seed, found.evaluations, found.mode) == ("pcs", 0, 3, 24, "contrast")
+    assert (found.gain.tolist(), found.counts.tolist(), found.weights.tolist()) == ([[0.25, -0.5]], [[12, 1]], [[1, 0]])
+    assert np.isnan(found.contrast).all()
+    assert found.stability == Stability(0.75, 0.5, 2)
+    assert found.calibration == Calibration(0.25, 0.125, 0.375, 12, Candidate("contrast", 1, 0.5), 1.5, 1.0, 9)
 
 
 def test_gguf_reads_the_adapter_keys_of_the_contract(tmp_path: Path) -> None:
@@ -203,7 +295,7 @@ def test_gguf_reads_the_adapter_keys_of_the_contract(tmp_path: Path) -> None:
     others = [k for k in found if not k.startswith("GGUF.")]
     others = [k for k in others if k not in ("general.type", "general.architecture", "adapter.type")]
     assert "dps.pcs" in others
-    assert all(re.fullmatch(r"dps\.[a-z0-9]+(_[a-z0-9]+)*", key) for key in others)
+    assert all(re.fullmatch(r"dps(\.[a-z0-9]+(_[a-z0-9]+)*)+", key) for key in others)
     assert found["dps.fingerprint"] == "0123456789abcdef" * 4
     assert found["dps.selected"] == [2, 1, 0, 0]
     assert np.array(found["dps.pcs"], np.float32).tobytes() == MAP.pcs.tobytes()
@@ -269,9 +361,10 @@ def test_a_map_with_any_one_byte_changed_is_a_map_or_an_error(tmp_path: Path) ->
             continue
 
 
-def test_a_later_format_is_refused(tmp_path: Path) -> None:
-    path = write_gguf(tmp_path / "a.dps.gguf", BY_HAND | {"dps.format": 99})
-    assert refused(path) == f"{path} has head map format 99, expected 1: score again"
+@pytest.mark.parametrize("version", [1, 99])
+def test_another_format_is_refused(tmp_path: Path, version: int) -> None:
+    path = write_gguf(tmp_path / "a.dps.gguf", BY_HAND | {"dps.format": version})
+    assert refused(path) == f"{path} has head map format {version}, expected {FORMAT}: score again"
 
 
 def test_a_model_without_a_map_is_refused(tiny_model: TinyModel) -> None:
@@ -279,7 +372,7 @@ def test_a_model_without_a_map_is_refused(tiny_model: TinyModel) -> None:
     assert refused(path) == f"{path} holds no head map: make one with `dps-local score`"
 
 
-@pytest.mark.parametrize("key", [key for key in BY_HAND if key not in ("dps.format", "dps.selected")])
+@pytest.mark.parametrize("key", [key for key in BY_HAND if key not in ("dps.format", *OPTIONAL)])
 def test_a_map_that_lacks_a_key_is_refused(tmp_path: Path, key: str) -> None:
     path = write_gguf(tmp_path / "a.dps.gguf", {k: v for k, v in BY_HAND.items() if k != key})
     assert f"{path} is a damaged head map" in refused(path)
@@ -307,6 +400,20 @@ def test_a_map_that_lacks_a_key_is_refused(tmp_path: Path, key: str) -> None:
         {"dps.gamma": NAN},
         {"dps.gamma": INF},
         {"dps.examples": "many"},
+        {"dps.kind": "clusters"},
+        {"dps.kind": "others"},
+        {"dps.ranking": "variance"},
+        {"dps.mode": "mute"},
+        {"dps.probe": NAN},
+        {"dps.gain": [0.25]},
+        {"dps.weights": "heavy"},
+        {"dps.counts": [1.0, 2.0, 3.0]},
+        {"dps.stability.spearman": NAN},
+        {"dps.stability.heads": "few"},
+        {"dps.calibration.low": -INF},
+        {"dps.calibration.mode": "both"},
+        {"dps.calibration.heads": "all"},
+        {"dps.calibration.more": "some"},
     ],
     ids=str,
 )
@@ -378,41 +485,36 @@ def test_json_has_null_where_a_layer_has_no_such_head() -> None:
     assert (found["model"], found["fingerprint"], found["examples"]) == ("Tiny", "0123456789abcdef" * 4, 12)
 
 
-# select
+def test_json_has_the_keys_of_the_contract() -> None:
+    found = MAP.as_json()
+    contract = "model fingerprint n_layer n_head scope examples pcs pcs_stderr gain selected gamma mode calibration"
+    assert set(contract.split()) <= found.keys()
+    assert {"gain", "low", "high", "n"} <= found["calibration"].keys()
+    assert [found["calibration"][key] for key in ("gain", "low", "high", "n")] == [0.05, 0.01, 0.09, 12]
+    assert found["calibration"]["best"] == {"mode": "contrast", "heads": 2, "gamma": 0.5}
+    assert found["stability"] == {"spearman": 0.75, "jaccard": 0.5, "heads": 3}
+    assert found["gain"] == [[0.25, -0.125, 0.0625], [None, None, None], [0.0, 0.375, None]]
+    assert found["contrast"] == [[None] * 3] * 3
+    assert (found["ranking"], found["mode"], found["seed"], found["evaluations"]) == ("gain", "contrast", 7, 48)
 
 
-@pytest.mark.parametrize(
-    ("pcs", "k", "chosen"),
-    [
-        (grid([0.1, 0.3], [0.2, 0.4]), 2, ((1, 1), (0, 1))),
-        (grid([0.1, 0.3], [0.2, 0.4]), 4, ((1, 1), (0, 1), (1, 0), (0, 0))),
-        (grid([0.1, 0.3], [0.2, 0.4]), 99, ((1, 1), (0, 1), (1, 0), (0, 0))),
-        (grid([0.1, 0.3], [0.2, 0.4]), 0, ()),
-        (grid([0.5, 0.7, 0.5], [0.7, 0.5, 0.7]), 4, ((0, 1), (1, 0), (1, 2), (0, 0))),  # ties: layer by layer
-        (grid(*[[0.5, 0.75] * 15] * 9), 20, tuple((i // 30, i % 30) for i in range(1, 41, 2))),
-        (grid([NAN, 0.1], [NAN, NAN]), 3, ((0, 1),)),
-        (grid([NAN, NAN]), 1, ()),
-        (grid([-0.1, 0.0], [-0.0, 1e-30]), 4, ((1, 1),)),
-        (grid([-1.0, -2.0]), 2, ()),
-        (grid([INF, 1.0, -INF, NAN]), 4, ((0, 0), (0, 1))),
-    ],
-)
-def test_the_highest_scores_above_zero_are_chosen_best_first(pcs: Scores, k: int, chosen: tuple[Head, ...]) -> None:
-    before = pcs.copy()
-    assert select(pcs, k) == chosen
-    np.testing.assert_array_equal(pcs, before)
+def test_json_says_what_was_not_measured() -> None:
+    found = replace(MAP, stability=None, calibration=None).as_json()
+    assert (found["stability"], found["calibration"]) == (None, None)
+    assert replace(MAP, calibration=STAYS_OFF).as_json()["calibration"]["best"]["heads"] is None
 
 
-@settings(deadline=None)
-@given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2), elements=st.floats(-3, 3, width=32)), st.data())
-def test_no_head_that_is_left_out_beats_one_that_is_chosen(pcs: Scores, data: st.DataObject) -> None:
-    k = data.draw(st.integers(0, pcs.size))
-    chosen = select(pcs, k)
-    assert len(chosen) == len(set(chosen)) == min(k, int((pcs > 0).sum()))
-    scores = [float(pcs[head]) for head in chosen]
-    assert scores == sorted(scores, reverse=True)
-    left = [float(pcs[head]) for head in np.ndindex(pcs.shape) if head not in chosen]
-    assert max(left, default=-9) <= min(scores, default=9) or k == 0
+@settings(deadline=None, max_examples=60)
+@given(head_maps())
+def test_any_map_is_json_without_nan_and_infinity(head_map: HeadMap) -> None:
+    found = json.loads(json.dumps(head_map.as_json(), allow_nan=False))
+    for name in SCORES:
+        scores = getattr(head_map, name)
+        expected = np.where(np.isfinite(scores), scores, NAN)
+        np.testing.assert_array_equal(np.array(found[name], np.float32), expected)
+
+
+# how many heads
 
 
 @pytest.mark.parametrize(("heads", "k"), [(1, 1), (9, 1), (12, 1), (72, 3), (270, 11), (336, 13), (1024, 41)])
@@ -457,7 +559,7 @@ def test_a_baked_model_has_the_same_tensors_and_the_keys_of_both(
     assert model.read_bytes() == before
     assert tensors(output) == tensors(model)
     of_map = {key: value for key, value in metadata(head_map).items() if key.startswith("dps.")}
-    assert len(of_map) == 14
+    assert len(of_map) == 41
     counts = ("GGUF.version", "GGUF.tensor_count", "GGUF.kv_count")
     expected = metadata(model) | of_map
     found = metadata(output)

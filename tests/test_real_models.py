@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gguf
 import numpy as np
@@ -13,10 +13,13 @@ import pytest
 from numpy.typing import NDArray
 from tiny import KINDS, TinyModel
 
+from dps_local.baking import bake
 from dps_local.context import N_UBATCH, Context, Run
+from dps_local.evidence import PCS
 from dps_local.gguf_file import GGUFFile
-from dps_local.head_map import Head, HeadMap, bake
-from dps_local.model import Model, head_mask
+from dps_local.head_map import SCORES, HeadMap
+from dps_local.model import Head, Model, head_mask
+from dps_local.scorer import Scorer, Text
 
 if TYPE_CHECKING:
     from conftest import RealModel, StockLogits
@@ -118,18 +121,27 @@ def test_with_nothing_set_every_kind_of_attention_is_that_of_stock_llama_cpp(
 def hand_made_map(model: Model) -> HeadMap:
     pcs = np.linspace(-0.25, 0.25, model.n_layer * model.n_head_max, dtype=np.float32)
     pcs = pcs.reshape(model.n_layer, model.n_head_max)
+    others: dict[str, Any] = {
+        name: np.full_like(pcs, i) for i, name in enumerate(SCORES) if name not in ("pcs", "pcs_stderr")
+    }
     return HeadMap(
         model=model.name,
         architecture=model.architecture,
         fingerprint=model.fingerprint,
         scope="generated",
+        ranking="gain",
+        probe=0.0,
+        seed=0,
         examples=3,
         tokens=96,
+        evaluations=216,
         nll=2.5,
         pcs=pcs,
         pcs_stderr=np.full_like(pcs, 0.125),
+        **others,
         null_control=0.0,
         selected=((model.n_layer - 1, model.n_head_max - 1), (0, 0)),
+        mode="contrast",
         gamma=0.5,
     )
 
@@ -220,3 +232,83 @@ def test_a_muted_head_equals_zero_output_columns_of_the_real_weights(name: str, 
     for context in (plain, muted, oracle):
         context.close()
     oracle_model.close()
+
+
+# --- scores
+
+
+def text_of(model: Model, n_prompt: int, n_target: int) -> Text:
+    tokens = prompt_of(model, n_prompt + n_target)
+    return Text(tokens[:n_prompt], tokens[n_prompt:])
+
+
+def test_scores_equal_those_of_zero_output_columns(name: str, model: Model, tmp_path: Path) -> None:
+    text = text_of(model, 40, 12)
+    scorer = Scorer(model, 64, 12, scope="all", n_threads=N_THREADS)
+    plain, null = scorer.read(text)
+    assert null == 0.0
+    effects, _ = scorer.effects(HEADS[name])
+    for head, effect in zip(HEADS[name], effects, strict=True):
+        edited = tmp_path / f"edited-{head}.gguf"
+        shutil.copyfile(model.path, edited)
+        zero_output_columns(edited, [head], model.n_head_max)
+        oracle_model = Model(edited)
+        oracle = Scorer(oracle_model, 64, 12, scope="all", parallel=scorer.heads_at_a_time, n_threads=N_THREADS)
+        assert effect[PCS] == pytest.approx(oracle.read(text)[0] - plain, abs=1e-12)
+        assert effect[PCS] != 0
+        oracle.close()
+        oracle_model.close()
+        edited.unlink()
+    scorer.close()
+
+
+@pytest.mark.parametrize("n_target", [1, 7, 25, 32])
+def test_nothing_done_has_no_effect_in_any_slot(n_target: int, model: Model) -> None:
+    scorer = Scorer(model, 128, n_target, n_threads=N_THREADS)
+    text = text_of(model, 64, n_target)
+    assert scorer.read(text)[1] == 0.0
+    # slots beside a muted head, with the layers below it left out
+    assert [scorer.effects([head])[1] for head in ((0, 0), (model.n_layer - 1, 1))] == [0.0, 0.0]
+    scorer.close()
+
+
+def test_heads_have_the_same_scores_many_at_a_time_and_one_at_a_time(model: Model) -> None:
+    heads, text = model.heads()[:: len(model.heads()) // 12], text_of(model, 64, 25)
+    found = []
+    for parallel in (None, 1, 8):
+        scorer = Scorer(model, 128, 25, parallel=parallel, n_threads=N_THREADS)
+        scorer.read(text)
+        size = scorer.heads_at_a_time
+        found.append(np.concatenate([scorer.effects(heads[i : i + size])[0] for i in range(0, len(heads), size)]))
+        scorer.close()
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
+
+
+# the same text in another batch shape, muted or not, takes other kernels: activations are quantized to eight bits, and
+# rounding moves logits by tenths
+SHAPE_NOISE = 0.03
+
+
+def test_scores_equal_a_full_forward_for_each_head(name: str, model: Model) -> None:
+    text = text_of(model, 64, 25)
+    scorer = Scorer(model, 128, 25, n_threads=N_THREADS)
+    scorer.read(text)
+    effects, _ = scorer.effects(HEADS[name])
+    scorer.close()
+    context = new_context(model, 128, n_outputs=32)
+
+    def nll(head: Head | None) -> float:
+        context.truncate(0, 0)
+        context.set_head_scales(0, None)
+        context.decode([Run(0, 0, text.prompt[:-1])])
+        context.set_head_scales(0, head_mask(model, [head]) if head else None)
+        tokens = [text.prompt[-1], *text.target[:-1]]
+        logits = context.decode([Run(0, len(text.prompt) - 1, tokens, len(tokens))]).astype(np.float64)
+        top = logits.max(axis=1)
+        sums = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top
+        return float((sums - logits[np.arange(len(tokens)), text.target]).mean())
+
+    expected = [nll(head) - nll(None) for head in HEADS[name]]
+    context.close()
+    assert effects[:, PCS] == pytest.approx(expected, abs=SHAPE_NOISE)

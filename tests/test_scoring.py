@@ -1,40 +1,55 @@
-"""Preference Contribution Scores on tiny models, against one full forward pass for each head and example."""
+"""Scoring a profile: from its history to a head map, on tiny models; tests/test_scorer.py holds its arithmetic."""
 
 from __future__ import annotations
 
 import math
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from tiny import TinyModel
 
 from dps_local.context import N_UBATCH, Context, Run
 from dps_local.errors import ModelError, ProfileError
-from dps_local.head_map import Head, select, top_k
-from dps_local.model import Model, head_mask
+from dps_local.evidence import Evidence, lower_bound
+from dps_local.head_map import HeadMap, top_k
+from dps_local.measurement import BUDGET, Example, ScoringOptions, make_example, schedule, survivors
+from dps_local.model import Head, Model, head_mask
 from dps_local.profile import HistoryItem, Profile
-from dps_local.prompt import Prompter
-from dps_local.scoring import Example, Scorer, ScoringOptions, make_examples, parallel_sequences, score
+from dps_local.prompt import ITEM_SHARE, Prompter
+from dps_local.scorer import Scorer, Text
+from dps_local.scoring import score, split_history
 from dps_local.template import ChatTemplate
 
 SCOPES: tuple[Literal["generated", "all"], ...] = ("generated", "all")
-KINDS = ("llama", "gemma3", "deci", "lfm2")
 OPTIONS = ScoringOptions(target_tokens=12, n_threads=1)
 
 HISTORY = (
-    HistoryItem("Cheers, all sorted. Bring the blue ladder.", "Tell Sam about the shed"),
+    HistoryItem("Cheers, all sorted. Bring the blue ladder.", "Tell Sam about the shed", "Dear Sam, it is done."),
     HistoryItem("No need to rush, love. Tea's on at six."),
     HistoryItem("Right then! Off to the allotment.", "Say where you are"),
 )
 PROFILE = Profile(name="Mara", preferences=("short",), history=HISTORY)
+LONGER = Profile(
+    name="Mara", history=tuple(HistoryItem(f"{i} jars of plum jam, all told, by {i}.") for i in range(1, 15))
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DPS_LOCAL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -52,51 +67,50 @@ def load() -> Iterator[Callable[[Path], Model]]:
 
 @pytest.fixture
 def prompter(tiny_model: TinyModel, load: Callable[[Path], Model]) -> Callable[..., Prompter]:
-    def make(kind: str = "llama", profile: Profile = PROFILE, budget: int = 160) -> Prompter:
+    def make(kind: str = "llama", profile: Profile = PROFILE, budget: int = 160, n_ctx: int = 512) -> Prompter:
         model = load(tiny_model(kind))
-        return Prompter(model, ChatTemplate(model), profile, budget)
+        return Prompter(model, ChatTemplate(model), profile, budget, n_ctx)
 
     return make
 
 
-# --- the oracle: no batches, no shared prefixes, no float32
+def scored(prompter: Prompter, options: ScoringOptions = OPTIONS, **rest: Any) -> HeadMap:
+    return score(prompter.model, prompter, options, **rest)
 
 
-def brute_force_nll(
-    model: Model, example: Example, head: Head | None, scope: str, continue_with: Model | None = None
-) -> float:
-    """Return the mean NLL of the target, from a context that reads the whole example for this one head.
+def assert_equal(a: HeadMap, b: HeadMap) -> None:
+    for field in fields(HeadMap):
+        x, y = getattr(a, field.name), getattr(b, field.name)
+        assert np.array_equal(x, y, equal_nan=True) if isinstance(x, np.ndarray) else x == y, field.name
 
-    continue_with: a model with edited weights that goes on where the scope begins, from a copy of the KV state.
-    """
-    reader = continue_with if continue_with and scope == "all" else model
-    context = Context(reader, 640, n_outputs=64, n_threads=1, flash_attn=False)
-    mask = head_mask(model, [head]) if head else None
-    if scope == "all":
-        context.set_head_scales(0, mask)
-    prefix = example.prompt[:-1]
-    for i in range(0, len(prefix), N_UBATCH):
-        context.decode([Run(0, i, prefix[i : i + N_UBATCH])])
-    if continue_with and scope == "generated":
-        writer = Context(continue_with, 640, n_outputs=64, n_threads=1, flash_attn=False)
-        writer.set_state(context.state())
-    else:
-        writer = context
-    writer.set_head_scales(0, mask)
-    tokens = [example.prompt[-1], *example.target[:-1]]
-    logits = writer.decode([Run(0, len(prefix), tokens, len(tokens))]).astype(np.float64)
-    nll = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(tokens)), example.target]
+
+# --- against one full forward pass for each head and example
+
+
+def brute_force_nll(model: Model, text: Text, head: Head | None, scope: str, scale: float = 0.0) -> float:
+    """Return the mean NLL of the target, from a context that reads the whole text for this one head."""
+    context = Context(model, 640, n_outputs=64, n_threads=1, flash_attn=False)
+    mask = head_mask(model, [head], scale) if head else None
+    context.set_head_scales(0, mask if scope == "all" else None)
+    last = len(text.prompt) - 1
+    for i in range(0, last, N_UBATCH):
+        context.decode([Run(0, i, text.prompt[i : min(i + N_UBATCH, last)])])
+    context.set_head_scales(0, mask)
+    tokens = [text.prompt[last], *text.target[:-1]]
+    logits = context.decode([Run(0, last, tokens, len(tokens))]).astype(np.float64)
     context.close()
-    writer.close()
-    return float(nll.mean())
+    return float((np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(tokens)), text.target]).mean())
 
 
-def brute_force_pcs(model: Model, examples: Sequence[Example], scope: str) -> NDArray[np.float64]:
-    """Return NLL(muted) - NLL of each example and head: [n_examples, n_heads]."""
+def brute_force_pcs(model: Model, texts: Sequence[Text], scope: str, scale: float = 0.0) -> NDArray[np.float64]:
+    """Return NLL(head scaled) - NLL of each text and head: [n_texts, n_heads]."""
     return np.array(
         [
-            [brute_force_nll(model, e, head, scope) - brute_force_nll(model, e, None, scope) for head in model.heads()]
-            for e in examples
+            [
+                brute_force_nll(model, t, head, scope, scale) - brute_force_nll(model, t, None, scope)
+                for head in model.heads()
+            ]
+            for t in texts
         ]
     )
 
@@ -106,294 +120,360 @@ def brute_force_pcs(model: Model, examples: Sequence[Example], scope: str) -> ND
 ROUNDING = 2e-4
 
 
+def examples_of(prompter: Prompter, options: ScoringOptions = OPTIONS) -> list[Example]:
+    found = (make_example(prompter, i, options) for i in range(len(prompter.profile.history)))
+    return [example for example in found if example]
+
+
 @pytest.mark.parametrize("scope", SCOPES)
-@pytest.mark.parametrize("kind", KINDS)
-def test_scores_equal_one_full_forward_for_each_head(
+@pytest.mark.parametrize("kind", ["llama", "gemma3", "deci", "lfm2"])
+def test_scores_are_means_over_examples_with_their_errors(
     kind: str, scope: Literal["generated", "all"], prompter: Callable[..., Prompter]
 ) -> None:
-    p, options = prompter(kind), replace(OPTIONS, scope=scope)
-    examples, heads = make_examples(p, options), p.model.heads()
-    expected = brute_force_pcs(p.model, examples, scope)
-    found = score(p.model, p, options)
-    reached = [not np.isnan(found.pcs[head]) for head in heads]
-    assert reached == [bool(column.any()) for column in expected.T]
-    for head, column in zip(heads, expected.T, strict=True):
+    p, options = prompter(kind), replace(OPTIONS, scope=scope, contrast=True)
+    examples, heads = examples_of(p, options), p.model.heads()
+    pcs = brute_force_pcs(p.model, [e.text for e in examples], scope)
+    bare = brute_force_pcs(p.model, [e.bare for e in examples if e.bare], scope)
+    rejected = brute_force_pcs(p.model, [e.rejected for e in examples if e.rejected], scope)
+    found = scored(p, options)
+    assert [not np.isnan(found.pcs[head]) for head in heads] == [bool(column.any()) for column in pcs.T]
+    for i, head in enumerate(heads):
         if np.isnan(found.pcs[head]):
             continue
-        assert found.pcs[head] == pytest.approx(column.mean(), abs=ROUNDING)
-        assert found.pcs_stderr[head] == pytest.approx(column.std(ddof=1) / math.sqrt(3), abs=ROUNDING)
-    nll = np.mean([brute_force_nll(p.model, e, None, scope) for e in examples])
-    assert found.nll == pytest.approx(nll, abs=ROUNDING)
+        assert found.pcs[head] == pytest.approx(pcs[:, i].mean(), abs=ROUNDING)
+        assert found.pcs_stderr[head] == pytest.approx(pcs[:, i].std(ddof=1) / math.sqrt(3), abs=ROUNDING)
+        assert found.contrast[head] == pytest.approx((pcs - bare)[:, i].mean(), abs=2 * ROUNDING)
+        assert found.pairwise[head] == pytest.approx(pcs[0, i] - rejected[0, i], abs=2 * ROUNDING)
+        assert np.isnan(found.pairwise_stderr[head])  # one item alone has a rejected answer
+        assert found.counts[head] == 3
+    assert found.nll == pytest.approx(
+        np.mean([brute_force_nll(p.model, e.text, None, scope) for e in examples]), abs=ROUNDING
+    )
     # the scores are about something: far above the rounding
     assert np.nanmax(np.abs(found.pcs)) > 100 * ROUNDING
+    assert found.null_control == 0.0
 
 
-@pytest.mark.parametrize("scope", SCOPES)
-@pytest.mark.parametrize(("kind", "heads"), [("llama", ((0, 5), (1, 0))), ("gemma3", ((0, 1), (2, 2)))])
-def test_scores_equal_those_of_models_whose_output_columns_are_zero(
-    kind: str,
-    heads: tuple[Head, ...],
-    scope: Literal["generated", "all"],
-    tiny_model: TinyModel,
-    load: Callable[[Path], Model],
-    prompter: Callable[..., Prompter],
-) -> None:
-    p, options = prompter(kind), replace(OPTIONS, scope=scope)
-    examples = make_examples(p, options)
-    found = score(p.model, p, options)
-    for head in heads:
-        without = load(tiny_model(kind, edit={head: 0.0}))
-        # no scale is set here: the weights alone mute the head
-        losses = [
-            brute_force_nll(p.model, e, None, scope, continue_with=without) - brute_force_nll(p.model, e, None, scope)
-            for e in examples
-        ]
-        assert found.pcs[head] == pytest.approx(np.mean(losses), abs=ROUNDING)
+def test_a_probe_scales_heads_instead_of_muting_them(prompter: Callable[..., Prompter]) -> None:
+    p, options = prompter(), replace(OPTIONS, probe=0.5)
+    expected = brute_force_pcs(p.model, [e.text for e in examples_of(p)], "generated", 0.5).mean(axis=0)
+    found = scored(p, options)
+    assert [found.pcs[head] for head in p.model.heads()] == pytest.approx(expected, abs=ROUNDING)
+    assert found.probe == 0.5
 
 
-def test_the_two_scopes_score_differently(prompter: Callable[..., Prompter]) -> None:
-    p = prompter()
-    generated, whole = (score(p.model, p, replace(OPTIONS, scope=scope)) for scope in SCOPES)
-    assert (generated.scope, whole.scope) == SCOPES
-    assert np.abs(generated.pcs - whole.pcs).max() > 0.01
-    assert generated.nll == pytest.approx(whole.nll, abs=ROUNDING)  # nothing is muted there
+def test_the_profile_contrast_is_measured_on_request_alone(prompter: Callable[..., Prompter]) -> None:
+    assert np.isnan(scored(prompter()).contrast).all()
+    ranked = scored(prompter(), replace(OPTIONS, ranking="contrast"))
+    assert np.isfinite(ranked.contrast).all()
+    assert ranked.ranking == "contrast"
 
 
-@pytest.mark.parametrize("scope", SCOPES)
-def test_scores_do_not_depend_on_how_many_heads_are_evaluated_at_a_time(
-    scope: Literal["generated", "all"], prompter: Callable[..., Prompter]
-) -> None:
-    p = prompter()
-    one, *others = (score(p.model, p, replace(OPTIONS, scope=scope, parallel=n)) for n in (1, 2, 5, 7))
-    for other in others:
-        np.testing.assert_allclose(other.pcs, one.pcs, rtol=0, atol=ROUNDING)
-        np.testing.assert_allclose(other.pcs_stderr, one.pcs_stderr, rtol=0, atol=ROUNDING)
+# --- what is scored
 
 
-def test_scores_are_the_same_at_every_run(prompter: Callable[..., Prompter]) -> None:
-    p = prompter()
-    first, second = score(p.model, p, OPTIONS), score(p.model, p, OPTIONS)
-    assert np.array_equal(first.pcs, second.pcs)
-    assert first.selected == second.selected
+def test_an_item_is_shown_with_the_items_before_it_alone(prompter: Callable[..., Prompter]) -> None:
+    p = prompter(budget=1600, n_ctx=2048)
+    prompts = [p.model.detokenize(e.text.prompt) for e in examples_of(p)]
+    shown = [[item.output in prompt for item in HISTORY] for prompt in prompts]
+    assert shown == [[False, False, False], [True, False, False], [True, True, False]]
+    targets = [e.text.target for e in examples_of(p)]
+    assert targets == [p.model.tokenize(item.output, special=False)[:12] for item in HISTORY]
 
 
-def test_a_prompt_longer_than_a_batch_is_read_in_parts(prompter: Callable[..., Prompter]) -> None:
-    p = prompter("qwen2", Profile(about="She minds her bees. " * 26, history=HISTORY[:1]), budget=600)
-    (example,) = make_examples(p, OPTIONS)
-    assert len(example.prompt) > N_UBATCH
-    for scope in SCOPES:
-        found = score(p.model, p, replace(OPTIONS, scope=scope))
-        for head in ((0, 0), (1, 3)):
-            expected = brute_force_nll(p.model, example, head, scope) - brute_force_nll(p.model, example, None, scope)
-            assert found.pcs[head] == pytest.approx(expected, abs=ROUNDING)
+def test_a_bare_prompt_is_the_request_alone(prompter: Callable[..., Prompter]) -> None:
+    bare = examples_of(prompter(), replace(OPTIONS, contrast=True))[2].bare
+    assert bare
+    text = prompter().model.detokenize(bare.prompt)
+    assert "Say where you are" in text
+    assert not any(word in text for word in ("Mara", "short", "Cheers"))
 
 
-def test_a_target_of_one_token_is_scored(prompter: Callable[..., Prompter]) -> None:
-    p, options = prompter(), replace(OPTIONS, target_tokens=1)
-    examples = make_examples(p, options)
-    assert [len(e.target) for e in examples] == [1, 1, 1]
-    expected = brute_force_pcs(p.model, examples, "generated").mean(axis=0)
-    np.testing.assert_allclose(score(p.model, p, options).pcs.ravel(), expected, rtol=0, atol=ROUNDING)
+def test_a_rejected_answer_follows_the_same_prompt(prompter: Callable[..., Prompter]) -> None:
+    first, second, _ = examples_of(prompter())
+    assert first.rejected
+    assert first.rejected.prompt == first.text.prompt
+    assert prompter().model.detokenize(first.rejected.target) == "Dear Sam, it"
+    assert second.rejected is None
 
 
-# --- null control
+def test_a_request_longer_than_the_context_loses_its_end(prompter: Callable[..., Prompter]) -> None:
+    long = Profile(history=(HistoryItem("Fine.", "Answer this: " + "so on and so forth " * 500),))
+    p = prompter(profile=long, n_ctx=256)
+    (example,) = examples_of(p)
+    assert 200 < len(example.text.prompt) + OPTIONS.target_tokens <= 256
+    assert "Answer this: so on" in p.model.detokenize(example.text.prompt)
+    with pytest.raises(ProfileError, match="leaves no room for a request in 40 tokens"):
+        examples_of(prompter(profile=long, n_ctx=40))
 
 
-@pytest.mark.parametrize("scope", SCOPES)
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_null_control_is_exactly_zero(
-    kind: str, scope: Literal["generated", "all"], prompter: Callable[..., Prompter]
-) -> None:
-    p = prompter(kind)
-    assert score(p.model, p, replace(OPTIONS, scope=scope)).null_control == 0.0
+def test_a_long_item_takes_its_share_of_the_profile_at_most(prompter: Callable[..., Prompter]) -> None:
+    p = prompter(profile=Profile(history=(HistoryItem("a" * 5000), HistoryItem("short one"))), budget=400)
+    text, shown = p.system()
+    assert shown == 2
+    (item,) = (part for part in text.split("\n\n") if "aaa" in part)
+    assert len(p.model.tokenize(item.removesuffix(" …"), special=False)) == 400 // ITEM_SHARE
+    assert text.endswith("short one")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_scale_of_one_has_a_score_of_exactly_zero_in_every_slot(kind: str, prompter: Callable[..., Prompter]) -> None:
-    p = prompter(kind)
-    examples = make_examples(p, OPTIONS)
-    scorer = Scorer(p.model, examples, replace(OPTIONS, parallel=4))
-    try:
-        for example in examples:
-            heads: list[Head | None] = [None] * 4 + [*p.model.heads()][:8]
-            first, *scaled = scorer.losses(example, heads, scale=1.0)
-            assert all(np.array_equal(batch, first) for batch in scaled)
-    finally:
-        scorer.close()
+def test_a_history_of_thousands_of_items_is_sampled_by_the_newest(prompter: Callable[..., Prompter]) -> None:
+    many = Profile(history=tuple(HistoryItem(f"note {i}") for i in range(2000)))
+    found = scored(prompter(profile=many), replace(OPTIONS, examples=6))
+    assert found.examples == 6
+    assert found.calibration is not None
+    assert found.calibration.n == 6
 
 
-# --- aggregation
+def test_the_newest_items_are_held_out_and_those_before_them_are_scored() -> None:
+    long = split_history(range(40), 12)
+    assert (long.scored, long.folds) == (list(range(16, 28)), [list(range(28, 40))])
+    assert long.items_each == 2
+    middle = split_history(range(14), 12)
+    assert (middle.scored, middle.folds) == (list(range(7)), [list(range(7, 14))])
 
 
-def test_a_single_example_has_no_standard_error(prompter: Callable[..., Prompter]) -> None:
-    p = prompter(profile=Profile(history=HISTORY[:1]))
-    found = score(p.model, p, OPTIONS)  # a warning would be an error here
-    assert found.examples == 1
+def test_a_short_history_takes_turns() -> None:
+    short = split_history(range(6), 12)
+    assert short.scored == list(range(6))
+    assert short.folds == [[0, 4], [1, 5], [2], [3]]
+    assert short.held_out == short.scored
+    assert short.items_each == 1
+    assert split_history([7], 12).folds == [[7]]
+
+
+@given(st.integers(1, 60), st.integers(1, 20))
+def test_no_item_is_scored_and_held_out_at_once_unless_it_takes_turns(n: int, examples: int) -> None:
+    split = split_history(range(n), examples)
+    assert 1 <= len(split.scored) <= examples
+    if split.takes_turns:
+        assert set(split.held_out) == set(split.scored)
+    elif n > 1:
+        assert not set(split.held_out) & set(split.scored) or n < 12
+        assert len(split.held_out) <= examples
+
+
+# --- elimination
+
+
+@given(st.integers(1, 400), st.integers(1, 40), st.integers(1, 10))
+def test_fewer_and_fewer_heads_are_evaluated(n_heads: int, n_examples: int, k: int) -> None:
+    sizes = schedule(n_heads, n_examples, k, exhaustive=False)
+    assert len(sizes) == n_examples
+    assert sizes[0] == n_heads
+    assert sizes == sorted(sizes, reverse=True)
+    floor = min(n_heads, max(3 * k, n_heads // 5))
+    assert sizes[-1] >= min(floor, n_heads)
+    budget = round(BUDGET * n_heads * n_examples)
+    if n_heads + floor * (n_examples - 1) <= budget:
+        assert sum(sizes) <= budget
+    assert schedule(n_heads, n_examples, k, exhaustive=True) == [n_heads] * n_examples
+
+
+def test_the_most_promising_heads_stay_in_their_order() -> None:
+    evidence = Evidence.empty(2, 5)
+    evidence.effects[:, [0, 2, 4]] = np.array([0.1, 0.3, 0.2])[:, None]
+    assert survivors(evidence, "pcs", [0, 2, 4], 2) == [2, 4]
+    assert survivors(evidence, "gain", [0, 2, 4], 5) == [0, 2, 4]
+
+
+def test_heads_that_stay_have_the_scores_of_an_exhaustive_run(prompter: Callable[..., Prompter]) -> None:
+    p = prompter(profile=LONGER)
+    some, all_ = scored(p), scored(p, replace(OPTIONS, exhaustive=True))
+    stayed = some.counts == some.examples
+    assert 0 < stayed.sum() < stayed.size
+    assert some.evaluations < all_.evaluations
+    for name in ("pcs", "pcs_stderr", "gain", "gain_stderr", "variance"):
+        assert np.array_equal(getattr(some, name)[stayed], getattr(all_, name)[stayed])
+    assert (some.counts >= 1).all()
+
+
+# --- the map
+
+
+def test_heads_are_chosen_by_their_lower_bound(prompter: Callable[..., Prompter]) -> None:
+    found = scored(prompter(profile=LONGER), replace(OPTIONS, exhaustive=True, ranking="pcs", top=18))
+    n = found.examples
+    z = found.pcs / found.pcs_stderr
+    # one-sided 95 % quantile of Student's t for 6 degrees of freedom, from a printed table
+    assert n == 7
+    qualified = {(int(a), int(b)) for a, b in np.argwhere(z > 1.943)}
+    limit = found.calibration.best.heads if found.gamma and found.mode == "contrast" and found.calibration else None
+    assert set(found.selected) <= qualified
+    assert limit is not None or set(found.selected) == qualified
+
+
+def test_one_item_chooses_nothing_and_does_not_steer(prompter: Callable[..., Prompter]) -> None:
+    found = scored(prompter(profile=Profile(history=HISTORY[2:])))
+    assert (found.selected, found.gamma, found.calibration, found.stability) == ((), 0.0, None, None)
     assert np.isnan(found.pcs_stderr).all()
-    assert not np.isnan(found.pcs).any()
-    assert found.as_json()["pcs_stderr"] == [[None] * 6] * 3
+    assert (found.weights == 0).all()
 
 
-def test_the_map_says_what_it_was_made_from(prompter: Callable[..., Prompter]) -> None:
-    p = prompter()
-    found = score(p.model, p, replace(OPTIONS, gamma=0.75, top=4))
-    assert (found.model, found.architecture, found.fingerprint) == ("Tiny", "llama", p.model.fingerprint)
-    assert (found.examples, found.tokens, found.gamma) == (3, 36, 0.75)
-    assert found.pcs.shape == found.pcs_stderr.shape == (3, 6)
-    assert found.pcs.dtype == np.float32
-
-
-def test_progress_counts_every_head_evaluation_up_to_the_total(prompter: Callable[..., Prompter]) -> None:
-    p, calls = prompter(), list[tuple[int, int]]()
-    score(p.model, p, replace(OPTIONS, parallel=7), lambda done, total: calls.append((done, total)))
-    assert calls[:4] == [(7, 54), (14, 54), (18, 54), (25, 54)]
-    assert calls[-1] == (54, 54)
-
-
-def test_a_layer_without_attention_has_no_scores(prompter: Callable[..., Prompter]) -> None:
-    p = prompter("lfm2")  # attention in layer 1 of three
-    found = score(p.model, p, OPTIONS)
-    assert np.isnan(found.pcs).all(axis=1).tolist() == [True, False, True]
-    assert np.isnan(found.pcs_stderr).all(axis=1).tolist() == [True, False, True]
-    assert not np.isnan(found.pcs[1]).any()
-    assert {layer for layer, _ in found.selected} <= {1}
-
-
-def test_columns_past_a_layers_own_heads_have_no_scores(prompter: Callable[..., Prompter]) -> None:
-    p = prompter("deci")  # 4, 2, 4 (linear attention), 0 and 3 heads
-    missing = np.isnan(score(p.model, p, OPTIONS).pcs)
-    assert missing.sum(axis=1).tolist() == [0, 2, 4, 4, 1]
-    assert missing[1].tolist() == [False, False, True, True]
-
-
-def test_a_model_without_attention_cannot_be_scored(prompter: Callable[..., Prompter]) -> None:
-    p = prompter("mamba")
-    with pytest.raises(ModelError, match="'mamba' has no attention heads"):
-        score(p.model, p, OPTIONS)
-
-
-# --- selection
-
-
-def test_heads_are_selected_by_score_and_never_at_or_below_zero() -> None:
-    nan = math.nan
-    pcs = np.array([[0.1, -0.2, 0.0], [nan, 0.3, 0.2], [0.2, -0.0, nan]], np.float32)
-    assert select(pcs, 2) == ((1, 1), (1, 2))
-    assert select(pcs, 3) == ((1, 1), (1, 2), (2, 0))  # of equal scores the first
-    assert select(pcs, 9) == ((1, 1), (1, 2), (2, 0), (0, 0))
-    assert select(pcs, 0) == ()
-    assert select(np.full((2, 2), -1, np.float32), 4) == ()
-    assert select(np.full((2, 2), nan, np.float32), 4) == ()
-
-
-@given(
-    hnp.arrays(
-        np.float32, hnp.array_shapes(min_dims=2, max_dims=2), elements=st.floats(-1, 1, width=32) | st.just(math.nan)
-    ),
-    st.integers(0, 40),
-)
-def test_the_selected_heads_are_the_highest_positive_ones(pcs: NDArray[np.float32], k: int) -> None:
-    chosen = select(pcs, k)
-    scores = [float(pcs[head]) for head in chosen]
-    positive = sorted((float(x) for x in pcs.ravel() if x > 0), reverse=True)
-    assert scores == positive[:k]
-    assert len(set(chosen)) == len(chosen)
-
-
-@pytest.mark.parametrize(("n_heads", "k"), [(270, 11), (72, 3), (1024, 41), (12, 1), (1, 1), (13, 1)])
+@pytest.mark.parametrize(("n_heads", "k"), [(1, 1), (12, 1), (72, 3), (270, 11), (1024, 41)])
 def test_about_four_percent_of_the_heads_are_chosen_and_at_least_one(n_heads: int, k: int) -> None:
     assert top_k(n_heads) == k
 
 
-@pytest.mark.parametrize("top", [None, 1, 3, 99])
-def test_the_map_keeps_the_best_heads(top: int | None, prompter: Callable[..., Prompter]) -> None:
-    p = prompter()
-    found = score(p.model, p, replace(OPTIONS, top=top))
-    assert found.selected == select(found.pcs, 1 if top is None else top)  # 4 % of 18 heads is one
-    assert all(found.pcs[head] > 0 for head in found.selected)
+def test_the_map_says_what_it_was_made_from(prompter: Callable[..., Prompter]) -> None:
+    p = prompter(profile=LONGER)
+    found = scored(p, replace(OPTIONS, seed=5))
+    assert (found.model, found.architecture, found.fingerprint) == (p.model.name, "llama", p.model.fingerprint)
+    assert (found.scope, found.seed, found.examples, found.tokens) == ("generated", 5, 7, 7 * 12)
+    assert found.calibration is not None
+    assert found.calibration.n == 7
+    assert found.stability is not None
 
 
-# --- examples
+def test_a_layer_without_attention_has_no_scores(prompter: Callable[..., Prompter]) -> None:
+    found = scored(prompter("lfm2"))
+    assert found.unscored_layers
+    for layer in found.unscored_layers:
+        assert np.isnan(found.gain[layer]).all()
+        assert np.isnan(found.weights[layer]).all()
 
 
-def test_an_item_is_left_out_of_the_profile_that_its_own_prompt_shows(prompter: Callable[..., Prompter]) -> None:
-    p = prompter(budget=400)
-    for i, item in enumerate(HISTORY):
-        tokens, target = p.example(i)
-        prompt = bytes_of(p.model, tokens)
-        assert item.output.encode() not in prompt
-        assert all(other.output.encode() in prompt for other in HISTORY if other is not item)
-        assert bytes_of(p.model, target) == item.output.encode()
+def test_what_cannot_be_scored_is_refused(prompter: Callable[..., Prompter]) -> None:
+    with pytest.raises(ModelError, match="has no attention heads to score"):
+        scored(prompter("mamba"))
+    with pytest.raises(ProfileError, match="the profile has no history"):
+        scored(prompter(profile=Profile(preferences=("short",))))
+    with pytest.raises(ProfileError, match="no history item has a token to score"):
+        scored(prompter(profile=Profile(history=(HistoryItem("  "),))))
 
 
-def bytes_of(model: Model, tokens: Sequence[int]) -> bytes:
-    return b"".join(map(model.piece, tokens))
+# --- taken up, never confused
 
 
-def test_the_newest_items_stay_when_the_profile_is_too_long(prompter: Callable[..., Prompter]) -> None:
-    history = tuple(HistoryItem(f"Item number {i:02}.") for i in range(20))
-    shown = 21
-    for budget in (2000, 600, 400, 200, 20):
-        p = prompter(profile=Profile(history=history), budget=budget)
-        system, n = p.system()
-        present = [item.output in system for item in history]
-        assert present == [False] * (20 - n) + [True] * n
-        assert n < shown
-        assert len(p.model.tokenize(system, special=False)) <= budget or n == 0
-        shown = n
-    assert shown == 0
+class Counted:
+    """Counts the texts that are read and the batches of heads that are evaluated."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.texts: list[Text] = []
+        self.batches = 0
+        read, effects = Scorer.read, Scorer.effects
+
+        def counted_read(scorer: Scorer, text: Text) -> tuple[float, float]:
+            self.texts.append(text)
+            return read(scorer, text)
+
+        def counted_effects(scorer: Scorer, heads: Sequence[Head]) -> Any:
+            self.batches += 1
+            return effects(scorer, heads)
+
+        monkeypatch.setattr(Scorer, "read", counted_read)
+        monkeypatch.setattr(Scorer, "effects", counted_effects)
 
 
-def test_a_left_out_item_makes_room_for_the_next_older_one(prompter: Callable[..., Prompter]) -> None:
-    history = tuple(HistoryItem(f"Item number {i:02}.") for i in range(20))
-    p = prompter(profile=Profile(history=history), budget=400)
-    _, n = p.system()
-    system, without = p.system(leave_out=19)
-    assert without == n
-    assert "number 19" not in system
-    assert f"number {19 - n:02}" in system
+def test_new_history_alone_is_scored(prompter: Callable[..., Prompter], monkeypatch: pytest.MonkeyPatch) -> None:
+    options = replace(OPTIONS, exhaustive=True, examples=6)
+    newer = replace(LONGER, history=(*LONGER.history, HistoryItem("One more jar for the road.")))
+    scored(prompter(profile=LONGER), options)
+    counted, notices = Counted(monkeypatch), list[str]()
+    found = scored(prompter(profile=newer), options, notice=notices.append)
+    assert len(counted.texts) == 1  # the item that was held out before, and is scored now
+    assert notices == ["the profile has changed: 5 of 6 texts are known, the others are scored now"]
+    assert_equal(found, scored(prompter(profile=newer), replace(options, resume=False)))
+    assert len(counted.texts) == 1 + 6
 
 
-def test_the_newest_items_become_examples_oldest_first(prompter: Callable[..., Prompter]) -> None:
-    p = prompter()
-    examples = make_examples(p, replace(OPTIONS, examples=2))
-    assert [bytes_of(p.model, e.target) for e in examples] == [
-        # "the", "in" and the like are one token of this vocabulary: 12 tokens are more bytes than 12
-        bytes_of(p.model, p.example(i)[1][:12])
-        for i in (1, 2)
-    ]
-    assert [len(e.target) for e in examples] == [12, 12]
+def test_a_profile_that_was_edited_is_scored_afresh(prompter: Callable[..., Prompter]) -> None:
+    scored(prompter())
+    notices: list[str] = []
+    scored(prompter(profile=replace(PROFILE, preferences=("long",))), notice=notices.append)
+    assert notices == ["the profile has changed since it was last scored: scoring starts afresh"]
 
 
-@pytest.mark.parametrize("profile", [Profile(preferences=("short",)), Profile()])
-def test_a_profile_without_history_cannot_be_scored(profile: Profile, prompter: Callable[..., Prompter]) -> None:
-    p = prompter(profile=profile)
-    with pytest.raises(ProfileError, match="no history"):
-        score(p.model, p, OPTIONS)
+class StopError(Exception):
+    pass
 
 
-@pytest.mark.parametrize(
-    ("profile", "options"),
-    [
-        (Profile(history=(HistoryItem(" "), HistoryItem("", "A request"))), OPTIONS),
-        (PROFILE, ScoringOptions(examples=0)),
-        (PROFILE, ScoringOptions(target_tokens=0)),
-    ],
-)
-def test_a_history_without_a_token_to_score_is_refused(
-    profile: Profile, options: ScoringOptions, prompter: Callable[..., Prompter]
+@pytest.mark.parametrize("stop_at", [1, 20, 40, 60])
+def test_an_interrupted_run_ends_as_if_it_had_not_been(
+    stop_at: int, prompter: Callable[..., Prompter], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    p = prompter(profile=profile)
-    with pytest.raises(ProfileError):
-        score(p.model, p, options)
+    p = prompter(profile=LONGER)
+    monkeypatch.setenv("DPS_LOCAL_CACHE", str(tmp_path / "another"))
+    expected = scored(p)
+    monkeypatch.setenv("DPS_LOCAL_CACHE", str(tmp_path / "cache"))
+
+    def stop(done: int, _: int) -> None:
+        if done >= stop_at:
+            raise StopError
+
+    with pytest.raises(StopError):
+        scored(p, progress=stop)
+    counted, notices = Counted(monkeypatch), list[str]()
+    assert_equal(scored(p, notice=notices.append), expected)
+    assert notices[0].startswith("taking up an earlier run: ")
+    again = counted.batches
+    assert_equal(scored(p), expected)
+    assert counted.batches == again  # nothing is left to evaluate
 
 
-# --- how many at a time
+KILLED = """
+import sys
+from pathlib import Path
+from dps_local.measurement import ScoringOptions
+from dps_local.model import Model
+from dps_local.profile import HistoryItem, Profile
+from dps_local.prompt import Prompter
+from dps_local.scoring import score
+from dps_local.template import ChatTemplate
+model = Model(Path(sys.argv[1]))
+history = tuple(HistoryItem(f"{i} jars of plum jam, all told, by {i}.") for i in range(1, 15))
+prompter = Prompter(model, ChatTemplate(model), Profile(name="Mara", history=history), 160, 512)
+score(model, prompter, ScoringOptions(target_tokens=12, n_threads=1), lambda done, _: print(done, flush=True))
+"""
 
 
-def test_more_text_means_fewer_sequences_at_a_time(prompter: Callable[..., Prompter]) -> None:
-    model = prompter().model
-    assert parallel_sequences(model, 300, 32) == 16
-    assert parallel_sequences(model, 300, 64) == 8  # 512 tokens are a batch
-    assert parallel_sequences(model, 300, 5000) == 1
-    assert parallel_sequences(model, 10**7, 32) == 1
+def test_a_run_that_is_killed_is_taken_up(
+    prompter: Callable[..., Prompter], tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", KILLED, str(tiny_model("llama"))], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        while int(process.stdout.readline()) < 20:
+            pass
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    p, notices = prompter(profile=LONGER), list[str]()
+    found = scored(p, notice=notices.append)
+    assert notices[0].startswith("taking up an earlier run: ")
+    monkeypatch.setenv("DPS_LOCAL_CACHE", str(tmp_path / "another"))
+    assert_equal(found, scored(p))
+
+
+def test_runs_at_the_same_time_do_not_disturb_each_other(
+    prompter: Callable[..., Prompter], cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    prompters = [prompter(profile=LONGER) for _ in range(3)]
+    found: list[HeadMap] = []
+    threads = [threading.Thread(target=lambda p=p: found.append(scored(p))) for p in prompters]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.05)
+    for thread in threads:
+        thread.join()
+    assert not [f for f in (cache / "scores").iterdir() if f.suffix == ".tmp"]
+    monkeypatch.setenv("DPS_LOCAL_CACHE", str(tmp_path / "another"))
+    expected = scored(prompters[0])
+    assert len(found) == 3
+    for one in found:
+        assert_equal(one, expected)
+
+
+def test_progress_ends_at_its_total(prompter: Callable[..., Prompter]) -> None:
+    seen: list[tuple[int, int]] = []
+    scored(prompter(profile=LONGER), replace(OPTIONS, contrast=True), progress=lambda *now: seen.append(now))
+    assert seen == sorted(seen)
+    assert len({total for _, total in seen}) == 1
+    assert seen[-1][0] == seen[-1][1]
+
+
+def test_lower_bounds_are_what_the_map_is_ranked_by(prompter: Callable[..., Prompter]) -> None:
+    """The order of chosen heads is that of their bounds, worked out from the map's own means and errors."""
+    found = scored(prompter(profile=LONGER), replace(OPTIONS, exhaustive=True, ranking="pcs", top=6))
+    bounds = [float(found.pcs[h] - 1.943 * found.pcs_stderr[h]) for h in found.selected]
+    assert bounds == sorted(bounds, reverse=True)
+    assert lower_bound(np.zeros((2, 1))).tolist() == [0]

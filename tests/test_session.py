@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tiny import TinyModel
 
-from dps_local.context import N_UBATCH, Context, Logits, Run
-from dps_local.errors import ContextFullError, NativeError
+from dps_local.context import N_UBATCH, Context, HeadScales, Logits, Run
+from dps_local.errors import ContextFullError, DpsError, NativeError
 from dps_local.mixing import Gamma
 from dps_local.model import Model, head_mask
 from dps_local.sampler import Sampling
@@ -406,6 +406,297 @@ def test_another_scope_from_one_turn_to_the_next_reads_the_chat_anew(open_sessio
     list(fresh.ask("Where to?", 5))
     fresh.steering = muting(llama, scope="all")
     assert found == [t.p_muted for t in fresh.ask("And then?", 5)]
+
+
+# --- amplifying heads in the one stream
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A call of Context.decode on the full stream, and the scales that were set for it."""
+
+    tokens: list[int]
+    scales: HeadScales | None
+
+
+@pytest.fixture
+def scaled(monkeypatch: pytest.MonkeyPatch) -> list[Scaled]:
+    """Every call of Context.decode, with the scales that were set."""
+    calls: list[Scaled] = []
+    now: dict[Context, HeadScales | None] = {}
+    decode, set_head_scales = Context.decode, Context.set_head_scales
+
+    def set_(self: Context, seq: int, scales: HeadScales | None) -> None:
+        now[self] = scales
+        set_head_scales(self, seq, scales)
+
+    def decode_(self: Context, runs: Sequence[Run]) -> Logits:
+        (run,) = runs
+        calls.append(Scaled(list(run.tokens), now.get(self)))
+        return decode(self, runs)
+
+    monkeypatch.setattr(Context, "set_head_scales", set_)
+    monkeypatch.setattr(Context, "decode", decode_)
+    return calls
+
+
+def weighted(model: Model) -> HeadScales:
+    """Scales at γ = 1: some heads louder, some softer."""
+    scales = np.ones((model.n_layer, model.n_head_max), np.float32)
+    scales[0, 1], scales[1, 0], scales[1, 3], scales[2, 2] = 2, 0.25, 1.5, 0
+    return scales
+
+
+def amplifying(model: Model, gamma: float = 0.5, scope: Scope = "generated") -> Steering:
+    return Steering(weighted(model), Gamma(gamma), scope=scope, mode="amplify")
+
+
+def by_hand(model: Model, calls: Sequence[Sequence[int]], scaled: Sequence[HeadScales | None]) -> Reader:
+    """A context that made these calls, each with its own scales."""
+    reader = Reader(model)
+    for tokens, scales in zip(calls, scaled, strict=True):
+        reader.context.set_head_scales(0, scales)
+        reader.read(tokens)
+    return reader
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("gamma", [0.5, -1.0, 1.0])
+def test_amplified_answers_are_those_of_a_context_with_these_scales(
+    open_session: Open, llama: Model, scope: Scope, gamma: float
+) -> None:
+    session = open_session(steering=amplifying(llama, gamma, scope))
+    scales = (1 + gamma * (weighted(llama) - 1)).astype(np.float32)
+    reader, undecoded, before = Reader(llama), list[int](), ""
+    for question in QUESTIONS[:3]:
+        tokens = undecoded + llama.tokenize(before + prompt(question), special=True)
+        reader.context.set_head_scales(0, scales if scope == "all" else None)
+        reader.context.decode([Run(0, reader.n, tokens[:-1])])
+        reader.n += len(tokens) - 1
+        reader.context.set_head_scales(0, scales)
+        logits = reader.read(tokens[-1:])
+        answer = list(session.ask(question, 8))
+        assert len(answer) > 1
+        for i, token in enumerate(answer):
+            assert token.id == int(logits.argmax())
+            assert (token.p_plain, token.p_muted) == (None, None)
+            assert token.p_steered == pytest.approx(softmax(logits)[token.id], abs=1e-6)
+            if i < len(answer) - 1:
+                logits = reader.read([token.id])
+        undecoded, before = [answer[-1].id] if len(answer) == 8 else [], "<|im_end|>\n"
+    assert session._muted is None
+
+
+def test_amplified_scopes_differ_from_each_other_and_from_no_steering(open_session: Open, llama: Model) -> None:
+    chats = [[t.p_steered for t in chat(open_session())[0]]]
+    chats += [[t.p_steered for t in chat(open_session(steering=amplifying(llama, 1, s)))[0]] for s in SCOPES]
+    assert chats[0] != chats[1] != chats[2] != chats[0]
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_amplification_by_gamma_zero_is_the_plain_chat(open_session: Open, llama: Model, scope: Scope) -> None:
+    assert chat(open_session(steering=amplifying(llama, 0.0, scope))) == chat(open_session())
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma3", "deci", "deepseek2", "lfm2"])
+def test_heads_amplified_by_one_are_exactly_the_plain_chat(open_session: Open, kind: str, scope: Scope) -> None:
+    plain = open_session(kind)
+    session = open_session(kind, steering=replace(null(plain.model, scope=scope), mode="amplify"))
+    for one, other in zip(chat(plain, QUESTIONS[:3]), chat(session, QUESTIONS[:3]), strict=True):
+        assert ids(one) == ids(other)
+        assert [t.p_steered for t in other] == [t.p_plain for t in one]
+        assert {t.p_plain for t in other} == {None}
+
+
+def test_amplification_cannot_follow_the_entropy(llama: Model) -> None:
+    expected = r"^amplification scales heads before the logits are known: γ must be a number$"
+    with pytest.raises(DpsError, match=expected):
+        replace(amplifying(llama), gamma=Gamma.parse("entropy"))
+    with pytest.raises(DpsError, match=expected):
+        Steering(weighted(llama), Gamma(entropy=True), mode="amplify")
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_later_prompts_are_amplified_in_all_scope_only(
+    open_session: Open, llama: Model, scaled: list[Scaled], scope: Scope
+) -> None:
+    session = open_session(steering=amplifying(llama, scope=scope))
+    scales = amplifying(llama).amplified()
+    for question in QUESTIONS[:3]:
+        scaled.clear()
+        found = list(session.ask(question, 5))
+        steps = len(found)
+        prompts, steps_ = scaled[:-steps], scaled[-steps:]
+        assert [len(call.tokens) for call in steps_] == [1] * steps
+        assert all(np.array_equal(call.scales, scales) for call in steps_ if call.scales is not None)
+        assert all(call.scales is not None for call in steps_)
+        assert [call.scales is not None for call in prompts] == [scope == "all"]
+    assert_nothing_set(session)
+
+
+def assert_nothing_set(session: Session) -> None:
+    """Fail unless the full stream's heads are as they are: what is decoded next is decoded unscaled."""
+    stream = session.full
+    logits = stream.decode([65], 1)[0].copy()
+    stream.rewind(len(stream.calls) - 1)
+    stream.context.set_head_scales(0, None)
+    assert np.array_equal(stream.decode([65], 1)[0], logits)
+    stream.rewind(len(stream.calls) - 1)
+
+
+def test_another_gamma_from_one_turn_to_the_next_keeps_what_was_written(open_session: Open, llama: Model) -> None:
+    session = open_session(steering=amplifying(llama, 0.5))
+    list(session.ask("Where to?", 5))
+    n = len(session.full.calls)
+    session.steering = amplifying(llama, -0.5)
+    second = list(session.ask("And then?", 5))
+    scales = [amplifying(llama, gamma).amplified() for gamma in (0.5, -0.5)]
+    calls = session.full.calls
+    # the last of a prompt's tokens, and all but the last of an answer, are steps; the last goes with the next prompt
+    reader = by_hand(llama, calls[: n + 1], [None, *[scales[0]] * (n - 1), None])
+    reader.context.set_head_scales(0, scales[1])
+    for token, call in zip(second, calls[n + 1 :], strict=True):
+        logits = reader.read(call)
+        assert token.id == int(logits.argmax())
+        assert token.p_steered == pytest.approx(softmax(logits)[token.id], abs=1e-6)
+
+
+@pytest.mark.parametrize("gammas", [(0.5, -0.5), (0.5, 0.0), (0.0, 0.5)])
+def test_another_gamma_in_all_scope_reads_the_chat_anew(
+    open_session: Open, llama: Model, gammas: tuple[float, float]
+) -> None:
+    session = open_session(steering=amplifying(llama, gammas[0], "all"))
+    list(session.ask("Where to?", 5))
+    session.steering = amplifying(llama, gammas[1], "all")
+    second = list(session.ask("And then?", 5))
+    scales, calls = amplifying(llama, gammas[1]).amplified(), session.full.calls
+    n = len(calls) - len(second)
+    reader = by_hand(llama, calls[:n], [scales] * n)
+    for token, call in zip(second, calls[n:], strict=True):
+        logits = reader.read(call)
+        assert token.id == int(logits.argmax())
+        assert token.p_steered == pytest.approx(softmax(logits)[token.id], abs=1e-6)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_chat_can_go_from_amplification_to_contrast_and_back(open_session: Open, llama: Model, scope: Scope) -> None:
+    session = open_session(steering=amplifying(llama, 0.5, scope))
+    list(session.ask(QUESTIONS[0], 5))
+    session.steering = null(llama, scope=scope)
+    contrasted = list(session.ask(QUESTIONS[1], 5))
+    assert [t.p_muted for t in contrasted] == [t.p_plain for t in contrasted]
+    session.steering = amplifying(llama, 0.5, scope)
+    amplified = list(session.ask(QUESTIONS[2], 5))
+    assert {(t.p_plain, t.p_muted) for t in amplified} == {(None, None)}
+    session.steering = None
+    plain = list(session.ask(QUESTIONS[3], 5))
+    assert all(t.p_plain == t.p_steered for t in plain)
+    assert_nothing_set(session)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("kind", ["llama", "gemma3", "lfm2"])
+def test_an_amplified_answer_given_again_is_the_same(open_session: Open, kind: str, scope: Scope) -> None:
+    session = open_session(kind)
+    session.steering = amplifying_any(session.model, scope)
+    chat(session, QUESTIONS[:2])
+    before, calls, state = session.turns[-1].tokens, session.full.calls, session.full.context.state()
+    assert list(session.regenerate(6)) == before
+    assert (session.full.calls, session.full.context.state()) == (calls, state)
+    assert_nothing_set(session)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("kind", ["llama", "gemma3", "lfm2"])
+def test_an_amplified_turn_taken_back_leaves_the_chat_as_it_was(open_session: Open, kind: str, scope: Scope) -> None:
+    session, never = open_session(kind), open_session(kind)
+    session.steering = never.steering = amplifying_any(session.model, scope)
+    for one in (session, never):
+        chat(one, QUESTIONS[:2])
+    state = session.full.context.state()
+    list(session.ask(QUESTIONS[2], 9))
+    session.undo()
+    assert session.full.context.state() == state
+    assert list(session.ask(QUESTIONS[3], 6)) == list(never.ask(QUESTIONS[3], 6))
+    session.clear()
+    assert chat(session) == chat(open_session(kind, steering=session.steering))
+
+
+def amplifying_any(model: Model, scope: Scope) -> Steering:
+    scales = np.full((model.n_layer, model.n_head_max), 1.5, np.float32)
+    return Steering(scales, Gamma(0.5), scope=scope, mode="amplify")
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("how", ["closed", "cancelled", "raised"])
+def test_an_amplified_answer_that_is_broken_off_leaves_nothing_set(
+    open_session: Open, llama: Model, monkeypatch: pytest.MonkeyPatch, scope: Scope, how: str
+) -> None:
+    session, other = (open_session(steering=amplifying(llama, scope=scope)) for _ in range(2))
+    expected = list(other.ask(QUESTIONS[0], 3))
+    answer = session.ask(QUESTIONS[0])
+    found = [next(answer) for _ in range(3)]
+    if how == "closed":
+        answer.close()  # type: ignore[attr-defined]
+    elif how == "cancelled":
+        session.cancel.set()
+        assert list(answer) == []
+    else:
+
+        def interrupted(_: Sequence[Run]) -> Logits:
+            raise KeyboardInterrupt
+
+        original = session.full.context.decode
+        monkeypatch.setattr(session.full.context, "decode", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            next(answer)
+        monkeypatch.setattr(session.full.context, "decode", original)
+    assert found == expected
+    assert session.turns[0].stop == "interrupted"
+    assert_nothing_set(session)
+    session.steering = other.steering = None
+    assert list(session.ask(QUESTIONS[1], 6)) == list(other.ask(QUESTIONS[1], 6))
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("turns", [0, 1])
+@pytest.mark.parametrize("raised", [False, True])
+def test_a_question_that_is_cancelled_while_it_is_read_leaves_nothing_set(
+    open_session: Open, llama: Model, monkeypatch: pytest.MonkeyPatch, scope: Scope, turns: int, raised: bool
+) -> None:
+    session = open_session(steering=amplifying(llama, scope=scope))
+    chat(session, QUESTIONS[:turns], 4)
+    state, original = session.full.context.state(), session.full.context.decode
+
+    def cancelled(runs: Sequence[Run]) -> Logits:
+        if raised:
+            raise KeyboardInterrupt
+        session.cancel.set()
+        return original(runs)
+
+    monkeypatch.setattr(session.full.context, "decode", cancelled)
+    if raised:
+        with pytest.raises(KeyboardInterrupt):
+            list(session.ask("Why?"))
+    else:
+        assert list(session.ask("Why?")) == []
+    monkeypatch.setattr(session.full.context, "decode", original)
+    assert len(session.turns) == turns
+    assert session.full.context.state() == state
+    assert_nothing_set(session)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_stop_text_ends_an_amplified_answer_too(open_session: Open, scope: Scope) -> None:
+    session = open_session(chat_template=None)
+    session.steering = amplifying(session.model, scope=scope)
+    script(session, " Hi\nRequest: more")
+    assert "".join(t.text for t in session.ask("One?")) == " Hi"
+    assert_nothing_set(session)
+    script(session, " Yes", "\n\n")
+    list(session.ask("Two?"))
+    assert written(session) == FIRST + " Hi" + SECOND + " Yes"
 
 
 # --- taking back

@@ -50,6 +50,7 @@ class TinyModel(Protocol):
         *,
         head_size: int | None = None,
         edit: Edit | None = None,
+        wide: bool = False,
         quantized: str | None = None,
         seed: int = 0,
         name: str = "Tiny",
@@ -66,6 +67,7 @@ class Shape:
     n_head_kv: tuple[int, ...]
     head_size: int
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    n_ff: int = N_FF
 
     @property
     def n_layer(self) -> int:
@@ -109,9 +111,15 @@ SHAPES = {
 }
 
 
-def shape(kind: str, head_size: int | None = None) -> Shape:
-    """Return the shape of a kind; another head size goes with another n_embd where the architecture ties them."""
+def shape(kind: str, head_size: int | None = None, wide: bool = False) -> Shape:
+    """Return the shape of a kind; another head size goes with another n_embd where the architecture ties them.
+
+    wide: every matrix has rows of 256 numbers, as the K-quants need them.
+    """
     found = SHAPES[kind]
+    if wide:
+        n_head_kv = tuple(min(n, 2) for n in found.n_head_kv)
+        return replace(found, n_embd=256, n_head=(8,) * found.n_layer, n_head_kv=n_head_kv, head_size=32, n_ff=256)
     if head_size is None:
         return found
     tied = kind in ("qwen2", "lfm2")
@@ -124,18 +132,19 @@ def write_model(
     *,
     head_size: int | None = None,
     edit: Edit | None = None,
+    wide: bool = False,
     quantized: str | None = None,
     seed: int = 0,
     name: str = "Tiny",
     chat_template: str | None = CHATML,
 ) -> None:
-    """Write a model whose weights depend on `kind`, `head_size` and `seed` alone.
+    """Write a model whose weights depend on the shape, `quantized` and `seed` alone.
 
     edit: multiplies the columns of W_O that belong to a head, the oracle for head scales.
-    quantized: a ggml type for the matrices of the layers ("Q8_0"), in place of F32; head_size must then be its
-    block size at least.
+    quantized: a ggml type ("Q8_0") for the matrices whose rows it divides, in place of F32. With `edit`, head_size
+    must be its block size at least; K-quants are random blocks, and cannot be edited.
     """
-    s = shape(kind, head_size)
+    s = shape(kind, head_size, wide)
     writer = gguf.GGUFWriter(path, kind)
     writer.add_name(name)
     for key, value in metadata(kind, s).items():
@@ -145,15 +154,43 @@ def write_model(
         writer.add_chat_template(chat_template)
     for tensor, data in tensors(kind, s, seed):
         data = edited(tensor, data, s, edit or {})
-        if quantized and tensor.startswith("blk.") and data.ndim == 2 and data.shape[-1] % 32 == 0:
+        if quantized and is_quantized(data, quantized):
             kept = gguf.GGMLQuantizationType[quantized]
-            writer.add_tensor(tensor, gguf.quants.quantize(data, kept), raw_dtype=kept)
+            writer.add_tensor(tensor, _quantize(data, kept, seed), raw_dtype=kept)
         else:
             writer.add_tensor(tensor, data)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def is_quantized(data: Array, quantized: str) -> bool:
+    """Whether a tensor takes a type: matrices with rows of whole blocks do."""
+    block, _ = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[quantized]]
+    return data.ndim == 2 and data.shape[-1] % max(block, 32) == 0
+
+
+def _quantize(data: Array, kept: gguf.GGMLQuantizationType, seed: int) -> NDArray[np.generic]:
+    """Return a matrix in a ggml type; gguf-py cannot write K-quants: those are random blocks of the same spread."""
+    if kept not in K_SPREAD:
+        quantized: NDArray[np.generic] = gguf.quants.quantize(data, kept)
+        return quantized
+    block, size = gguf.GGML_QUANT_SIZES[kept]
+    rows, columns = data.shape
+    rng = np.random.default_rng([seed, zlib.crc32(data.tobytes())])
+    blocks = rng.integers(0, 256, (rows, columns // block, size), np.uint8)
+    d = np.array([data.std() / K_SPREAD[kept]], np.float16)
+    if kept == gguf.GGMLQuantizationType.Q4_K:
+        blocks[..., :2], blocks[..., 2:4] = d.view(np.uint8), (np.float16(7.5) * d).view(np.uint8)
+    else:
+        blocks[..., -2:] = d.view(np.uint8)
+    return blocks.reshape(rows, -1)
+
+
+# deviation of the numbers in a random block of d = 1: Q4_K has s·q - 7.5·m with s, m in 0…63, q in 0…15; Q6_K s·q with
+# s in -128…127, q in -32…31
+K_SPREAD = {gguf.GGMLQuantizationType.Q4_K: 258.3, gguf.GGMLQuantizationType.Q6_K: 1365.3}
 
 
 def edited(tensor: str, data: Array, s: Shape, edit: Edit) -> Array:
@@ -173,7 +210,7 @@ def metadata(kind: str, s: Shape) -> dict[str, Any]:
         "context_length": CONTEXT_LENGTH,
         "embedding_length": s.n_embd,
         "block_count": s.n_layer,
-        "feed_forward_length": N_FF,
+        "feed_forward_length": s.n_ff,
         "attention.layer_norm_rms_epsilon": 1e-5,
         "attention.head_count": _one_or_all(s.n_head),
         "attention.head_count_kv": _one_or_all(s.n_head_kv),
@@ -268,7 +305,7 @@ def _layer(kind: str, s: Shape, layer: int) -> Iterable[Spec]:
         yield from _attention(kind, s, layer)
     elif s.n_head[layer]:  # deci's linear attention
         yield "attn_output.weight", (s.n_embd, s.n_embd), 0.5
-    yield from _feed_forward(kind, s.n_embd)
+    yield from _feed_forward(kind, s)
 
 
 def _attention(kind: str, s: Shape, layer: int) -> Iterable[Spec]:
@@ -297,13 +334,13 @@ def _latent_attention(s: Shape, layer: int) -> Iterable[Spec]:
     yield "attn_output.weight", (s.n_embd, n_head * s.head_size), 1.0
 
 
-def _feed_forward(kind: str, n_embd: int) -> Iterable[Spec]:
-    yield "ffn_norm.weight", (n_embd,), 0
-    yield "ffn_gate.weight", (N_FF, n_embd), 1.0
-    yield "ffn_up.weight", (N_FF, n_embd), 1.0
-    yield "ffn_down.weight", (n_embd, N_FF), 1.0
+def _feed_forward(kind: str, s: Shape) -> Iterable[Spec]:
+    yield "ffn_norm.weight", (s.n_embd,), 0
+    yield "ffn_gate.weight", (s.n_ff, s.n_embd), 1.0
+    yield "ffn_up.weight", (s.n_ff, s.n_embd), 1.0
+    yield "ffn_down.weight", (s.n_embd, s.n_ff), 1.0
     if kind == "gemma3":
-        yield "post_ffw_norm.weight", (n_embd,), 0
+        yield "post_ffw_norm.weight", (s.n_embd,), 0
 
 
 def _mamba(n_embd: int) -> Iterable[Spec]:

@@ -1,0 +1,151 @@
+"""Benchmarks: how fast this machine scores, as ratios of what llama.cpp does by itself in the same run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from dps_local.context import Context, Run
+from dps_local.mixing import nll
+from dps_local.model import Head, Model, head_mask
+from dps_local.scorer import Scorer, Text
+from dps_local.stream import Stream, in_batches
+
+Progress = Callable[[int, int], None]  # (done, total) repeats
+
+
+@dataclass(frozen=True)
+class ScoringTimes:
+    """Seconds of one repeat: reading the prompt, all batches of heads, prompt processing, a brute-force forward."""
+
+    read: float
+    batches: float
+    prompt: float
+    brute: float
+
+
+@dataclass(frozen=True)
+class ScoringBench:
+    """Times of `repeats`, taken in turn; what is derived is the median over them.
+
+    heads_at_a_time: with the untouched sequence, and its targets, that makes the batch of prompt processing as well.
+    """
+
+    model: str
+    heads: int
+    heads_at_a_time: int
+    prompt_tokens: int
+    target_tokens: int
+    repeats: list[ScoringTimes]
+
+    def scored_tokens_per_s(self) -> float:
+        """Target tokens of all heads by the time of the batches, the untouched one included."""
+        return median(self.heads * self.target_tokens / t.batches for t in self.repeats)
+
+    def prompt_tokens_per_s(self) -> float:
+        """llama.cpp's own prompt processing with logits at every position, in a batch of as many tokens."""
+        return median((self.heads_at_a_time + 1) * self.target_tokens / t.prompt for t in self.repeats)
+
+    def ratios(self) -> list[float]:
+        work = self.heads / (self.heads_at_a_time + 1)
+        return [work * t.prompt / t.batches for t in self.repeats]
+
+    def speedups(self) -> list[float]:
+        """A full forward for each head, by the time that all heads take here, reading the prompt included."""
+        return [self.heads * t.brute / (t.read + t.batches) for t in self.repeats]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            **{k: v for k, v in asdict(self).items() if k != "repeats"},
+            "scored_tokens_per_s": self.scored_tokens_per_s(),
+            "prompt_tokens_per_s": self.prompt_tokens_per_s(),
+            "ratio": median(self.ratios()),
+            "ratios": self.ratios(),
+            "brute_force_speedup": median(self.speedups()),
+            "brute_force_speedups": self.speedups(),
+            "repeats": [asdict(t) for t in self.repeats],
+        }
+
+
+def bench_scoring(
+    model: Model,
+    prompt_tokens: int = 250,
+    target_tokens: int = 25,
+    repeats: int = 3,
+    parallel: int | None = None,
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+) -> ScoringBench:
+    """Time scoring of all heads, prompt processing and brute force in turn, on random tokens."""
+    tokens = np.random.default_rng(0).integers(0, model.n_vocab, prompt_tokens + target_tokens).tolist()
+    text = Text(tokens[:prompt_tokens], tokens[prompt_tokens:])
+    times = []
+    for i in range(repeats):
+        scorer = Scorer(model, len(tokens), target_tokens, parallel=parallel, n_threads=n_threads)
+        size = scorer.heads_at_a_time
+        try:
+            read, batches = _scoring(scorer, text)
+        finally:
+            scorer.close()
+        prompt = _prompt_processing(model, (size + 1) * target_tokens, n_threads)
+        times.append(ScoringTimes(read, batches, prompt, _brute_force(model, text, n_threads)))
+        if progress:
+            progress(i + 1, repeats)
+    return ScoringBench(model.name, len(model.heads()), size, prompt_tokens, target_tokens, times)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _scoring(scorer: Scorer, text: Text) -> tuple[float, float]:
+    """Return the seconds of reading the prompt, and of evaluating all heads, the untouched batch included."""
+    first = _seconds(lambda: scorer.read(text))
+    untouched = _seconds(lambda: scorer.read(text))  # the prompt is there already
+    heads, size = scorer.model.heads(), scorer.heads_at_a_time
+    batches = [heads[i : i + size] for i in range(0, len(heads), size)]
+    return first - untouched, untouched + sum(_seconds(partial(scorer.effects, batch)) for batch in batches)
+
+
+def _prompt_processing(model: Model, n: int, n_threads: int | None) -> float:
+    """Return the median seconds that llama.cpp takes for a batch of n tokens with all their logits."""
+    context = Context(model, n, n_outputs=n, n_threads=n_threads)
+    tokens = np.random.default_rng(1).integers(0, model.n_vocab, n).tolist()
+
+    def once() -> float:
+        context.truncate(0, 0)
+        return _seconds(lambda: context.decode([Run(0, 0, tokens, n)]))
+
+    try:
+        once()  # the first touches memory that the others find ready
+        return median(once() for _ in range(3))
+    finally:
+        context.close()
+
+
+def _brute_force(model: Model, text: Text, n_threads: int | None) -> float:
+    """Return the median seconds of a full forward with one head muted, up to the NLL of the target."""
+    length, n = len(text.prompt) + len(text.target), len(text.target)
+    context = Context(model, length, n_outputs=n, n_threads=n_threads)
+    stream = Stream(context)
+
+    def once(head: Head) -> None:
+        stream.clear()
+        stream.replay(in_batches(text.prompt[:-1]))
+        with context.head_scales({0: head_mask(model, [head])}):
+            logits = stream.decode([text.prompt[-1], *text.target[:-1]], n)
+        sum(nll(row, y) for row, y in zip(logits, text.target, strict=True))
+
+    try:
+        heads = model.heads()
+        return median(_seconds(partial(once, head)) for head in (heads[0], heads[len(heads) // 2], heads[-1]))
+    finally:
+        context.close()

@@ -1,0 +1,104 @@
+"""`ScoreStore`: what was measured of one text, kept so that a run can be taken up, and only new texts are scored."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dps_local.evidence import Effects
+from dps_local.files import atomic_write
+
+FORMAT = 1
+
+
+class Measured:
+    """What is known of a text: its NLL with all heads, the null control, the effects of the heads evaluated so far.
+
+    effects: F64 [n_heads, 3], NaN where a head is not evaluated. null: largest effect of an intervention that changes
+    nothing.
+    """
+
+    def __init__(self, n_heads: int) -> None:
+        self.nll, self.null = math.nan, 0.0
+        self.effects = np.full((n_heads, 3), np.nan)
+
+    def missing(self, heads: Sequence[int]) -> bool:
+        """Whether some of `heads` (numbers) are not evaluated yet."""
+        return bool(np.isnan(self.effects[heads]).any())
+
+    def effects_of(self, heads: Sequence[int]) -> Effects:
+        """Return the effects of `heads`, with NaN for all others, evaluated or not."""
+        found = np.full_like(self.effects, np.nan)
+        found[heads] = self.effects[heads]
+        return found
+
+
+class ScoreStore:
+    """A folder with one small file for each text, under a hash of all that its numbers depend on.
+
+    Files are replaced whole, so runs at the same time do not disturb each other, and the text itself is not in them.
+    """
+
+    def __init__(self, folder: Path, n_heads: int, *depends_on: Any) -> None:
+        self.folder, self.n_heads, self.depends_on = folder, n_heads, [FORMAT, *depends_on]
+
+    def path(self, text: Any) -> Path:
+        key = json.dumps([*self.depends_on, text])
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+
+    def load(self, text: Any) -> Measured:
+        """Return what is known of a text: nothing, where its file is missing or damaged."""
+        measured = Measured(self.n_heads)
+        try:
+            data = np.load(io.BytesIO(self.path(text).read_bytes()), allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return measured
+        if data.shape != (self.n_heads + 1, 3) or data.dtype != np.float64 or not np.isfinite(data[0]).all():
+            return measured
+        measured.nll, measured.null, measured.effects = float(data[0, 0]), float(data[0, 1]), data[1:]
+        return measured
+
+    def save(self, text: Any, measured: Measured) -> None:
+        data = np.vstack([[measured.nll, measured.null, 0.0], measured.effects])
+        with atomic_write(self.path(text)) as stream:
+            np.save(stream, data, allow_pickle=False)
+
+    def plan(self, name: Any, texts: Sequence[Any]) -> Plan:
+        """Note that `texts` are what is scored for `name` from now on, and forget what is stored of its former ones."""
+        note = self.path(["plan", name]).with_suffix(".json")
+        wanted = {self.path(text).name for text in texts}
+        try:
+            before = {str(file) for file in json.loads(note.read_text())}
+        except (OSError, ValueError, TypeError):
+            before = set()
+        known = sum((self.folder / file).exists() for file in wanted)
+        if before != wanted:
+            with atomic_write(note) as stream:
+                stream.write(json.dumps(sorted(wanted)).encode())
+            for file in before - wanted:
+                (self.folder / file).unlink(missing_ok=True)
+        return Plan(known, len(wanted), changed=bool(before) and before != wanted)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """known: how many of `texts` texts are stored, if only in part. changed: whether others were planned before."""
+
+    known: int
+    texts: int
+    changed: bool
+
+    def __str__(self) -> str:
+        if self.changed and not self.known:
+            return "the profile has changed since it was last scored: scoring starts afresh"
+        if self.changed:
+            return f"the profile has changed: {self.known} of {self.texts} texts are known, the others are scored now"
+        return f"taking up an earlier run: {self.known} of {self.texts} texts are known" if self.known else ""
