@@ -17,7 +17,9 @@ import dps_local
 from dps_local import bench, drawing, memory, native, registry
 from dps_local.assistant import Assistant, Settings, describe
 from dps_local.baking import bake as bake_map
+from dps_local.baking import load_map
 from dps_local.chat import Chat
+from dps_local.cluster_map import ClusterMap
 from dps_local.errors import DpsError, HeadMapError, RegistryError
 from dps_local.head_map import HeadMap
 from dps_local.measurement import ScoringOptions
@@ -229,7 +231,7 @@ def inspect(
     html: Annotated[Path | None, typer.Option(help="Write it as a self-contained page.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw a head map: which heads matter for a profile, and which are chosen. Several maps: how far they agree.
+    """Draw a head map: which heads matter for a profile, and which are chosen. Several maps, clusters: their overlap.
 
     Takes files, or --profile (and --model) for a map that `score` or `chat` cached with the same options.
     """
@@ -239,12 +241,18 @@ def inspect(
         _show_overlap(_named_maps(map_files), png, html, as_json)
         return
     if map_files:
-        head_map: HeadMap | None = HeadMap.load(map_files[0])
+        head_map: HeadMap | ClusterMap | None = load_map(map_files[0])
     else:
         chosen = ModelOptions(model, ctx_size, offline=True)
         head_map = _assistant(chosen, profile, score.settings(chosen, seed=seed)).cached_map()
     if head_map is None:
         raise HeadMapError(f"{profile!r} is not scored yet with these options: run `dps-local score -p {profile}`")
+    if isinstance(head_map, ClusterMap):
+        clusters = head_map.head_maps()
+        if len(clusters) > 1:
+            _show_overlap(clusters, png, html, as_json)
+            return
+        (head_map,) = clusters.values()
     for path, write in ((png, drawing.write_png), (html, drawing.write_html)):
         if path:
             write(head_map, path)
@@ -329,6 +337,7 @@ def bench_scoring(
         ],
         ["ratio", f"{median(ratios):.2f}", f"{ratios[0]:.2f} to {ratios[-1]:.2f} in {repeats} repeats"],
         ["times faster than brute force", f"{median(speedups):.1f}", f"{speedups[0]:.1f} to {speedups[-1]:.1f}"],
+        ["… without the prompt's logits", f"{median(found.lean_speedups()):.1f}", "than a leaner brute force"],
         ["peak memory", f"{memory.peak() / 1e9:.2f} GB", ""],
     ]
     terminal.table([found.model, "", ""], rows)

@@ -15,14 +15,15 @@ from scipy.cluster.vq import ClusterError, kmeans2
 from dps_local import map_file
 from dps_local.calibration import Calibration
 from dps_local.evidence import Ranking
-from dps_local.head_map import Scope, fill_calibration, nulls, read_calibration
+from dps_local.head_map import SCORES, HeadMap, Scope, fill_calibration, nulls, read_calibration
 from dps_local.model import Head
 
 Routing = Literal["hard", "soft"]
 TEMPERATURE = 0.1  # of soft routing, in units of distance between vectors of length 1
 USERS_A_CLUSTER = 100
 RESTARTS = 10
-ARRAYS = ("center", "centroids", "pcs", "pcs_stderr", "weights")
+GRIDS = ("pcs", "pcs_stderr", "gain", "gain_stderr", "weights")
+ARRAYS = ("center", "centroids", *GRIDS)
 Vectors = NDArray[np.float32]  # [n, n_embd], of length 1
 Grids = NDArray[np.float32]  # [n_clusters, n_layer, n_head_max], NaN where there is no head
 
@@ -32,7 +33,7 @@ class ClusterMap:
     """Scores and weights of clusters of users on one model.
 
     centroids: of the users' vectors, after `center`, the mean of all, is taken off. weights: in [0, 1] of the heads
-    that matter in a cluster, the best has 1. pcs, pcs_stderr: nats per token, over the cluster's examples.
+    that matter in a cluster, the best has 1. pcs, gain: nats per token, over the cluster's examples.
     embedder: fingerprint of the model that embeds profiles, embedder_tokens: how much of a text it reads.
     """
 
@@ -51,6 +52,8 @@ class ClusterMap:
     centroids: Vectors
     pcs: Grids
     pcs_stderr: Grids
+    gain: Grids
+    gain_stderr: Grids
     weights: Grids
     null_control: float
     gamma: float
@@ -110,8 +113,8 @@ class ClusterMap:
             users = tuple(int(n) for n in file.get("dps.users"))
             shape = (len(users), int(file.get("dps.n_layer")), int(file.get("dps.n_head")))
             arrays = {name: np.asarray(file.get(f"dps.{name}"), np.float32) for name in ARRAYS}
-            for name in ("pcs", "pcs_stderr", "weights"):
-                arrays[name] = arrays[name].reshape(shape)
+            arrays |= {name: arrays[name].reshape(shape) for name in GRIDS}
+            arrays["centroids"] = arrays["centroids"].reshape(len(users), len(arrays["center"]))
             return cls(
                 model=file.text("dps.model"),
                 architecture=file.text("general.architecture"),
@@ -124,11 +127,7 @@ class ClusterMap:
                 users=users,
                 examples=tuple(int(n) for n in file.get("dps.examples")),
                 evaluations=int(file.get("dps.evaluations")),
-                center=arrays["center"],
-                centroids=arrays["centroids"].reshape(len(users), len(arrays["center"])),
-                pcs=arrays["pcs"],
-                pcs_stderr=arrays["pcs_stderr"],
-                weights=arrays["weights"],
+                **arrays,
                 null_control=file.number("dps.null_control"),
                 gamma=file.number("dps.gamma"),
                 calibration=read_calibration(file),
@@ -152,14 +151,41 @@ class ClusterMap:
                 {
                     "users": self.users[i],
                     "examples": self.examples[i],
-                    "pcs": nulls(self.pcs[i]),
-                    "pcs_stderr": nulls(self.pcs_stderr[i]),
-                    "weights": nulls(self.weights[i]),
+                    **{name: nulls(getattr(self, name)[i]) for name in GRIDS},
                     "selected": [list(head) for head in self.selected(i)],
                 }
                 for i in range(len(self.users))
             ],
         }
+
+    def head_maps(self) -> dict[str, HeadMap]:
+        """Return each cluster as a map of its own, to be drawn and compared; by a name that says how many users."""
+        return {f"cluster {i + 1} ({n} users)": self._head_map(i) for i, n in enumerate(self.users)}
+
+    def _head_map(self, cluster: int) -> HeadMap:
+        pcs = self.pcs[cluster]
+        scores = {name: np.full_like(pcs, np.nan) for name in SCORES}
+        scores |= {name: getattr(self, name)[cluster] for name in GRIDS}
+        scores["counts"] = np.where(np.isfinite(pcs), np.float32(self.examples[cluster]), np.float32(np.nan))
+        return HeadMap(
+            model=self.model,
+            architecture=self.architecture,
+            fingerprint=self.fingerprint,
+            scope=self.scope,
+            ranking="gain" if self.ranking == "gain" else "pcs",
+            probe=0.0,
+            seed=self.seed,
+            examples=self.examples[cluster],
+            tokens=0,
+            evaluations=self.evaluations,
+            nll=0.0,
+            **scores,
+            null_control=self.null_control,
+            selected=self.selected(cluster),
+            mode="contrast",
+            gamma=self.gamma,
+            calibration=self.calibration,
+        )
 
     def selected(self, cluster: int) -> tuple[Head, ...]:
         """Return the heads with a weight in a cluster, best first."""

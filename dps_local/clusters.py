@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from dps_local.calibration import GAMMAS, PLAIN, Calibration, Candidate, calibrate
-from dps_local.cluster_map import ClusterMap, cluster_weights, group, n_clusters
+from dps_local.cluster_map import GRIDS, ClusterMap, cluster_weights, group, n_clusters
 from dps_local.embedding import Embedder, Vector
 from dps_local.errors import ProfileError
 from dps_local.evidence import Evidence, choose, mean_stderr
@@ -82,7 +82,7 @@ def score_clusters(
     measurements = _measurements(model, members, options, progress)
     found = [(m, m.evidence()) for m in measurements]
     scores = [_scores(model, m, evidence, options, power) for m, evidence in found]
-    pcs, pcs_stderr, weights = (np.array([s[i] for s in scores]) for i in range(3))
+    grids: dict[str, Any] = {name: np.array([s[name] for s in scores]) for name in GRIDS}
     cluster_map = ClusterMap(
         model=model.name,
         architecture=model.architecture,
@@ -97,9 +97,7 @@ def score_clusters(
         evaluations=sum(m.evaluations for m in measurements),
         center=center,
         centroids=centroids,
-        pcs=pcs,
-        pcs_stderr=pcs_stderr,
-        weights=weights,
+        **grids,
         null_control=max(evidence.null for _, evidence in found),
         gamma=0.0,
     )
@@ -130,12 +128,13 @@ def _measurements(
 
 def _scores(
     model: Model, measurement: Measurement, evidence: Evidence, options: ScoringOptions, power: float
-) -> tuple[Scores, Scores, Scores]:
-    """Return a cluster's PCS with its standard error, and its weights, by the ranking of the options."""
+) -> dict[str, Scores]:
+    """Return a cluster's PCS and gain with their standard errors, and its weights, by the ranking of the options."""
     values = evidence.ranked_by(options.ranking)
-    weights = cluster_weights(mean_stderr(values)[0], choose(values, measurement.k), power)
-    pcs, stderr, _ = mean_stderr(evidence.ranked_by("pcs"))
-    return grid(model, pcs), grid(model, stderr), grid(model, weights)
+    found = {"weights": cluster_weights(mean_stderr(values)[0], choose(values, measurement.k), power)}
+    found["pcs"], found["pcs_stderr"], _ = mean_stderr(evidence.ranked_by("pcs"))
+    found["gain"], found["gain_stderr"], _ = mean_stderr(evidence.ranked_by("gain"))
+    return {name: grid(model, values) for name, values in found.items()}
 
 
 def _calibrate(

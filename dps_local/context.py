@@ -109,7 +109,8 @@ class Context:
         m - f under softmax(f).
 
         layer_start: KEEP_LAYERS keeps the output of each layer; above 0 the layers below it are not computed, but
-        taken from the last call that kept them, which must have had the same runs.
+        taken from the last call that kept them, which must have had the same runs, or the first part of them if the
+        others only repeat it in other sequences.
         """
         ys = np.asarray(targets, np.int32)
         try:

@@ -99,6 +99,7 @@ class Measurement:
         depends_on = [model.fingerprint, native.PATCH_VERSION, options.scope, options.probe]
         self.store = ScoreStore(cache_folder("scores"), len(self.heads), *depends_on)
         texts = [len(examples[i].texts()) for i in self.order]
+        self._controlled = False  # whether doing nothing was tried in every slot
         self.done, self.total = 0, sum(n * t for n, t in zip(self.schedule, texts, strict=True)) + more
 
     @property
@@ -152,6 +153,8 @@ class Measurement:
                 if not read:
                     nll, null = scorer.read(text)
                     measured.nll, measured.null, read = nll, max(null, measured.null), True
+                    if not self._controlled:
+                        measured.null, self._controlled = max(measured.null, scorer.null_control()), True
                 measured.effects[batch], null = scorer.effects([self.heads[h] for h in batch])
                 measured.null = max(null, measured.null)
                 self.store.save(key, measured)

@@ -19,6 +19,7 @@ from dps_local.stream import Stream, in_batches
 MAX_PARALLEL = 32  # sequences; more bring nothing on a CPU, and each holds a copy of the prompt's KV cache
 MEMORY_SHARE = 0.5  # of what is free
 ROWS = 4  # ggml's kernels take rows by four, and a remainder in another way, which rounds differently
+MANY_ROWS = 8  # from which on K-quants are multiplied as in any larger batch
 MAX_TARGET = N_UBATCH // ROWS  # tokens
 
 
@@ -35,8 +36,8 @@ class Scorer:
 
     Sequence 0 keeps the prefix; sequences 1 to `parallel` branch off it. The first of them stays untouched, and the
     graph compares the others with it; slots that are left over stay untouched, too, and are a null control. Below
-    the lowest layer that is scaled nothing changes: the first batch of a text keeps every layer's output, and the
-    others start from there ('generated' scope only).
+    the lowest layer that is scaled nothing changes: a first batch of ROWS sequences keeps every layer's output of a
+    text, and the others start from there ('generated' scope only).
 
     length, target: of the longest text, in tokens. scale: of the head that is evaluated, 0 = muted. parallel: heads
     at a time; None for as many as fill a batch and fit into half of the memory that is free.
@@ -94,37 +95,44 @@ class Scorer:
             self.prefix.replay(shared)
             for seq in self._seqs:
                 self.context.copy(0, seq)
-        p, effects = self._compare([], KEEP_LAYERS if self.scope == "generated" else 0)
+        few = ROWS if ROWS * len(text.target) >= MANY_ROWS else self.parallel
+        p, effects = self._compare([], KEEP_LAYERS if self.scope == "generated" else 0, few)
         return float(-np.log(p[0]).mean()), float(np.abs(effects).max())
+
+    def null_control(self) -> float:
+        """Return the largest effect that doing nothing has in any slot, with all layers computed; 0 on a CPU."""
+        return float(np.abs(self._compare([], 0, self.parallel)[1]).max())
 
     def effects(self, heads: Sequence[Head]) -> tuple[Effects, float]:
         """Evaluate at most `heads_at_a_time` heads on the text that was read; return the null control, too.
 
         The layers below the lowest head are not computed: heads of the same layers should stand together.
         """
-        _, effects = self._compare(heads, min(layer for layer, _ in heads) if self.scope == "generated" else 0)
+        start = min(layer for layer, _ in heads) if self.scope == "generated" else 0
+        _, effects = self._compare(heads, start, self.parallel)
         return effects[: len(heads)], float(np.abs(effects[len(heads) :]).max(initial=0.0))
 
     @property
     def _seqs(self) -> range:
         return range(1, self.parallel + 1)
 
-    def _compare(self, heads: Sequence[Head], layer_start: int) -> tuple[NDArray[np.float64], Effects]:
+    def _compare(self, heads: Sequence[Head], layer_start: int, parallel: int) -> tuple[NDArray[np.float64], Effects]:
         """Return p [parallel, n_target] of each target token, and the effects of the slots after the first."""
+        seqs = self._seqs[:parallel]
         prompt, target = self.text.prompt, self.text.target
         last = len(prompt) - 1
         start = last if self.scope == "generated" else 0
-        for seq in self._seqs:
+        for seq in seqs:
             if not self.context.truncate(seq, start):
                 self.context.copy(0, seq)  # a recurrent state cannot be cut back
         scales = {seq: head_mask(self.model, [head], self.scale) for seq, head in enumerate(heads, 2)}
         with self.context.head_scales(scales):
             # 'all' scope: the prompt goes through every sequence, in equal parts that fill a batch
-            step = max(1, N_UBATCH // self.parallel)
+            step = max(1, N_UBATCH // parallel)
             for i in range(start, last, step):
-                self.context.decode([Run(seq, i, prompt[i : min(i + step, last)]) for seq in self._seqs])
+                self.context.decode([Run(seq, i, prompt[i : min(i + step, last)]) for seq in seqs])
             tokens = [prompt[last], *target[:-1]]
-            runs = [Run(seq, last, tokens, len(target)) for seq in self._seqs]
+            runs = [Run(seq, last, tokens, len(target)) for seq in seqs]
             compared = self.context.compare(runs, target, layer_start).astype(np.float64)
         p, d, mean, square = np.moveaxis(compared, -1, 0)
         return p, effects_of(p, d, mean, square)[1:]

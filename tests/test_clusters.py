@@ -20,7 +20,7 @@ from dps_local.assistant import Assistant, Settings
 from dps_local.baking import bake, load_map
 from dps_local.calibration import PLAIN, Calibration, Candidate
 from dps_local.cli import app
-from dps_local.cluster_map import ClusterMap, cluster_weights, group, mixed_scales, n_clusters
+from dps_local.cluster_map import ARRAYS, ClusterMap, cluster_weights, group, mixed_scales, n_clusters
 from dps_local.clusters import User, embed, score_clusters
 from dps_local.context import Context, Run
 from dps_local.embedding import Embedder
@@ -42,7 +42,6 @@ BEES = (
     "Smoke calms bees.",
 )
 TAXES = ("File the tax form by May.", "The audit found no error.", "Deduct the rent as usual.", "Pay the tax on time.")
-ARRAYS = ("center", "centroids", "pcs", "pcs_stderr", "weights")
 
 
 def person(texts: tuple[str, ...], name: str = "") -> Profile:
@@ -126,6 +125,8 @@ def by_hand(**changes: object) -> ClusterMap:
         centroids=np.array([[1, 0], [0, 1]], np.float32),
         pcs=grids,
         pcs_stderr=grids,
+        gain=grids,
+        gain_stderr=grids,
         weights=weights,
         null_control=0.0,
         gamma=0.5,
@@ -371,6 +372,20 @@ def test_score_makes_a_cluster_map_of_a_folder(tiny_model: TinyModel, tmp_path: 
     found = json.loads(result.stdout)
     assert sum(cluster["users"] for cluster in found["clusters"]) == 3
     assert isinstance(load_map(output), ClusterMap)
+
+
+def test_inspect_shows_how_far_clusters_agree(cluster_map: ClusterMap, tmp_path: Path) -> None:
+    path = tmp_path / "c.dps.gguf"
+    cluster_map.save(path)
+    found = json.loads(CliRunner().invoke(app, ["inspect", str(path), "--json"], catch_exceptions=False).stdout)
+    assert len(found["maps"]) == 2
+    assert found["overlap"]["names"] == ["cluster 1 (2 users)", "cluster 2 (2 users)"]
+    for i, one in enumerate(found["maps"]):
+        assert np.array_equal(np.array(one["pcs"], np.float32), cluster_map.pcs[i])
+    html = tmp_path / "c.html"
+    result = CliRunner().invoke(app, ["inspect", str(path), "--html", str(html)], catch_exceptions=False)
+    assert "cluster 2 (2 users)" in result.stdout
+    assert "cluster 2 (2 users)" in html.read_text()
 
 
 @pytest.mark.parametrize(
