@@ -18,7 +18,7 @@ from dps_local.context import HeadScales
 from dps_local.embedding import PROFILE_TOKENS, Embedder, Vector
 from dps_local.errors import HeadMapError
 from dps_local.files import cache_folder
-from dps_local.head_map import HeadMap
+from dps_local.head_map import HeadMap, Scope
 from dps_local.map_file import FORMAT
 from dps_local.measurement import Progress, ScoringOptions
 from dps_local.mixing import Gamma
@@ -160,12 +160,17 @@ class Assistant:
         if head_map.calibration:
             self.notice(str(head_map.calibration))
         mode = self.settings.mode or head_map.mode
-        gamma = self.settings.gamma or Gamma(head_map.gamma if mode == head_map.mode else 0.0)
-        scales = self._scales(head_map, mode)
+        gamma = Gamma(head_map.gamma if mode == head_map.mode else 0.0)
+        return self._steering(self._scales(head_map, mode), gamma, head_map.scope, mode)
+
+    def _steering(self, scales: HeadScales, gamma: Gamma, scope: Scope, mode: Mode = "contrast") -> Steering | None:
+        """Return steering with the γ that was asked for, or that of a map; None where no head is scaled."""
         if (scales == 1).all():
             self.notice("no head qualifies: steering stays off")
             return None
-        return Steering(scales, gamma, self.settings.beta, head_map.scope, mode)
+        if self.settings.mode and gamma.off and self.settings.gamma is None:
+            self.notice(f"there is no measured γ for {mode}: steering stays off until --gamma says how strong it is")
+        return Steering(scales, self.settings.gamma or gamma, self.settings.beta, scope, mode)
 
     def _routed(self, cluster_map: ClusterMap) -> Steering | None:
         """Return the steering of the clusters that the profile belongs to."""
@@ -177,8 +182,7 @@ class Assistant:
         self.notice(f"cluster {best + 1} of {len(shares)} ({shares[best]:.0%})")
         if cluster_map.calibration:
             self.notice(cluster_map.calibration.sentence("what users like you wrote"))
-        gamma = self.settings.gamma or Gamma(cluster_map.gamma)
-        return Steering(cluster_map.scales(shares), gamma, self.settings.beta, cluster_map.scope)
+        return self._steering(cluster_map.scales(shares), Gamma(cluster_map.gamma), cluster_map.scope)
 
     def _vector(self, cluster_map: ClusterMap, prompter: Prompter) -> Vector:
         embedder = self._embedder(cluster_map.embedder_tokens)

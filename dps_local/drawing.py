@@ -243,10 +243,14 @@ def findings(head_map: HeadMap) -> list[str]:
             f"overlap of the best {s.jaccard:.2f}"
         )
     lines.append(f"null control {head_map.null_control:g}; {_count(head_map.evaluations, 'head evaluation')}")
-    lines.append(
-        str(head_map.calibration) if head_map.calibration else "too little history to calibrate: steering is off"
-    )
+    lines.append(_worth(head_map, "your writing"))
     return lines
+
+
+def _worth(head_map: HeadMap, whose: str) -> str:
+    if head_map.calibration is None:
+        return "too little history to calibrate: steering is off"
+    return head_map.calibration.sentence(whose)
 
 
 def _percent(share: float) -> str:
@@ -658,4 +662,6 @@ class _MapRow:
         sparse = sparsity(ranked_by(head_map))
         share, gini = (_percent(sparse.share), f"{sparse.gini:.2f}") if sparse else ("", "")
         ranking, chosen = NAMES[head_map.ranking], len(head_map.selected)
-        return cls(_printable(name), head_map.examples, ranking, chosen, share, gini, findings(head_map)[-1])
+        return cls(
+            _printable(name), head_map.examples, ranking, chosen, share, gini, _worth(head_map, "held-out writing")
+        )

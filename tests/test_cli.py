@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dps_local.calibration import Calibration, Candidate
 from dps_local.head_map import HeadMap
 from dps_local.native import PATCH_VERSION
 from dps_local.profile import examples
@@ -227,6 +228,7 @@ def test_amplified_heads_need_one_stream_alone(program: Program, model: Path, st
     answer = json.loads(program(*arguments, "--mode", "amplify", "--gamma", "2").stdout)
     assert answer["gamma"] == 2
     assert {(token["p_plain"], token["p_muted"]) for token in answer["tokens"]} == {(None, None)}
+    assert "there is no measured γ for amplify" in program(*arguments, "--mode", "amplify").stderr
     plain = json.loads(program(*arguments, "--gamma", "0").stdout)
     assert [t["p_steered"] for t in answer["tokens"]] != [t["p_steered"] for t in plain["tokens"]]
 
@@ -295,6 +297,80 @@ def test_inspect_draws_the_map(program: Program, head_map: Path, tmp_path: Path)
     assert "<svg" in (tmp_path / "map.html").read_text()
 
 
+@pytest.fixture
+def other_map(head_map: Path, tmp_path: Path) -> Path:
+    """A map of the same model whose best head is another one."""
+    path = tmp_path / "bob.dps.gguf"
+    found = HeadMap.load(head_map)
+    replace(found, gain=-found.gain).save(path)
+    return path
+
+
+def test_inspect_compares_several_maps(program: Program, head_map: Path, steering_map: Path, other_map: Path) -> None:
+    result = program("inspect", head_map, steering_map, other_map)
+    assert result.returncode == 0, result.stderr
+    assert [line.rstrip() for line in result.stdout.splitlines()] == [
+        "overlap of the best 1 of 18 heads of each map: heads in both divided by heads in",
+        "either (Jaccard)",
+        "",
+        "              1     2     3",
+        "1 ada        1.00  1.00  0.00",
+        "2 steering   1.00  1.00  0.00",
+        "3 bob        0.00  0.00  1.00",
+        "",
+        "different maps overlap by 0.33 on average, random choices would by 0.06",
+    ]
+
+
+def test_a_comparison_as_json_holds_the_maps_too(program: Program, head_map: Path, other_map: Path) -> None:
+    said = json.loads(program("inspect", head_map, other_map, "--json").stdout)
+    assert said.keys() == {"maps", "overlap"}
+    assert said["maps"] == [json.loads(program("inspect", path, "--json").stdout) for path in (head_map, other_map)]
+    assert said["overlap"] == {
+        "names": ["ada", "bob"],
+        "k": 1,
+        "heads": 18,
+        "matrix": [[1, 0], [0, 1]],
+        "mean": 0,
+        "random": pytest.approx(1 / 18),
+    }
+
+
+def test_a_comparison_can_be_drawn_into_files(
+    program: Program, head_map: Path, other_map: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    png, html = tmp_path / "overlap.png", tmp_path / "overlap.html"
+    result = program("inspect", head_map, other_map, "--png", png, "--html", html)
+    assert result.stderr.splitlines() == [f"wrote {png}", f"wrote {html}"]
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert html.read_text().count("<td class=") > 4
+
+
+def test_maps_of_one_name_are_told_apart_by_their_folders(program: Program, head_map: Path, tmp_path: Path) -> None:
+    other = tmp_path / "later" / head_map.name
+    other.parent.mkdir()
+    other.write_bytes(head_map.read_bytes())
+    said = json.loads(program("inspect", head_map, other, "--json").stdout)
+    assert said["overlap"]["names"] == [str(head_map), str(other)]
+
+
+def test_maps_of_different_models_are_not_compared(
+    program: Program, tiny_model: TinyModel, profile: Path, head_map: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "qwen.dps.gguf"
+    assert program("score", "-m", tiny_model("qwen2"), "-p", profile, *QUICK, "-o", other).returncode == 0
+    html = tmp_path / "overlap.html"
+    message = program.fails("inspect", head_map, other, "--html", html)
+    assert re.fullmatch(
+        r"error: ada is a map of 'Tiny' \(fingerprint \w{12}\), qwen one of 'Tiny' \(\w{12}\): "
+        r"heads can be compared within one model only",
+        message,
+    )
+    assert not html.exists()
+    assert program("inspect", head_map, head_map).returncode == 2
+
+
 def test_a_baked_model_steers_without_a_profile(
     program: Program, model: Path, steering_map: Path, tmp_path: Path
 ) -> None:
@@ -343,12 +419,43 @@ def test_a_chat_says_at_its_start_what_steering_is_worth(program: Program, model
     assert "no head qualifies: steering stays off" in result.stderr
 
 
+def test_a_map_that_helps_says_so_at_the_start(program: Program, model: Path, steering_map: Path) -> None:
+    calibration = Calibration(0.05, 0.01, 0.09, 12, Candidate("contrast", 2, 0.5), 1.1, 1.2)
+    replace(HeadMap.load(steering_map), calibration=calibration).save(steering_map)
+    result = program("chat", "-m", model, "--map", steering_map, "-c", "512", "-n", "1", stdin="hi\n")
+    assert result.stderr.splitlines()[:2] == [
+        "steering is worth +0.050 ± 0.040 nats a token on your writing",
+        "Tiny: steering with 2 heads (L1H2 L0H3), γ = 0.5",
+    ]
+
+
+def test_amplification_cannot_follow_the_entropy(program: Program, model: Path, steering_map: Path) -> None:
+    arguments = ["generate", "-m", model, "--map", steering_map, "-c", "512", "--mode", "amplify", "hi"]
+    assert "γ must be a number" in program.fails(*arguments, "--gamma", "entropy")[-60:]
+
+
 @pytest.mark.parametrize("ranking", ["pcs", "gain", "contrast"])
 def test_heads_are_ranked_as_asked(ranking: str, program: Program, model: Path, profile: Path) -> None:
     result = program("score", "-m", model, "-p", profile, *QUICK, "--score", ranking, "--json")
     said = json.loads(result.stdout)
     assert said["ranking"] == ranking
     assert (said["contrast"][0][0] is not None) == (ranking == "contrast")
+
+
+@pytest.mark.parametrize("exhaustive", [False, True])
+def test_poor_heads_are_dropped_early_unless_all_are_asked_for(program: Program, model: Path, exhaustive: bool) -> None:
+    arguments = ["score", "-m", model, "-p", "mara", "--examples", "8", "--target-tokens", "4", "-c", "512", "--json"]
+    said = json.loads(program(*arguments, *["--exhaustive"] * exhaustive).stdout)
+    counts = np.array(said["counts"])
+    assert counts.max() == said["examples"] == 8
+    assert counts.min() == (8 if exhaustive else counts.min())
+    assert said["evaluations"] == counts.sum()
+    assert (said["evaluations"] == 18 * 8) == exhaustive
+    assert -1 <= said["stability"]["spearman"] <= 1
+    assert 0 <= said["stability"]["jaccard"] <= 1
+    assert said["stability"]["heads"] == (counts == 8).sum()
+    assert said["calibration"]["low"] <= said["calibration"]["gain"] <= said["calibration"]["high"]
+    assert said["calibration"]["n"] == 8
 
 
 def test_scoring_options_reach_the_map(program: Program, model: Path, profile: Path) -> None:
@@ -555,13 +662,35 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_turn_and_a_second_one_leaves(
 def test_ctrl_c_while_scoring_leaves_no_map(
     terminal: Callable[..., Terminal], tiny_model: TinyModel, tmp_path: Path
 ) -> None:
-    arguments = ["--examples", "26", "--target-tokens", "100", "--profile-tokens", "200", "-c", "512"]
+    arguments = ["--examples", "26", "--target-tokens", "60", "--profile-tokens", "100", "-c", "512"]
     score = terminal("score", "-m", tiny_model("llama"), "-p", "mara", *arguments)
     score.wait_for("scoring heads")
     score.interrupt()
     assert score.exit_code() == 130
     assert "Traceback" not in score.screen
     assert not list((tmp_path / "cache").glob("maps/*"))
+
+
+def test_scoring_that_ctrl_c_stopped_is_taken_up(
+    terminal: Callable[..., Terminal], program: Program, tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    arguments = ["--examples", "8", "--target-tokens", "24", "--profile-tokens", "100", "-c", "512"]
+    command = ["score", "-m", tiny_model("llama"), "-p", "mara", *arguments]
+    score = terminal(*command)
+    stored = tmp_path / "cache" / "scores"
+    end = time.monotonic() + 60
+    while not list(stored.glob("*.npy")):
+        score._read()
+        assert time.monotonic() < end, score.screen
+    score.interrupt()
+    assert score.exit_code() == 130
+    before = len(list(stored.glob("*.npy")))
+    again = program(*command, "--json")
+    known, texts = re.findall(r"taking up an earlier run: (\d+) of (\d+) texts are known", again.stderr)[0]
+    assert 0 < int(known) == before <= int(texts)
+    afresh = program(*command, "--json", "--no-resume")
+    assert "taking up" not in afresh.stderr
+    assert json.loads(afresh.stdout) == json.loads(again.stdout)
 
 
 def test_ctrl_d_leaves(terminal: Callable[..., Terminal], model: Path) -> None:
