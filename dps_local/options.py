@@ -55,7 +55,7 @@ ModelOption = Annotated[
     str | None, typer.Option("--model", "-m", help="A name from `dps-local models list`, or the path of a GGUF.")
 ]
 ContextOption = Annotated[int, typer.Option("--ctx-size", "-c", min=256, help="Tokens of context.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the order of examples.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the order of examples.")]
 EmbeddingOption = Annotated[
     Path | None, typer.Option(help="A GGUF that embeds profiles for a cluster map. Default: the chat model itself.")
 ]

@@ -122,7 +122,8 @@ class Session:
         self.full = Stream(self._context())
         self._muted: Stream | None = None
         self._synced: Steering | None = None  # what the muted stream was read with
-        self._prompt_scales: HeadScales | None = None  # what the full stream's prompts were read with
+        self._prompt_scales: HeadScales | None = None  # what the full stream's prompts are read with
+        self._unread: list[list[int]] | None = None  # its calls, while they are still to be read with these scales
         self.turns: list[Turn] = []
         self.cancel = threading.Event()  # set it (from a signal handler, say) to end the answer at the next step
 
@@ -139,7 +140,7 @@ class Session:
         self.full.clear()
         if self._muted:
             self._muted.clear()
-        self.turns = []
+        self.turns, self._unread = [], None
 
     def ask(self, user: str, n_predict: int = -1) -> Iterator[Token]:
         """Answer `user` with at most n_predict tokens (-1: until the model ends or the context is full).
@@ -147,6 +148,7 @@ class Session:
         Setting `cancel` ends the answer, and the turn stays as far as it went; while the prompt is read, it takes the
         question back. Raises ContextFullError, with the chat as it was, when the question does not fit.
         """
+        self._catch_up()
         if self.turns:
             text = self.template.next(self.system, len(self.turns), user)
             tokens = self._undecoded() + self.model.tokenize(text, special=True)
@@ -161,6 +163,7 @@ class Session:
 
     def undo(self) -> Turn:
         """Take the last turn back, and return it."""
+        self._catch_up()
         turn = self.turns.pop()
         self._rewind(turn.start)
         return turn
@@ -223,7 +226,7 @@ class Session:
         """Read the prompt but for its last token in both streams, until it is cancelled; return the muted one."""
         own = steering.amplified() if steering and steering.mode == "amplify" else None
         self._scale_prompts(own if steering and steering.scope == "all" else None)
-        if not self.full.replay(in_batches(turn.pending[:-1]), self.cancel):
+        if not self._catch_up(self.cancel) or not self.full.replay(in_batches(turn.pending[:-1]), self.cancel):
             return None
         if own is not None:
             self.full.scale(own)
@@ -232,13 +235,21 @@ class Session:
         return None
 
     def _scale_prompts(self, scales: HeadScales | None) -> None:
-        """Let the full stream read prompts with these scales; what it read with others is read again."""
-        former, self._prompt_scales = self._prompt_scales, scales
+        """Let the full stream read prompts with these scales; what it read with others is to be read again."""
+        if not _same(scales, self._prompt_scales):
+            self._unread = self.full.calls
+        self._prompt_scales = scales
         self.full.scale(scales)
-        if not _same(scales, former):
-            calls = self.full.calls
+
+    def _catch_up(self, cancel: threading.Event | None = None) -> bool:
+        """Read again what is to be read with other scales; False when `cancel` was set on the way."""
+        if self._unread is not None:
+            self.full.scale(self._prompt_scales)
             self.full.clear()
-            self.full.replay(calls)
+            if not self.full.replay(self._unread, cancel):
+                return False
+            self._unread = None
+        return True
 
     def _sync(self, steering: Steering) -> Stream:
         """Bring the muted stream to where the full stream is."""

@@ -740,6 +740,33 @@ def test_what_the_last_call_kept_is_what_counts(open_context: Open) -> None:
                 assert np.array_equal(context.compare(runs, TARGETS, layer), full.compare(runs, TARGETS))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_below_the_start_are_indeed_those_that_were_kept(kind: str, open_context: Open) -> None:
+    context = at_the_answer(open_context(kind, n_seq=N_SEQ))
+    other = [Run(seq, len(PROMPT), ANSWER[::-1], len(ANSWER)) for seq in range(1, N_SEQ)]
+    for layer in range(1, context.model.n_layer):
+        branch_off(context)
+        expected = context.compare(branches(), TARGETS, KEEP_LAYERS)
+        branch_off(context)
+        # not what this is for: a call with other tokens shows what it starts from
+        assert np.array_equal(context.compare(other, TARGETS, layer), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_one_part_of_a_batch_kept_stands_for_its_repetitions(kind: str, open_context: Open) -> None:
+    context, full = (at_the_answer(open_context(kind, n_seq=N_SEQ)) for _ in range(2))
+    for kept in (2, 1, 4):  # of four sequences
+        branch_off(context)
+        context.compare(branches()[:kept], TARGETS, KEEP_LAYERS)
+        for layer in range(context.model.n_layer - 1, 0, -1):
+            for c in (context, full):
+                branch_off(c)
+            scales = some_scales(context.model, layer)
+            with context.head_scales(scales), full.head_scales(scales):
+                found = context.compare(branches(), TARGETS, layer)
+                assert np.array_equal(found, full.compare(branches(), TARGETS)), (kept, layer)
+
+
 @pytest.mark.parametrize("layer", [-2, -99, 3, 99])
 def test_a_layer_that_is_not_there_is_refused(layer: int, open_context: Open) -> None:
     context, full = (at_the_answer(open_context("llama", n_seq=N_SEQ)) for _ in range(2))

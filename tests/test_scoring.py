@@ -31,6 +31,7 @@ from dps_local.prompt import ITEM_SHARE, Prompter
 from dps_local.scorer import Scorer, Text
 from dps_local.scoring import score, split_history
 from dps_local.template import ChatTemplate
+from dps_local.trial import Trial
 
 SCOPES: tuple[Literal["generated", "all"], ...] = ("generated", "all")
 OPTIONS = ScoringOptions(target_tokens=12, n_threads=1)
@@ -285,6 +286,34 @@ def test_heads_that_stay_have_the_scores_of_an_exhaustive_run(prompter: Callable
     for name in ("pcs", "pcs_stderr", "gain", "gain_stderr", "variance"):
         assert np.array_equal(getattr(some, name)[stayed], getattr(all_, name)[stayed])
     assert (some.counts >= 1).all()
+
+
+# --- calibration
+
+
+def test_an_item_calibrates_with_heads_that_were_chosen_without_it(
+    prompter: Callable[..., Prompter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = prompter(profile=replace(LONGER, history=LONGER.history[:6]))
+    texts, seen = [e.text for e in examples_of(p)], list[list[int]]()
+    tried: list[tuple[Text, list[int]]] = []
+    of, losses = Evidence.of, Trial.losses
+
+    def recorded_of(evidence: Evidence, rows: Sequence[int]) -> Evidence:
+        seen.append(list(rows))
+        return of(evidence, rows)
+
+    def recorded_losses(trial: Trial, text: Text, *rest: Any) -> NDArray[np.float64]:
+        tried.append((text, seen[-1]))
+        return losses(trial, text, *rest)
+
+    monkeypatch.setattr(Evidence, "of", recorded_of)
+    monkeypatch.setattr(Trial, "losses", recorded_losses)
+    found = scored(p)
+    assert found.calibration is not None
+    assert found.calibration.n == 6
+    folds = {0: [1, 2, 3, 5], 4: [1, 2, 3, 5], 1: [0, 2, 3, 4], 5: [0, 2, 3, 4], 2: [0, 1, 3, 4, 5], 3: [0, 1, 2, 4, 5]}
+    assert {texts.index(text): rows for text, rows in tried} == folds
 
 
 # --- the map

@@ -1256,3 +1256,23 @@ def test_closing_a_chat_frees_both_contexts(open_session: Open, llama: Model) ->
     session.close()
     assert [context.handle for context in contexts] == [None, None]
     session.close()
+
+
+def test_a_chat_survives_an_interruption_while_it_is_read_again(
+    open_session: Open, llama: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, other = (open_session(steering=amplifying(llama, 0.5, "all")) for _ in range(2))
+    for one in (session, other):
+        list(one.ask(QUESTIONS[0], 5))
+        one.steering = amplifying(llama, -0.5, "all")
+    with monkeypatch.context() as patch:
+
+        def interrupted(_: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(session.full.context, "decode", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            list(session.ask(QUESTIONS[1], 5))
+    assert len(session.turns) == 1
+    assert list(session.ask(QUESTIONS[1], 5)) == list(other.ask(QUESTIONS[1], 5))
+    assert session.full.context.state() == other.full.context.state()
