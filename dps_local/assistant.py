@@ -14,23 +14,20 @@ from dps_local.baking import load_map
 from dps_local.calibration import Mode, amplified
 from dps_local.cluster_map import TEMPERATURE, ClusterMap, Routing
 from dps_local.clusters import embed, score_clusters
-from dps_local.context import HeadScales
 from dps_local.embedding import PROFILE_TOKENS, Embedder, Vector
 from dps_local.errors import HeadMapError
 from dps_local.files import cache_folder
-from dps_local.head_map import HeadMap, Scope
+from dps_local.head_map import HeadMap
 from dps_local.map_file import FORMAT
-from dps_local.measurement import Progress, ScoringOptions
+from dps_local.measurement import Notice, Progress, ScoringOptions
 from dps_local.mixing import Gamma
-from dps_local.model import Head, Model, head_mask
+from dps_local.model import Head, HeadScales, Model, Scope, head_mask
 from dps_local.profile import Profile
 from dps_local.prompt import Prompter
 from dps_local.sampler import Sampling
 from dps_local.scoring import score
 from dps_local.session import Session, Steering
 from dps_local.template import ChatTemplate
-
-Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True)

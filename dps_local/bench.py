@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from dps_local.branches import Text
 from dps_local.context import N_UBATCH, Context, Run
 from dps_local.mixing import nll
 from dps_local.model import Head, Model, head_mask
-from dps_local.scorer import Scorer, Text
+from dps_local.scorer import Scorer
 from dps_local.stream import Stream, in_batches
 
 Progress = Callable[[int, int], None]  # (done, total) repeats
@@ -103,7 +104,7 @@ def bench_scoring(
         finally:
             scorer.close()
         prompt = _prompt_processing(model, (size + 1) * target_tokens, n_threads)
-        brute, lean = (_brute_force(model, text, n, n_threads) for n in (len(tokens) - 1, target_tokens))
+        brute, lean = (_brute_force(model, text, everywhere, n_threads) for everywhere in (True, False))
         times.append(ScoringTimes(read, batches, prompt, brute, lean))
         if progress:
             progress(i + 1, repeats)
@@ -143,20 +144,19 @@ def _prompt_processing(model: Model, n: int, n_threads: int | None) -> float:
         context.close()
 
 
-def _brute_force(model: Model, text: Text, n_logits: int, n_threads: int | None) -> float:
-    """Return the median seconds of a full forward with one head muted, with the last n_logits logits.
+def _brute_force(model: Model, text: Text, everywhere: bool, n_threads: int | None) -> float:
+    """Return the median seconds of a full forward with one head muted, up to the NLL of the target.
 
-    The NLL of the target is taken from them; heads are muted from the last prompt token on.
+    everywhere: with the logits of the prompt, too. The head is muted from the last prompt token on.
     """
-    tokens, n = [*text.prompt, *text.target[:-1]], len(text.target)
-    context = Context(model, len(tokens), n_outputs=min(N_UBATCH, n_logits), n_threads=n_threads)
+    n = len(text.target)
+    context = Context(model, len(text.prompt) + n, n_outputs=N_UBATCH if everywhere else n, n_threads=n_threads)
     stream = Stream(context)
-    prompt, left = text.prompt[:-1], n_logits - n
 
     def once(head: Head) -> None:
         stream.clear()
-        for i, part in enumerate(in_batches(prompt)):
-            stream.decode(part, min(len(part), max(0, left - (len(prompt) - i * N_UBATCH - len(part)))))
+        for part in in_batches(text.prompt[:-1]):
+            stream.decode(part, len(part) if everywhere else 0)
         with context.head_scales({0: head_mask(model, [head])}):
             logits = stream.decode([text.prompt[-1], *text.target[:-1]], n)
         sum(nll(row, y) for row, y in zip(logits, text.target, strict=True))

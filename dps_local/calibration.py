@@ -14,15 +14,14 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
-from dps_local.model import Head, Model, head_mask
+from dps_local.evidence import student_t
+from dps_local.model import Head, HeadScales, Model, head_mask
 
 Mode = Literal["contrast", "amplify"]
 GAMMAS = (0.1, 0.25, 0.5, 1.0)  # of the contrast; 0, no steering, is always a candidate
 STEPS = (0.05, 0.1, 0.2, 0.4)  # γ of the amplification
 TEMPERATURES = (1.0, 1.1, 1.2, 1.35, 1.5)
-HeadScales = NDArray[np.float32]
 CONFIDENCE = 0.95  # of the two-sided interval
 FLIPS = 4096  # of the signs of many items
 T_MOST = 99.0  # what stands for 'never': a few items can look like anything
@@ -144,7 +143,7 @@ def simultaneous_t(gains: NDArray[np.float64], seed: int = 0) -> float:
     t = np.divide(np.abs(mean), error, out=np.where(mean == 0, 0.0, np.inf), where=error > 0)
     flipped = float(np.quantile(t.max(axis=1, initial=0.0), CONFIDENCE, method="higher"))
     # a tie with the gains as they are is no evidence
-    return max(min(flipped * (1 + 1e-9), T_MOST), float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)))
+    return max(min(flipped * (1 + 1e-9), T_MOST), float(student_t(n - 1, (1 + CONFIDENCE) / 2)))
 
 
 def _more(gain: float, half: float, n: int, messages_per_item: float) -> int | None:

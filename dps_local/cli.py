@@ -18,6 +18,7 @@ from dps_local import bench, drawing, memory, native, registry
 from dps_local.assistant import Assistant, Settings, describe
 from dps_local.baking import bake as bake_map
 from dps_local.baking import load_map
+from dps_local.branches import MAX_TARGET
 from dps_local.chat import Chat
 from dps_local.cluster_map import ClusterMap
 from dps_local.errors import DpsError, HeadMapError, RegistryError
@@ -39,7 +40,6 @@ from dps_local.options import (
 )
 from dps_local.overlap import overlap
 from dps_local.profile import load_profile, load_profiles
-from dps_local.scorer import MAX_TARGET
 from dps_local.session import Session
 from dps_local.terminal import Terminal, interruptible
 

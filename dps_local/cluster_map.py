@@ -10,13 +10,12 @@ from typing import Any, Literal, get_args
 import gguf
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.vq import ClusterError, kmeans2
 
 from dps_local import map_file
 from dps_local.calibration import Calibration
 from dps_local.evidence import Ranking
-from dps_local.head_map import SCORES, HeadMap, Scope, fill_calibration, nulls, read_calibration
-from dps_local.model import Head
+from dps_local.head_map import SCORES, HeadMap, fill_calibration, nulls, read_calibration
+from dps_local.model import Head, HeadScales, Scope
 
 Routing = Literal["hard", "soft"]
 TEMPERATURE = 0.1  # of soft routing, in units of distance between vectors of length 1
@@ -84,7 +83,7 @@ class ClusterMap:
         shares = np.exp((distance.min() - distance) / temperature)
         return np.asarray(shares / shares.sum())
 
-    def scales(self, shares: NDArray[np.float64]) -> NDArray[np.float32]:
+    def scales(self, shares: NDArray[np.float64]) -> HeadScales:
         """Return the head scales of a muted stream, F32 [n_layer, n_head_max]: 1 - Σ p·w, in [0, 1]."""
         return mixed_scales(self.weights, shares)
 
@@ -194,7 +193,7 @@ class ClusterMap:
         return tuple((int(i) // self.n_head, int(i) % self.n_head) for i in order)
 
 
-def mixed_scales(weights: Grids, shares: NDArray[np.float64]) -> NDArray[np.float32]:
+def mixed_scales(weights: Grids, shares: NDArray[np.float64]) -> HeadScales:
     """Return clip(1 - Σ_k p_k·w_k, 0, 1), with 1 where there is no head."""
     return np.asarray(np.clip(1 - np.tensordot(shares, np.nan_to_num(weights), 1), 0, 1), np.float32)
 
@@ -233,6 +232,8 @@ def _k_means(
     x: NDArray[np.float64], n: int, rng: np.random.Generator
 ) -> tuple[float, NDArray[np.float64], NDArray[np.int32]] | None:
     """Return the squared distances in all, the centroids and the labels; None when a cluster ran empty."""
+    from scipy.cluster.vq import ClusterError, kmeans2  # slow to load, and seldom needed
+
     if n == 1:
         centroids, labels = x.mean(axis=0)[None], np.zeros(len(x), np.int32)
     else:

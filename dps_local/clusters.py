@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,16 +14,15 @@ from dps_local.cluster_map import GRIDS, ClusterMap, cluster_weights, group, n_c
 from dps_local.embedding import Embedder, Vector
 from dps_local.errors import ProfileError
 from dps_local.evidence import Evidence, choose, mean_stderr
-from dps_local.head_map import Scores, top_k
-from dps_local.measurement import Example, Measurement, Progress, ScoringOptions, make_example
+from dps_local.head_map import Scores
+from dps_local.measurement import Example, Measurement, Notice, Progress, ScoringOptions, make_example
 from dps_local.model import Model
 from dps_local.prompt import Prompter
-from dps_local.scoring import grid
+from dps_local.scoring import grid, grids_of
 from dps_local.trial import Trial
 
 ITEMS = 2  # of each user that are held out; and at least as many are scored
 HELD_OUT = 24  # items in all
-Notice = Callable[[str], None]
 
 
 def embed(embedder: Embedder, prompter: Prompter, before: int | None = None) -> Vector:
@@ -116,13 +115,12 @@ def _measurements(
         if progress:
             progress(sum(m.done for m in made), sum(m.total for m in made))
 
-    k = options.top if options.top is not None else top_k(len(model.heads()))
     for users in members:
         each = max(ITEMS, math.ceil(options.examples / len(users)))
         examples = [example for user in users for example in user.scored(each)]
         if not examples:
             raise ProfileError("the users of a cluster wrote nothing that has a token: raise examples above 0")
-        made.append(Measurement(model, examples, options, k=k, progress=advanced))
+        made.append(Measurement(model, examples, options, progress=advanced))
     return made
 
 
@@ -131,10 +129,9 @@ def _scores(
 ) -> dict[str, Scores]:
     """Return a cluster's PCS and gain with their standard errors, and its weights, by the ranking of the options."""
     values = evidence.ranked_by(options.ranking)
-    found = {"weights": cluster_weights(mean_stderr(values)[0], choose(values, measurement.k), power)}
-    found["pcs"], found["pcs_stderr"], _ = mean_stderr(evidence.ranked_by("pcs"))
-    found["gain"], found["gain_stderr"], _ = mean_stderr(evidence.ranked_by("gain"))
-    return {name: grid(model, values) for name, values in found.items()}
+    weights = cluster_weights(mean_stderr(values)[0], choose(values, measurement.k), power)
+    grids = grids_of(model, evidence, options.probe) | {"weights": grid(model, weights)}
+    return {name: grids[name] for name in GRIDS}
 
 
 def _calibrate(

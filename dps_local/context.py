@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dps_local.errors import ContextFullError, NativeError
-from dps_local.model import Model
+from dps_local.model import HeadScales, Model
 
 N_UBATCH = 512  # llama.cpp's default; larger brings nothing on a CPU
 Logits = NDArray[np.float32]
 KEEP_LAYERS = -1  # for Context.compare
-HeadScales = NDArray[np.float32]  # [n_layer, n_head_max], 1 = untouched, 0 = muted
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import gguf
 import numpy as np
@@ -14,9 +14,8 @@ from dps_local import map_file
 from dps_local.calibration import Calibration, Candidate, Mode
 from dps_local.evidence import Ranking, Stability
 from dps_local.gguf_file import GGUFFile
-from dps_local.model import Head
+from dps_local.model import Head, Scope
 
-Scope = Literal["generated", "all"]
 SCORES = (
     "pcs",
     "pcs_stderr",

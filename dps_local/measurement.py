@@ -6,22 +6,25 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from dps_local import native
+from dps_local.branches import Text, longest
 from dps_local.errors import ModelError
 from dps_local.evidence import Evidence, Ranking
 from dps_local.files import cache_folder
-from dps_local.model import Model
+from dps_local.head_map import top_k
+from dps_local.model import Model, Scope
 from dps_local.prompt import Prompter
 from dps_local.score_store import Measured, ScoreStore
-from dps_local.scorer import Scorer, Text
+from dps_local.scorer import Scorer
 
 BUDGET = 1 / 3  # of the evaluations that every head on every example would take
 KEPT = 0.2  # of the heads that are evaluated on every example
 Progress = Callable[[int, int], None]  # (done, total), in evaluations of a head on a text
+Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class ScoringOptions:
     exhaustive: every head on every example. parallel: heads at a time, None for what fits.
     """
 
-    scope: Literal["generated", "all"] = "generated"
+    scope: Scope = "generated"
     examples: int = 12
     target_tokens: int = 32
     top: int | None = None
@@ -73,7 +76,7 @@ def make_example(prompter: Prompter, i: int, options: ScoringOptions) -> Example
 class Measurement:
     """Evaluates heads on examples, fewer heads from one example to the next, and keeps what it found.
 
-    k: how many heads are to be chosen. more: units of progress that the caller will add.
+    more: units of progress that the caller will add.
     """
 
     def __init__(
@@ -82,7 +85,6 @@ class Measurement:
         examples: Sequence[Example],
         options: ScoringOptions,
         *,
-        k: int,
         exhaustive: bool = False,
         progress: Progress | None = None,
         more: int = 0,
@@ -94,8 +96,8 @@ class Measurement:
         # a random order, but one in which new examples leave the others where they are
         self.order = sorted(range(len(examples)), key=lambda i: _digest(options.seed, examples[i].text))
         self.examples = examples
-        self.k = k
-        self.schedule = schedule(len(self.heads), len(examples), k, exhaustive or options.exhaustive)
+        self.k = options.top if options.top is not None else top_k(len(self.heads))  # heads that are to be chosen
+        self.schedule = schedule(len(self.heads), len(examples), self.k, exhaustive or options.exhaustive)
         depends_on = [model.fingerprint, native.PATCH_VERSION, options.scope, options.probe]
         self.store = ScoreStore(cache_folder("scores"), len(self.heads), *depends_on)
         texts = [len(examples[i].texts()) for i in self.order]
@@ -120,8 +122,7 @@ class Measurement:
         texts = [text for example in self.examples for text in example.texts()]
         scorer = Scorer(
             self.model,
-            max(len(t.prompt) + len(t.target) for t in texts),
-            max(len(t.target) for t in texts),
+            *longest(texts),
             scope=o.scope,
             scale=o.probe,
             parallel=o.parallel,

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from dps_local.errors import ModelError
 from dps_local.gguf_file import GGUFFile
 
 Head = tuple[int, int]  # (layer, head)
+HeadScales = NDArray[np.float32]  # [n_layer, n_head_max], 1 = untouched, 0 = muted
+Scope = Literal["generated", "all"]  # the tokens whose heads are scaled: from the last of the prompt on, or all
 
 
 class Model:
@@ -138,7 +141,7 @@ def _per_layer(value: int | NDArray[np.integer], n_layer: int) -> tuple[int, ...
     )
 
 
-def head_mask(model: Model, heads: Sequence[Head], scale: float = 0.0) -> NDArray[np.float32]:
+def head_mask(model: Model, heads: Sequence[Head], scale: float = 0.0) -> HeadScales:
     """Return scales F32 [n_layer, n_head_max]: `scale` at `heads`, 1 elsewhere."""
     scales = np.ones((model.n_layer, model.n_head_max), np.float32)
     for layer, head in heads:

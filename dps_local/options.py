@@ -14,11 +14,11 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from dps_local.assistant import Settings
+from dps_local.branches import MAX_TARGET
 from dps_local.errors import DpsError
 from dps_local.measurement import ScoringOptions
 from dps_local.mixing import Gamma
 from dps_local.sampler import RANDOM_SEED, Sampling
-from dps_local.scorer import MAX_TARGET
 
 
 class Scope(StrEnum):

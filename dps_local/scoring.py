@@ -7,25 +7,23 @@ history item, with the profile in the prompt as it was when the user wrote it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dps_local.calibration import Calibration, Candidate, calibrate, candidates
-from dps_local.context import HeadScales
 from dps_local.errors import ModelError, ProfileError
 from dps_local.evidence import GAIN, PCS, VARIANCE, Evidence, amplification, choose, mean_stderr, stability
-from dps_local.head_map import HeadMap, Scores, top_k
-from dps_local.measurement import Measurement, Progress, ScoringOptions, make_example
-from dps_local.model import Model
+from dps_local.head_map import HeadMap, Scores
+from dps_local.measurement import Measurement, Notice, Progress, ScoringOptions, make_example
+from dps_local.model import HeadScales, Model
 from dps_local.prompt import Prompter
 from dps_local.trial import Trial
 
 MIN_SPLIT = 12  # history items; with fewer, calibration takes turns (k-fold)
 FOLDS = 4
-Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -89,8 +87,6 @@ class _Run:
         notice: Notice | None,
     ) -> None:
         self.model, self.options = model, options
-        self.heads = model.heads()
-        self.k = options.top if options.top is not None else top_k(len(self.heads))
         if not prompter.profile.history:
             raise ProfileError("the profile has no history: heads are scored on what the user wrote")
         n = len(prompter.profile.history)
@@ -103,7 +99,6 @@ class _Run:
             model,
             [self.examples[i] for i in self.split.scored],
             options,
-            k=self.k,
             exhaustive=self.split.takes_turns,  # elimination would have seen what is held out
             progress=progress,
             more=len(self.split.held_out) * Trial.streams,
@@ -117,7 +112,7 @@ class _Run:
     def head_map(self) -> HeadMap:
         evidence = self.measurement.evidence()
         values = evidence.ranked_by(self.options.ranking)
-        selected = choose(values, self.k)
+        selected = choose(values, self.measurement.k)
         calibration = self._calibrate(evidence, len(selected))
         best = calibration.best if calibration and calibration.helps else Candidate("contrast", None, 0.0)
         if best.gamma and best.mode == "contrast":
@@ -142,10 +137,10 @@ class _Run:
             nll=float(evidence.nll.mean()),
             **grids,
             null_control=evidence.null,
-            selected=tuple(self.heads[i] for i in selected),
+            selected=tuple(self.measurement.heads[i] for i in selected),
             mode=best.mode,
             gamma=best.gamma,
-            stability=stability(values, self.k, self.options.seed),
+            stability=stability(values, self.measurement.k, self.options.seed),
             calibration=calibration,
         )
 
@@ -170,7 +165,9 @@ class _Run:
 
     def _scales(self, evidence: Evidence, tried: Sequence[Candidate]) -> list[HeadScales]:
         """Return the scales of each candidate's stream, as this evidence has it."""
-        chosen = [self.heads[i] for i in choose(evidence.ranked_by(self.options.ranking), self.k)]
+        chosen = [
+            self.measurement.heads[i] for i in choose(evidence.ranked_by(self.options.ranking), self.measurement.k)
+        ]
         weights = grid(self.model, amplification(evidence.effects[..., GAIN], self.options.probe))
         return [c.scales(self.model, chosen, weights) for c in tried]
 

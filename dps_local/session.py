@@ -12,17 +12,16 @@ from typing import Literal
 
 import numpy as np
 
-from dps_local.calibration import Mode
-from dps_local.context import Context, HeadScales
+from dps_local.calibration import Mode, amplified
+from dps_local.context import Context
 from dps_local.errors import ContextFullError, DpsError
 from dps_local.mixing import Gamma, mix
 from dps_local.mixing import probability as p
-from dps_local.model import Model
+from dps_local.model import HeadScales, Model, Scope
 from dps_local.sampler import Sampler, Sampling
 from dps_local.stream import Stream, in_batches
 from dps_local.template import ChatTemplate
 
-Scope = Literal["generated", "all"]
 StopReason = Literal["eog", "stop", "length", "context", "interrupted"]
 
 
@@ -53,7 +52,7 @@ class Steering:
 
     def amplified(self) -> HeadScales:
         """Return the scales of the one stream."""
-        return (1 + self.gamma.value * (self.scales - 1)).astype(np.float32)
+        return amplified(self.scales - 1, self.gamma.value)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from dps_local.context import N_UBATCH, Context, HeadScales, Logits, Run
+from dps_local.context import N_UBATCH, Context, Logits, Run
+from dps_local.model import HeadScales
 
 
 class Stream:

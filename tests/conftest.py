@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from dps_local import native, registry
 from dps_local.context import Run
 from dps_local.errors import RegistryError
+from dps_local.model import Model
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tiny models on busy cores: threads that spin cost seconds
 # a shell starts background jobs with Ctrl-C ignored, and the programs under test would inherit that
@@ -46,6 +47,20 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
         return written[key]
 
     return path
+
+
+@pytest.fixture
+def load() -> Iterator[Callable[[Path], Model]]:
+    """`load(path)` opens a model, and closes it after the test."""
+    models: list[Model] = []
+
+    def open_(path: Path) -> Model:
+        models.append(Model(path))
+        return models[-1]
+
+    yield open_
+    for model in models:
+        model.close()
 
 
 class RealModel(Protocol):

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from tiny import TinyModel
 
+from dps_local.branches import Text
 from dps_local.calibration import (
     PLAIN,
     TEMPERATURES,
@@ -23,7 +24,6 @@ from dps_local.calibration import (
 )
 from dps_local.context import Context, Run
 from dps_local.model import Model, head_mask
-from dps_local.scorer import Text
 from dps_local.trial import Trial
 
 TRIED = [PLAIN, Candidate("contrast", 1, 0.5), Candidate("amplify", None, 0.1)]

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from tiny import KINDS, TinyModel
 
 from dps_local.baking import bake
+from dps_local.branches import Text
 from dps_local.context import N_UBATCH, Context, Run
 from dps_local.evidence import PCS
 from dps_local.gguf_file import GGUFFile
 from dps_local.head_map import SCORES, HeadMap
 from dps_local.model import Head, Model, head_mask
-from dps_local.scorer import Scorer, Text
+from dps_local.scorer import Scorer
 
 if TYPE_CHECKING:
     from conftest import RealModel, StockLogits

@@ -5,7 +5,7 @@ The oracle reads a text from its first token for one head alone, and takes what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from tiny import ATTENTION, TinyModel
 
 from dps_local import memory
+from dps_local.branches import ROWS, Branches, Text
 from dps_local.context import N_UBATCH, Context, Run
 from dps_local.errors import NativeError
 from dps_local.model import Head, Model, head_mask
-from dps_local.scorer import MAX_PARALLEL, ROWS, Scorer, Text, parallel_sequences, sequence_bytes
+from dps_local.scorer import MAX_PARALLEL, Scorer, parallel_sequences, sequence_bytes
 
 Scope = Literal["generated", "all"]
 SCOPES: tuple[Scope, ...] = ("generated", "all")
@@ -26,19 +27,6 @@ Array = NDArray[np.float64]
 
 PROMPT = list(b"Write to Sam about the shed, as ever.")  # a byte's token is its number
 TEXT = Text(PROMPT, list(b"No need to rush, love."))
-
-
-@pytest.fixture
-def load() -> Iterator[Callable[[Path], Model]]:
-    models: list[Model] = []
-
-    def open_(path: Path) -> Model:
-        models.append(Model(path))
-        return models[-1]
-
-    yield open_
-    for model in models:
-        model.close()
 
 
 # --- the oracle: no batches, no shared prefixes, no float32
@@ -360,15 +348,15 @@ def test_a_context_that_cannot_be_had_is_tried_with_fewer_sequences(
     tiny_model: TinyModel, load: Callable[[Path], Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, tried = load(tiny_model()), list[int]()
-    original = Scorer._context
+    original = Scorer._branches
 
-    def context(self: Scorer, length: int, target: int, n_threads: int | None) -> Context:
+    def branches(self: Scorer, length: int, target: int, n_threads: int | None) -> Branches:
         tried.append(self.parallel)
         if self.parallel > most:
             raise NativeError("no memory")
         return original(self, length, target, n_threads)
 
-    monkeypatch.setattr(Scorer, "_context", context)
+    monkeypatch.setattr(Scorer, "_branches", branches)
     most = 8
     found, _, _ = measure(model, TEXT, parallel=19)
     assert tried == [20, 8]
@@ -377,5 +365,5 @@ def test_a_context_that_cannot_be_had_is_tried_with_fewer_sequences(
     with pytest.raises(NativeError, match="no memory"):
         measure(model, TEXT, parallel=19)
     assert tried == [20, 8, 4]
-    monkeypatch.setattr(Scorer, "_context", original)
+    monkeypatch.setattr(Scorer, "_branches", original)
     assert np.array_equal(found, measure(model, TEXT)[0])

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tiny import TinyModel
 
+from dps_local.branches import Text
 from dps_local.context import N_UBATCH, Context, Run
 from dps_local.errors import ModelError, ProfileError
 from dps_local.evidence import Evidence, lower_bound
@@ -28,7 +29,7 @@ from dps_local.measurement import BUDGET, Example, ScoringOptions, make_example,
 from dps_local.model import Head, Model, head_mask
 from dps_local.profile import HistoryItem, Profile
 from dps_local.prompt import ITEM_SHARE, Prompter
-from dps_local.scorer import Scorer, Text
+from dps_local.scorer import Scorer
 from dps_local.scoring import score, split_history
 from dps_local.template import ChatTemplate
 from dps_local.trial import Trial
@@ -51,19 +52,6 @@ LONGER = Profile(
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DPS_LOCAL_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-@pytest.fixture
-def load() -> Iterator[Callable[[Path], Model]]:
-    models: list[Model] = []
-
-    def open_(path: Path) -> Model:
-        models.append(Model(path))
-        return models[-1]
-
-    yield open_
-    for model in models:
-        model.close()
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tiny import TinyModel
 
-from dps_local.context import N_UBATCH, Context, HeadScales, Logits, Run
+from dps_local.context import N_UBATCH, Context, Logits, Run
 from dps_local.errors import ContextFullError, DpsError, NativeError
 from dps_local.mixing import Gamma
-from dps_local.model import Model, head_mask
+from dps_local.model import HeadScales, Model, Scope, head_mask
 from dps_local.sampler import Sampling
-from dps_local.session import Scope, Session, Steering, Token
+from dps_local.session import Session, Steering, Token
 from dps_local.stream import Stream
 from dps_local.template import ChatTemplate
 
