@@ -14,6 +14,7 @@ from dps_local.baking import load_map
 from dps_local.calibration import Mode, amplified
 from dps_local.cluster_map import TEMPERATURE, ClusterMap, Routing
 from dps_local.clusters import embed, score_clusters
+from dps_local.decoding import Engine
 from dps_local.embedding import PROFILE_TOKENS, Embedder, Vector
 from dps_local.errors import HeadMapError
 from dps_local.files import cache_folder
@@ -26,7 +27,8 @@ from dps_local.profile import Profile
 from dps_local.prompt import Prompter
 from dps_local.sampler import Sampling
 from dps_local.scoring import score
-from dps_local.session import Session, Steering
+from dps_local.session import Session
+from dps_local.steering import Steering
 from dps_local.template import ChatTemplate
 
 
@@ -43,6 +45,7 @@ class Settings:
     routing: Routing = "soft"
     routing_temp: float = TEMPERATURE
     embedding_model: Path | None = None  # None: the chat model embeds profiles
+    engine: Engine = "auto"
     sampling: Sampling = field(default_factory=Sampling)
     scoring: ScoringOptions = field(default_factory=ScoringOptions)
 
@@ -205,6 +208,7 @@ class Assistant:
             self.template,
             system=self.system(),
             steering=self.steering(head_map),
+            engine=self.settings.engine,
             sampling=self.settings.sampling,
             n_ctx=self.n_ctx,
             n_threads=self.settings.n_threads,

@@ -14,32 +14,41 @@ import numpy as np
 import typer
 
 import dps_local
-from dps_local import bench, drawing, memory, native, registry
+from dps_local import drawing, memory, native, registry
 from dps_local.assistant import Assistant, Settings, describe
 from dps_local.baking import bake as bake_map
 from dps_local.baking import load_map
+from dps_local.bench_decoding import bench_decoding
+from dps_local.bench_scoring import bench_scoring as time_scoring
 from dps_local.branches import MAX_TARGET
 from dps_local.chat import Chat
 from dps_local.cluster_map import ClusterMap
 from dps_local.errors import DpsError, HeadMapError, RegistryError
 from dps_local.head_map import HeadMap
 from dps_local.measurement import ScoringOptions
+from dps_local.mixing import Gamma
 from dps_local.model import Model
 from dps_local.options import (
+    BetaOption,
     ChatOptions,
     ContextOption,
     EmbeddingOption,
+    GammaOption,
     JsonOption,
+    MapOption,
     ModelOption,
     ModelOptions,
     OfflineOption,
     ProfileOption,
     ScoreOptions,
     SeedOption,
+    TempOption,
     expand,
 )
 from dps_local.overlap import overlap
 from dps_local.profile import load_profile, load_profiles
+from dps_local.prompt import DEFAULT_REQUEST
+from dps_local.sampler import Sampling
 from dps_local.session import Session
 from dps_local.terminal import Terminal, interruptible
 
@@ -55,6 +64,7 @@ app.add_typer(models_app, name="models")
 bench_app = typer.Typer(no_args_is_help=True, help="Time what dps-local does against what llama.cpp does by itself.")
 app.add_typer(bench_app, name="bench")
 terminal = Terminal()
+WAYS = {"eager": "contrast, eager", "late": "contrast, late", "amplify": "amplified heads"}
 
 
 def _assistant(model: ModelOptions, profile: str | None, settings: Settings) -> Assistant:
@@ -319,7 +329,7 @@ def bench_scoring(
     """Time the scoring of all heads against llama.cpp's prompt processing, and against one forward for each head."""
     loaded = Model(_model_file(model.model, model.offline), model.n_gpu_layers)
     with terminal.progress("timing", unit="repeats") as progress:
-        found = bench.bench_scoring(loaded, prompt_tokens, target_tokens, repeats, parallel, model.threads, progress)
+        found = time_scoring(loaded, prompt_tokens, target_tokens, repeats, parallel, model.threads, progress)
     if as_json:
         _print_json(found.as_json() | {"peak_memory": memory.peak()})
         return
@@ -341,6 +351,46 @@ def bench_scoring(
         ["peak memory", f"{memory.peak() / 1e9:.2f} GB", ""],
     ]
     terminal.table([found.model, "", ""], rows)
+
+
+@bench_app.command("decode")
+@expand
+def bench_decode(
+    model: ModelOptions,
+    score: ScoreOptions,
+    profile: Annotated[str, ProfileOption],
+    map: MapOption = None,
+    gamma: GammaOption = None,
+    beta: BetaOption = Settings.beta,
+    temp: TempOption = 0.0,
+    prompts: Annotated[int, typer.Option(min=1, help="Requests of the profile's history to answer, the newest.")] = 20,
+    n_predict: Annotated[int, typer.Option("-n", "--n-predict", min=2, help="Tokens of an answer.")] = 128,
+    as_json: JsonOption = False,
+) -> None:
+    """Time a token of a steered answer against one of llama.cpp by itself."""
+    sampling = Sampling(temp=temp, seed=1)
+    settings = replace(score.settings(model), gamma=gamma or Gamma(0.5), mode="contrast", beta=beta, sampling=sampling)
+    assistant = _assistant(model, profile, settings)
+    session = _session(assistant, map)
+    requests = [item.input or DEFAULT_REQUEST for item in assistant.profile.history] if assistant.profile else []
+    with terminal.progress("timing", unit="prompts") as progress:
+        found = bench_decoding(session, requests[-prompts:], n_predict, sampling, progress)
+    if as_json:
+        _print_json(found.as_json() | {"beta": beta, "temp": temp, "peak_memory": memory.peak()})
+        return
+    rows = [["llama.cpp alone", f"{median(found.ms['plain']):.1f} ms a token", "1"]]
+    for way, name in WAYS.items():
+        ratios = sorted(found.ratios(way))
+        spread = f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        rows.append([name, f"{median(found.ms[way]):.1f} ms a token", spread])
+    said = found.as_json()
+    rows += [
+        ["steps with several plausible tokens", f"{said['uncertain_share']:.0%}", ""],
+        ["tokens equal to the eager engine's", f"{said['same_tokens']:.2%}", f"of {found.compared}"],
+        ["time to the first token", f"{said['cold_ttft_ms']:.0f} ms", ""],
+        ["peak memory", f"{memory.peak() / 1e9:.2f} GB", ""],
+    ]
+    terminal.table([found.model, "", f"by llama.cpp, {len(found.ttft)} prompts"], rows)
 
 
 @models_app.command("list")

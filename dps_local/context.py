@@ -18,6 +18,8 @@ from dps_local.model import HeadScales, Model
 N_UBATCH = 512  # llama.cpp's default; larger brings nothing on a CPU
 Logits = NDArray[np.float32]
 KEEP_LAYERS = -1  # for Context.compare
+KV_STEP = 256  # attention looks at so many KV cells more at a time
+ROWS = 16  # Context.decode_rows computes a multiple of this
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Context:
 
     n_outputs: tokens of one batch whose logits can be had; a large vocabulary makes them dear.
     flash_attn: None lets llama.cpp choose. type_k, type_v: enum ggml_type of the KV cache, None for F16.
+    tokens_alone: up to eight tokens of a batch get the bits that they would get one after the other on the CPU, if
+    their KV cells end in the same step of KV_STEP.
 
     Each sequence has KV cells of its own (kv_unified = false), and a sliding-window cache keeps all of them
     (swa_full), so that sequences can be cut back exactly. Equal shapes give equal bits on the CPU.
@@ -50,6 +54,7 @@ class Context:
         n_outputs: int = 1,
         n_threads: int | None = None,
         flash_attn: bool | None = None,
+        tokens_alone: bool = False,
         type_k: int | None = None,
         type_v: int | None = None,
     ) -> None:
@@ -72,6 +77,7 @@ class Context:
                 f"llama.cpp cannot make a context of {n_seq} × {n_ctx} tokens ({self.native.log.last()}): "
                 "try a smaller --ctx-size"
             )
+        self.native.set_tokens_alone(self.handle, tokens_alone)
         self.memory = self.llama.llama_get_memory(self.handle)
         self.n_ctx = int(self.llama.llama_n_ctx_seq(self.handle))
         self.n_batch = parameters.n_batch
@@ -113,8 +119,7 @@ class Context:
         """
         ys = np.asarray(targets, np.int32)
         try:
-            if self.native.set_layer_start(self.handle, layer_start):
-                raise NativeError(f"llama_set_layer_start: {self.native.log.last()}")
+            self._start_at(layer_start)
             if self.native.set_compare(self.handle, ys.ctypes.data, ys.size):
                 raise NativeError(f"llama_set_compare: {self.native.log.last()}")
             self._decode(runs)
@@ -122,7 +127,49 @@ class Context:
             return np.ctypeslib.as_array(found, (len(runs), ys.size, 4)).copy()
         finally:
             self.native.set_compare(self.handle, None, 0)
-            self.native.set_layer_start(self.handle, 0)
+            self._start_at(0)
+
+    def keep_layers(self, keep: bool) -> None:
+        """Keep the output of each layer in the calls from now on, for `layer_output`; or no more."""
+        self._start_at(KEEP_LAYERS if keep else 0)
+
+    def layer_output(self, layer: int, n_tokens: int) -> NDArray[np.float32] | None:
+        """Return the output F32 [n_tokens, n_embd] of a layer in the last call; None where it has no name."""
+        data = np.empty((n_tokens, self.model.n_embd), np.float32)
+        status = self.native.get_layer_output(self.handle, layer, data.ctypes.data, data.size)
+        return None if status else data
+
+    @contextmanager
+    def above(self, layer: int, output: NDArray[np.float32]) -> Iterator[None]:
+        """Start calls within a block at a layer, from what another context put out below it: F32 [n_tokens, n_embd].
+
+        The layers below have nothing of these tokens in their KV cache then.
+        """
+        data = np.ascontiguousarray(output, np.float32)
+        if self.native.set_layer_output(self.handle, layer - 1, data.ctypes.data, data.size):
+            raise NativeError(f"llama_set_layer_output: {self.native.log.last()}")
+        self._start_at(layer)
+        try:
+            yield
+        finally:
+            self._start_at(0)
+
+    def decode_rows(self, runs: Sequence[Run], rows: NDArray[np.integer]) -> Logits:
+        """Run the model once, and return the logits of some tokens only: F32 [sum of n_logits, n_rows]."""
+        ids = np.full(-(-rows.size // ROWS) * ROWS, rows[0], np.int32)  # other numbers of rows would be other graphs
+        ids[: rows.size] = rows
+        try:
+            if self.native.set_logit_rows(self.handle, ids.ctypes.data, ids.size):
+                raise NativeError(f"llama_set_logit_rows: {self.native.log.last()}")
+            n_outputs = self._decode(runs)
+            found = self.native.get_logit_rows(self.handle)
+            return np.ctypeslib.as_array(found, (n_outputs, ids.size))[:, : rows.size].copy()
+        finally:
+            self.native.set_logit_rows(self.handle, None, 0)
+
+    def _start_at(self, layer_start: int) -> None:
+        if self.native.set_layer_start(self.handle, layer_start):
+            raise NativeError(f"llama_set_layer_start: {self.native.log.last()}")
 
     def _decode(self, runs: Sequence[Run]) -> int:
         """Run the model once over all `runs`; return the number of outputs."""
@@ -175,19 +222,22 @@ class Context:
         self.llama.llama_memory_seq_rm(self.memory, target, -1, -1)
         self.llama.llama_memory_seq_cp(self.memory, source, target, -1, -1)
 
-    def state(self, seq: int = 0) -> bytes:
-        """Return the KV state of one sequence in llama.cpp's own format."""
-        size = self.llama.llama_state_seq_get_size(self.handle, seq)
-        buffer = (ctypes.c_uint8 * size)()
-        written = self.llama.llama_state_seq_get_data(self.handle, buffer, size, seq)
-        return memoryview(buffer)[:written].tobytes() if written < size else bytes(buffer)
+    def state(self) -> bytes:
+        """Return the KV state of all sequences in llama.cpp's own format.
 
-    def set_state(self, state: bytes, seq: int = 0) -> None:
-        """Replace the KV state of one sequence by one that `state` returned for an equal context."""
-        self.llama.llama_memory_seq_rm(self.memory, seq, -1, -1)
+        That of one sequence would leave out cells that a sliding window hides, and attention over other cells rounds
+        otherwise.
+        """
+        buffer = (ctypes.c_uint8 * self.llama.llama_state_get_size(self.handle))()
+        written = self.llama.llama_state_get_data(self.handle, buffer, len(buffer))
+        return memoryview(buffer)[:written].tobytes()
+
+    def set_state(self, state: bytes) -> None:
+        """Replace the KV state by one that `state` returned for an equal context."""
         buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
-        if not self.llama.llama_state_seq_set_data(self.handle, buffer, len(state), seq):
+        if self.llama.llama_state_set_data(self.handle, buffer, len(state)) != len(state):
             raise NativeError(f"llama.cpp did not take a KV state: {self.native.log.last()}")
+        self.native.memory_seek_end(self.memory)
 
 
 def default_threads() -> int:

@@ -90,10 +90,10 @@ def log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
-def probability(logits: Logits, token: int) -> float:
-    """Return softmax(logits)[token]; single precision, as it is taken of every token of an answer."""
-    shifted = np.exp(logits - logits.max())
-    return float(shifted[token] / shifted.sum())
+def probabilities(logits: Logits) -> Logits:
+    """Return softmax(logits); single precision, as it is taken at every token of an answer."""
+    p = np.exp(logits - logits.max())
+    return np.asarray(p / p.sum())
 
 
 def nll(logits: Logits, token: int) -> float:

@@ -42,6 +42,12 @@ class ModeName(StrEnum):
     amplify = "amplify"
 
 
+class EngineName(StrEnum):
+    auto = "auto"
+    eager = "eager"
+    late = "late"
+
+
 def _gamma(text: str) -> Gamma:
     try:
         return Gamma.parse(text)
@@ -60,6 +66,21 @@ EmbeddingOption = Annotated[
     Path | None, typer.Option(help="A GGUF that embeds profiles for a cluster map. Default: the chat model itself.")
 ]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Never open a connection.")]
+
+
+MapOption = Annotated[Path | None, typer.Option(help="A head map (.dps.gguf) instead of the profile's own.")]
+GammaOption = Annotated[
+    Gamma | None,
+    typer.Option(
+        parser=_gamma,
+        metavar="X",
+        help="Strength of steering: a number (0 = off), or entropy[:normalised][:cap=X]. Default: the head map's.",
+    ),
+]
+BetaOption = Annotated[
+    float, typer.Option(min=0, max=1, help="Only tokens with at least β times the top probability; 0 = the paper.")
+]
+TempOption = Annotated[float, typer.Option(min=0, help="Temperature; 0 is greedy.")]
 
 
 @dataclass(frozen=True)
@@ -135,15 +156,8 @@ class ScoreOptions:
 @dataclass(frozen=True)
 class ChatOptions:
     profile: Annotated[str | None, ProfileOption] = None
-    map: Annotated[Path | None, typer.Option(help="A head map (.dps.gguf) instead of the profile's own.")] = None
-    gamma: Annotated[
-        Gamma | None,
-        typer.Option(
-            parser=_gamma,
-            metavar="X",
-            help="Strength of steering: a number (0 = off), or entropy[:normalised][:cap=X]. Default: the head map's.",
-        ),
-    ] = None
+    map: MapOption = None
+    gamma: GammaOption = None
     mode: Annotated[
         ModeName | None, typer.Option(help="Contrast two streams, or amplify heads in one. Default: the head map's.")
     ] = None
@@ -154,16 +168,20 @@ class ChatOptions:
         float, typer.Option(min=0.001, help="Temperature of soft routing; lower is nearer to hard.")
     ] = Settings.routing_temp
     embedding_model: EmbeddingOption = None
-    beta: Annotated[
-        float, typer.Option(min=0, max=1, help="Only tokens with at least β times the top probability; 0 = the paper.")
-    ] = Settings.beta
+    beta: BetaOption = Settings.beta
+    engine: Annotated[
+        EngineName,
+        typer.Option(
+            help="How to compute a contrast: eager makes each step in both streams, late gives the same answer sooner."
+        ),
+    ] = EngineName.auto
     compare: Annotated[bool, typer.Option("--compare", help="Show the unsteered answer before the steered one.")] = (
         False
     )
     n_predict: Annotated[int, typer.Option("-n", "--n-predict", min=-1, help="Tokens of an answer; -1: no limit.")] = (
         512
     )
-    temp: Annotated[float, typer.Option(min=0, help="Temperature; 0 is greedy.")] = Sampling.temp
+    temp: TempOption = Sampling.temp
     top_k: Annotated[int, typer.Option(min=0, help="0: off.")] = Sampling.top_k
     top_p: Annotated[float, typer.Option(min=0, max=1, help="1: off.")] = Sampling.top_p
     min_p: Annotated[float, typer.Option(min=0, max=1, help="0: off.")] = Sampling.min_p
@@ -184,6 +202,7 @@ class ChatOptions:
             self.routing.value,
             self.routing_temp,
             self.embedding_model,
+            self.engine.value,
             sampling,
             score.scoring(model),
         )

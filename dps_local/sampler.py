@@ -36,12 +36,11 @@ class Sampler:
     """A chain in llama.cpp's order: penalties, top-k, top-p, min-p, temperature, draw."""
 
     def __init__(self, sampling: Sampling) -> None:
-        self.llama = native.load().llama
+        self.llama, self.temp = native.load().llama, sampling.temp
         self.chain: Any = self.llama.llama_sampler_chain_init(self.llama.llama_sampler_chain_default_params())
         penalties = (sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty)
         # n_vocab (1) matters to samplers that run on a device only
-        self._penalties = self.llama.llama_sampler_init_penalties(1, sampling.repeat_last_n, *penalties)
-        self._add(self._penalties)
+        self._add(self.llama.llama_sampler_init_penalties(1, sampling.repeat_last_n, *penalties))
         if sampling.temp <= 0:
             self._add(self.llama.llama_sampler_init_greedy())
             return
@@ -58,13 +57,27 @@ class Sampler:
         if getattr(self, "chain", None):
             self.llama.llama_sampler_free(self.chain)
 
-    def sample(self, logits: NDArray[np.float32]) -> int:
-        """Draw a token from logits [n_vocab]; those at -inf are out. It counts for the penalties from then on."""
+    def clone(self) -> Sampler:
+        """Return a sampler that will draw as this one would."""
+        other = object.__new__(Sampler)
+        other.llama, other.temp, other.chain = self.llama, self.temp, self.llama.llama_sampler_clone(self.chain)
+        return other
+
+    def become(self, other: Sampler) -> None:
+        """Take over the state of a clone, which ends with that."""
+        self.llama.llama_sampler_free(self.chain)
+        self.chain, other.chain = other.chain, None
+
+    def sample(self, logits: NDArray[np.float32], tokens: NDArray[np.integer] | None = None) -> int:
+        """Draw a token from logits [n_vocab], or from those of some tokens, in rising order; those at -inf are out.
+
+        It counts for the penalties from then on.
+        """
         kept = np.flatnonzero(logits > -np.inf)
         if not kept.size:
             raise NativeError("the model gave no number for any token: its file may be damaged, verify it")
         data = np.zeros(kept.size, _TOKEN_DATA)
-        data["id"], data["logit"] = kept, logits[kept]
+        data["id"], data["logit"] = kept if tokens is None else tokens[kept], logits[kept]
         array = self.llama.llama_token_data_array(
             data=data.ctypes.data_as(self.llama.llama_token_data_p), size=data.size, selected=-1, sorted=False
         )
@@ -80,5 +93,5 @@ class Sampler:
 
     def recount(self, tokens: Iterable[int]) -> None:
         """Let the penalties know these tokens only; the draws go on as before."""
-        self.llama.llama_sampler_reset(self._penalties)
+        self.llama.llama_sampler_reset(self.llama.llama_sampler_chain_get(self.chain, 0))  # the penalties
         self.accept(tokens)

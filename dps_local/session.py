@@ -3,56 +3,26 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from dps_local.calibration import Mode, amplified
 from dps_local.context import Context
-from dps_local.errors import ContextFullError, DpsError
-from dps_local.mixing import Gamma, mix
-from dps_local.mixing import probability as p
-from dps_local.model import HeadScales, Model, Scope
+from dps_local.decoding import WINDOW, Contrast, Counts, Engine, Steps, plain_steps
+from dps_local.errors import ContextFullError
+from dps_local.model import HeadScales, Model
 from dps_local.sampler import Sampler, Sampling
+from dps_local.steering import Steering
 from dps_local.stream import Stream, in_batches
 from dps_local.template import ChatTemplate
 
 StopReason = Literal["eog", "stop", "length", "context", "interrupted"]
-
-
-@dataclass(frozen=True)
-class Steering:
-    """How heads steer: scales F32 [n_layer, n_head_max], γ, the mode and the scope.
-
-    mode "contrast": a second stream has its heads scaled (0 = muted), and the answer comes from f + γ·(f - m) under
-    the plausibility mask β. "amplify": there is one stream, and its heads are scaled by 1 + γ·(scale - 1).
-
-    scope "generated": the prompt is read with all heads as they are, so only the last prompt token and the answer
-    are scaled. "all": the prompt is scaled, too; a contrast reads it twice.
-    """
-
-    scales: HeadScales
-    gamma: Gamma
-    beta: float = 0.1
-    scope: Scope = "generated"
-    mode: Mode = "contrast"
-
-    def __post_init__(self) -> None:
-        if self.mode == "amplify" and self.gamma.entropy:
-            raise DpsError("amplification scales heads before the logits are known: γ must be a number")
-
-    def mutes_as(self, other: Steering) -> bool:
-        """Whether the muted stream of `other` holds the same values."""
-        return self.scope == other.scope and np.array_equal(self.scales, other.scales)
-
-    def amplified(self) -> HeadScales:
-        """Return the scales of the one stream."""
-        return amplified(self.scales - 1, self.gamma.value)
 
 
 @dataclass(frozen=True)
@@ -62,7 +32,7 @@ class Token:
     id: int
     text: str
     p_plain: float | None  # None where heads were amplified in the one stream
-    p_muted: float | None  # None where the muted stream was not needed
+    p_muted: float | None  # None where not all logits of the muted stream were needed
     p_steered: float
 
 
@@ -83,13 +53,15 @@ class Timings:
 @dataclass(eq=False)
 class Turn:
     user: str
-    start: int  # calls of the full stream before this turn
+    start: int  # tokens in the full stream before this turn
     pending: list[int]  # tokens that were not in the KV cache yet when the turn began
     tokens: list[Token] = field(default_factory=list)
-    answer: int = 0  # calls of the full stream before the answer
+    answer: int = 0  # tokens in the full stream before the answer
+    steps: int = 0  # of the answer, given out or not: each reads the token before
     tail: list[int] | None = None  # what a stop text left of the last token, when it began inside it
     stop: StopReason = "interrupted"
     timings: Timings = field(default_factory=Timings)
+    counts: Counts | None = None  # of a contrast
 
     @property
     def text(self) -> str:
@@ -111,11 +83,12 @@ class Session:
         system: str = "",
         steering: Steering | None = None,
         sampling: Sampling | None = None,
+        engine: Engine = "auto",
         n_ctx: int = 4096,
         n_threads: int | None = None,
     ) -> None:
         self.model, self.template, self.system = model, template, system
-        self.steering = steering
+        self.steering, self.engine = steering, engine
         self.sampler = Sampler(sampling or Sampling())
         self._n_ctx, self._n_threads = n_ctx, n_threads
         self.full = Stream(self._context())
@@ -126,8 +99,9 @@ class Session:
         self.turns: list[Turn] = []
         self.cancel = threading.Event()  # set it (from a signal handler, say) to end the answer at the next step
 
-    def _context(self) -> Context:
-        return Context(self.model, self._n_ctx, n_threads=self._n_threads)
+    def _context(self, late: bool = False) -> Context:
+        n_outputs = WINDOW if late else 1
+        return Context(self.model, self._n_ctx, n_outputs=n_outputs, n_threads=self._n_threads, tokens_alone=late)
 
     def close(self) -> None:
         self.full.context.close()
@@ -153,11 +127,13 @@ class Session:
             tokens = self._undecoded() + self.model.tokenize(text, special=True)
         else:
             tokens = self.model.prompt_tokens(self.template.first(self.system, user))
-        yield from self._answer(Turn(user, len(self.full.calls), tokens), n_predict)
+        yield from self._answer(Turn(user, self.full.n, tokens), n_predict)
 
     def regenerate(self, n_predict: int = -1) -> Iterator[Token]:
-        """Answer the last question again."""
-        last = self.undo()
+        """Answer the last question again; it is not read again."""
+        self._catch_up()
+        last = self.turns.pop()
+        self._rewind(last.answer)
         yield from self._answer(Turn(last.user, last.start, last.pending), n_predict)
 
     def undo(self) -> Turn:
@@ -167,10 +143,10 @@ class Session:
         self._rewind(turn.start)
         return turn
 
-    def _rewind(self, calls: int) -> None:
-        self.full.rewind(calls)
-        if self._muted and len(self._muted.calls) > calls:
-            self._muted.rewind(calls)
+    def _rewind(self, n: int) -> None:
+        self.full.rewind(n)
+        if self._muted:
+            self._muted.rewind(n)
 
     def _undecoded(self) -> list[int]:
         """Tokens of the last answer that are not in the KV cache: it ended before they were fed."""
@@ -178,10 +154,10 @@ class Session:
         ids = [t.id for t in turn.tokens]
         if turn.tail is not None:
             ids[-1:] = turn.tail
-        return [turn.pending[-1], *ids][len(self.full.calls) - turn.answer :]
+        return [turn.pending[-1], *ids][self.full.n - turn.answer :]
 
     def _answer(self, turn: Turn, n_predict: int) -> Iterator[Token]:
-        if self.full.n + len(turn.pending) >= self.full.context.n_ctx:
+        if turn.start + len(turn.pending) >= self.full.context.n_ctx:
             raise ContextFullError(
                 f"the conversation and the question need more than the context of {self.full.context.n_ctx} tokens: "
                 "/clear starts afresh, --ctx-size makes it larger"
@@ -197,13 +173,13 @@ class Session:
         if self.cancel.is_set():
             self._take_back(turn)
             return
-        turn.answer = len(self.full.calls)
+        turn.answer = self.full.n
         turn.timings = Timings(len(turn.pending), 1000 * (time.perf_counter() - started))
         self.turns.append(turn)
         self.sampler.recount([*itertools.chain(*self.full.calls), turn.pending[-1]])
         try:
-            steps = self._held(self._steps(turn, muted, steering), turn)
-            for token in itertools.islice(steps, n_predict if n_predict >= 0 else None):
+            steps = self._steps(turn, muted, steering, n_predict)
+            for token in itertools.islice(self._held(steps, turn), n_predict if n_predict >= 0 else None):
                 turn.tokens.append(token)
                 turn.timings.predicted_n = len(turn.tokens)
                 turn.timings.predicted_ms = 1000 * (time.perf_counter() - started) - turn.timings.prompt_ms
@@ -211,11 +187,11 @@ class Session:
             if len(turn.tokens) == n_predict and turn.stop == "interrupted":
                 turn.stop = "length"
         finally:
+            steps.close()
             self.full.scale(None)
             if self.turns and self.turns[-1] is turn:  # else a later question or /clear came first
                 # steps whose token was not given out (a stop text, an interruption) are taken back
-                fed = len(turn.tokens) + (turn.tail is None)
-                self._rewind(min(len(self.full.calls), turn.answer + fed))
+                self._rewind(turn.answer + min(turn.steps, len(turn.tokens) + (turn.tail is None)))
 
     def _take_back(self, turn: Turn) -> None:
         self.full.scale(None)
@@ -225,7 +201,8 @@ class Session:
         """Read the prompt but for its last token in both streams, until it is cancelled; return the muted one."""
         own = steering.amplified() if steering and steering.mode == "amplify" else None
         self._scale_prompts(own if steering and steering.scope == "all" else None)
-        if not self._catch_up(self.cancel) or not self.full.replay(in_batches(turn.pending[:-1]), self.cancel):
+        unread = turn.pending[self.full.n - turn.start : -1]
+        if not self._catch_up(self.cancel) or not self.full.replay(in_batches(unread), self.cancel):
             return None
         if own is not None:
             self.full.scale(own)
@@ -253,7 +230,7 @@ class Session:
     def _sync(self, steering: Steering) -> Stream:
         """Bring the muted stream to where the full stream is."""
         if self._muted is None:
-            self._muted = Stream(self._context())
+            self._muted = Stream(self._context(late=True))
         muted = self._muted
         if steering.scope == "generated":
             muted.become(self.full)
@@ -261,27 +238,33 @@ class Session:
             muted.clear()  # what it holds was read with other heads
         self._synced = steering
         muted.scale(steering.scales)
-        muted.replay(self.full.calls[len(muted.calls) :], self.cancel)
+        muted.replay(self.full.calls_after(muted.n), self.cancel)
         return muted
 
-    def _steps(self, turn: Turn, muted: Stream | None, steering: Steering | None) -> Iterator[Token]:
-        """Decode and sample one token after the other, until an end-of-generation token or a full context."""
+    def _steps(
+        self, turn: Turn, muted: Stream | None, steering: Steering | None, n: int
+    ) -> Generator[Token, None, None]:
+        """Yield one token after the other, until an end-of-generation token or a full context."""
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        with contextlib.closing(self._decided(turn, muted, steering, n)) as steps:
+            for step in steps:
+                turn.steps += 1
+                if self.model.is_eog(step.id):
+                    turn.stop = "eog"
+                    return
+                text = decoder.decode(self.model.piece(step.id))
+                yield Token(step.id, text, step.p_plain, step.p_muted, step.p_steered)
+        if not self.cancel.is_set():
+            turn.stop = "context"
+
+    def _decided(self, turn: Turn, muted: Stream | None, steering: Steering | None, n: int) -> Steps:
         token = turn.pending[-1]
-        while self.full.n < self.full.context.n_ctx:
-            if self.cancel.is_set():
-                return
-            f = self.full.decode([token], 1)[0]
-            m = muted.decode([token], 1)[0] if muted else None
-            mixed = f if m is None or steering is None else mix(f, m, steering.gamma(f), steering.beta)
-            token = self.sampler.sample(mixed)
-            if self.model.is_eog(token):
-                turn.stop = "eog"
-                return
-            text = decoder.decode(self.model.piece(token))
-            plain = None if steering and steering.mode == "amplify" else p(f, token)
-            yield Token(token, text, plain, None if m is None else p(m, token), p(mixed, token))
-        turn.stop = "context"
+        if muted is None or steering is None:
+            return plain_steps(self.full, self.sampler, token, self.cancel, plain=steering is None)
+        eager = self.engine == "eager"
+        contrast = Contrast(self.full, muted, self.sampler, steering, self.cancel, eager=eager)
+        turn.counts = contrast.counts
+        return contrast.steps(token, n)
 
     def _held(self, tokens: Iterator[Token], turn: Turn) -> Iterator[Token]:
         """Hold tokens back while they may be the beginning of a stop text, and drop it and what follows."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dps_local.context import N_UBATCH, Context, Logits, Run
 from dps_local.model import HeadScales
 
@@ -26,10 +29,11 @@ class Stream:
         self.context.set_head_scales(0, scales)
         self.scales = scales
 
-    def decode(self, tokens: list[int], n_logits: int = 0) -> Logits:
-        """Append tokens in one call; return logits F32 [n_logits, n_vocab] of the last ones."""
+    def decode(self, tokens: list[int], n_logits: int = 0, rows: NDArray[np.integer] | None = None) -> Logits:
+        """Append tokens in one call; return logits F32 [n_logits, n_vocab] of the last ones, or [n_logits, n_rows]."""
         self.context.truncate(0, self.n)  # what an interrupted call may have left
-        logits = self.context.decode([Run(0, self.n, tokens, n_logits)])
+        run = Run(0, self.n, tokens, n_logits)
+        logits = self.context.decode([run]) if rows is None else self.context.decode_rows([run], rows)
         self.calls.append(tokens)
         self._scaled.append(self.scales)
         self.n += len(tokens)
@@ -43,10 +47,24 @@ class Stream:
                 return False
         return True
 
-    def rewind(self, calls: int) -> None:
-        """Go back to where only the first `calls` calls had been made."""
-        kept, scaled = self.calls[:calls], self._scaled[:calls]
-        n = sum(map(len, kept))
+    def calls_after(self, n: int) -> list[list[int]]:
+        """Return the calls that came after the first n tokens; the first of them may be the end of a call."""
+        found, end = list[list[int]](), 0
+        for tokens in self.calls:
+            end += len(tokens)
+            if end > n:
+                found.append(tokens[max(0, len(tokens) - (end - n)) :])
+        return found
+
+    def rewind(self, n: int) -> None:
+        """Go back to where only the first n tokens had been read; nothing happens where there are no more."""
+        if self.n <= n:
+            return
+        kept, scaled = list[list[int]](), list[HeadScales | None]()
+        for tokens, scales in zip(self.calls, self._scaled, strict=True):
+            if left := n - sum(map(len, kept)):
+                kept.append(tokens[:left])
+                scaled.append(scales)
         if self.context.truncate(0, n):
             self.calls, self._scaled, self.n = kept, scaled, n
             return

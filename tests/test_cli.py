@@ -197,16 +197,17 @@ def test_a_profile_is_scored_once_and_then_cached(program: Program, model: Path,
 
 def test_generate_gives_the_probabilities_of_each_token(program: Program, model: Path, steering_map: Path) -> None:
     arguments = ["generate", "-m", model, "--map", steering_map, "-c", "512", "-n", "6", "--temp", "0", "--json"]
-    result = program(*arguments, "say hello")
-    answer = json.loads(result.stdout)
+    answer, eager = (json.loads(program(*arguments, *o, "say hello").stdout) for o in ([], ["--engine", "eager"]))
     assert {"text", "gamma", "tokens", "timings"} <= answer.keys()
     assert answer["gamma"] == 0.5
     assert answer["text"] == "".join(token["text"] for token in answer["tokens"])
-    for token in answer["tokens"]:
+    for token in eager["tokens"]:
         assert token.keys() == {"id", "text", "p_plain", "p_muted", "p_steered"}
         assert 0 < token["p_plain"] <= 1
         assert 0 < token["p_muted"] <= 1
         assert 0 < token["p_steered"] <= 1
+    without = {"p_muted": None}  # the late engine does not need all of the muted stream's logits
+    assert [token | without for token in answer["tokens"]] == [token | without for token in eager["tokens"]]
 
 
 def test_amplified_heads_need_one_stream_alone(program: Program, model: Path, steering_map: Path) -> None:
@@ -493,6 +494,34 @@ def test_bench_times_scoring(program: Program, model: Path) -> None:
         assert speedup == pytest.approx(said["heads"] * times["brute"] / (times["read"] + times["batches"]))
     assert {"scored_tokens_per_s", "prompt_tokens_per_s", "brute_force_speedup", "peak_memory"} <= said.keys()
     assert "times faster than brute force" in program(*arguments).stdout
+
+
+def test_bench_times_decoding(program: Program, model: Path, profile: Path, steering_map: Path) -> None:
+    arguments = [
+        "bench",
+        "decode",
+        "-m",
+        model,
+        "-p",
+        profile,
+        "--map",
+        steering_map,
+        "-t",
+        "1",
+        "-c",
+        "512",
+        "-n",
+        "9",
+    ]
+    said = json.loads(program(*arguments, "--prompts", "2", "--temp", "0.8", "--json").stdout)
+    keys = {"plain_ms", "eager_ratio", "steered_ratio", "same_tokens", "cold_ttft_ms", "amplify_ratio", "peak_memory"}
+    assert keys <= said.keys()
+    assert (said["same_tokens"], said["differ"]) == (1.0, [])
+    assert said["prompts"] == 2
+    assert said["steered_ratio"] == pytest.approx(sum(said["late_ratios"]) / 2)
+    assert 0 < said["muted_calls_share"] <= said["muted_tokens_share"]
+    assert "contrast, late" in program(*arguments, "--prompts", "1").stdout
+    assert "--gamma 0.5 steers" in program.fails(*arguments, "--gamma", "0")
 
 
 def test_progress_is_readable_in_a_log(program: Program, model: Path, profile: Path) -> None:

@@ -318,7 +318,7 @@ def test_a_sequence_that_branches_off_is_muted_from_there_on(kind: str, open_con
     with context.head_scales(scales):
         branches = [Run(seq, len(PROMPT), ANSWER, len(ANSWER)) for seq in (1, 2, 3)]
         logits = context.decode(branches).copy().reshape(3, len(ANSWER), -1)
-    prefix, alone = context.state(0), open_context(kind, n_seq=4)
+    prefix, alone = context.state(), open_context(kind, n_seq=4)
     for branch, head in zip(logits, [None, *HEADS[kind]], strict=True):
         alone.set_state(prefix)
         alone.set_head_scales(0, head_mask(alone.model, [head]) if head else None)

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from dps_local.errors import DpsError
-from dps_local.mixing import Gamma, Logits, entropy, log_softmax, mix, nll, plausible, probability
+from dps_local.mixing import Gamma, Logits, entropy, log_softmax, mix, nll, plausible, probabilities
 
 INF = math.inf
 
@@ -303,7 +303,7 @@ def test_any_text_is_a_gamma_or_an_error(text: str) -> None:
     assert gamma.cap > 0
 
 
-# log_softmax, nll, probability
+# log_softmax, nll, probabilities
 
 
 def test_log_probabilities_of_numbers_typed_by_hand() -> None:
@@ -328,11 +328,11 @@ def test_nll_and_probability_of_numbers_typed_by_hand() -> None:
     # e^0 : e^1 : e^2 = 1 : 2.718281828 : 7.389056099, together 11.107337927
     logits = row(0, 1, 2)
     assert [nll(logits, t) for t in range(3)] == pytest.approx([2.40760596, 1.40760596, 0.40760596], abs=1e-6)
-    assert [probability(logits, t) for t in range(3)] == pytest.approx([0.09003057, 0.24472847, 0.66524096], abs=1e-7)
+    assert probabilities(logits).tolist() == pytest.approx([0.09003057, 0.24472847, 0.66524096], abs=1e-7)
 
 
 def test_a_token_at_minus_infinity_has_probability_zero_and_infinite_nll() -> None:
-    assert probability(row(1, -INF), 1) == 0
+    assert probabilities(row(1, -INF))[1] == 0
     assert nll(row(1, -INF), 1) == INF
     assert nll(row(1, -INF), 0) == 0
 
@@ -341,7 +341,7 @@ def test_a_token_at_minus_infinity_has_probability_zero_and_infinite_nll() -> No
 @given(logits, st.data())
 def test_nll_is_the_negative_log_of_the_probability(full: Logits, data: st.DataObject) -> None:
     token = data.draw(st.integers(0, full.size - 1))
-    p = probability(full, token)
+    p = probabilities(full)[token]
     assume(p > 1e-30)  # single precision ends at 1e-38
     assert nll(full, token) == pytest.approx(-math.log(p), rel=1e-5, abs=1e-5)
 
@@ -352,7 +352,7 @@ def test_nll_and_probability_agree_with_double_precision(full: Logits, data: st.
     token = data.draw(st.integers(0, full.size - 1))
     expected = log_sum_exp(full) - float(full[token])
     assert nll(full, token) == pytest.approx(expected, rel=1e-6, abs=1e-5)
-    assert probability(full, token) == pytest.approx(math.exp(-expected), abs=1e-6)
+    assert probabilities(full)[token] == pytest.approx(math.exp(-expected), abs=1e-6)
     assert log_softmax(full)[token] == pytest.approx(-expected, rel=1e-12, abs=1e-12)
 
 
@@ -363,5 +363,5 @@ def test_a_vocabulary_of_262k_tokens_is_accurate_to_1e_5(spread: float) -> None:
     for token in (0, 1, 77_777, 262_143, int(full.argmax())):
         expected = total - float(full[token])
         assert nll(full, token) == pytest.approx(expected, abs=1e-5)
-        assert probability(full, token) == pytest.approx(math.exp(-expected), rel=1e-5, abs=1e-12)
+        assert probabilities(full)[token] == pytest.approx(math.exp(-expected), rel=1e-5, abs=1e-12)
         assert log_softmax(full)[token] == pytest.approx(-expected, abs=1e-9)

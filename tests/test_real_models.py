@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +18,16 @@ from tiny import KINDS, TinyModel
 from dps_local.baking import bake
 from dps_local.branches import Text
 from dps_local.context import N_UBATCH, Context, Run
+from dps_local.decoding import Contrast
 from dps_local.evidence import PCS
 from dps_local.gguf_file import GGUFFile
 from dps_local.head_map import SCORES, HeadMap
+from dps_local.mixing import Gamma
 from dps_local.model import Head, Model, head_mask
+from dps_local.sampler import Sampler, Sampling
 from dps_local.scorer import Scorer
+from dps_local.steering import Steering
+from dps_local.stream import Stream
 
 if TYPE_CHECKING:
     from conftest import RealModel, StockLogits
@@ -62,8 +69,10 @@ def feed(context: Context, runs: Sequence[Run]) -> Logits:
     return np.concatenate([context.decode([run]).copy() for run in runs])
 
 
-def new_context(model: Model, n_ctx: int = N_CTX, n_outputs: int = 128, n_threads: int = N_THREADS) -> Context:
-    return Context(model, n_ctx, n_outputs=n_outputs, n_threads=n_threads)
+def new_context(
+    model: Model, n_ctx: int = N_CTX, n_outputs: int = 128, n_threads: int = N_THREADS, tokens_alone: bool = False
+) -> Context:
+    return Context(model, n_ctx, n_outputs=n_outputs, n_threads=n_threads, tokens_alone=tokens_alone)
 
 
 @pytest.fixture(params=REAL)
@@ -313,3 +322,26 @@ def test_scores_equal_a_full_forward_for_each_head(name: str, model: Model) -> N
     expected = [nll(head) - nll(None) for head in HEADS[name]]
     context.close()
     assert effects[:, PCS] == pytest.approx(expected, abs=SHAPE_NOISE)
+
+
+# --- the late engine
+
+
+def test_late_steps_are_the_eager_ones_bit_for_bit(model: Model) -> None:
+    layer = model.n_layer // 2
+    steering = Steering(head_mask(model, [(layer, 0), (layer + 1, 1)]), Gamma(1.0), beta=0.05)
+    tokens = prompt_of(model, 700)  # more than the window of Gemma's sliding layers
+    full, muted = (Stream(new_context(model, 1024, n_outputs=8, tokens_alone=True)) for _ in range(2))
+    full.replay([tokens[:512], tokens[512:-1]])
+    found, counts = [], []
+    for eager in (True, False):
+        full.rewind(len(tokens) - 1)
+        muted.become(full)
+        muted.scale(steering.scales)
+        contrast = Contrast(full, muted, Sampler(Sampling(seed=5)), steering, threading.Event(), eager=eager)
+        found.append([(s.id, s.p_plain, s.p_steered) for s in itertools.islice(contrast.steps(tokens[-1], 60), 60)])
+        counts.append(contrast.counts)
+    assert found[0] == found[1]
+    assert counts[1].muted_calls < counts[0].muted_calls
+    full.context.close()
+    muted.context.close()

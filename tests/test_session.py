@@ -21,7 +21,8 @@ from dps_local.errors import ContextFullError, DpsError, NativeError
 from dps_local.mixing import Gamma
 from dps_local.model import HeadScales, Model, Scope, head_mask
 from dps_local.sampler import Sampling
-from dps_local.session import Session, Steering, Token
+from dps_local.session import Session, Token
+from dps_local.steering import Steering
 from dps_local.stream import Stream
 from dps_local.template import ChatTemplate
 
@@ -41,13 +42,13 @@ def load(path: Path) -> Model:
 
 @pytest.fixture
 def open_session(tiny_model: TinyModel) -> Iterator[Open]:
-    """`open_session(kind, chat_template=…, n_ctx=…, …)`: a greedy chat with a tiny model, on one thread."""
+    """`open_session(kind, chat_template=…, n_ctx=…, …)`: a greedy chat with a tiny model, on one thread, eager."""
     opened: list[Session] = []
 
     def open_(kind: str = "llama", *, n_ctx: int = N_CTX, **options: Any) -> Session:
         of_model = {key: options.pop(key) for key in ("chat_template", "seed") if key in options}
         model = load(tiny_model(kind, **of_model))
-        defaults: dict[str, Any] = {"sampling": GREEDY, "n_threads": 1}
+        defaults: dict[str, Any] = {"sampling": GREEDY, "n_threads": 1, "engine": "eager"}
         opened.append(Session(model, ChatTemplate(model), n_ctx=n_ctx, **(defaults | options)))
         return opened[-1]
 
@@ -91,7 +92,7 @@ class Script:
     def __init__(self, tokens: Iterable[int]) -> None:
         self.tokens = iter(tokens)
 
-    def sample(self, _: Logits) -> int:
+    def sample(self, *_: Any) -> int:
         return next(self.tokens)
 
     def accept(self, tokens: Iterable[int]) -> None:
@@ -126,8 +127,8 @@ def muted_stream(session: Session) -> Stream:
 
 
 def null(model: Model, gamma: float = 5.0, scope: Scope = "generated") -> Steering:
-    """Steering by heads that are not changed at all."""
-    return Steering(np.ones((model.n_layer, model.n_head_max), np.float32), Gamma(gamma), scope=scope)
+    """Steering by heads that are not changed at all; any token may be drawn."""
+    return Steering(np.ones((model.n_layer, model.n_head_max), np.float32), Gamma(gamma), beta=0.0, scope=scope)
 
 
 def muting(model: Model, gamma: float = 2.0, beta: float = 0.1, scope: Scope = "generated") -> Steering:
@@ -539,10 +540,10 @@ def assert_nothing_set(session: Session) -> None:
     """Fail unless the full stream's heads are as they are: what is decoded next is decoded unscaled."""
     stream = session.full
     logits = stream.decode([65], 1)[0].copy()
-    stream.rewind(len(stream.calls) - 1)
+    stream.rewind(stream.n - 1)
     stream.context.set_head_scales(0, None)
     assert np.array_equal(stream.decode([65], 1)[0], logits)
-    stream.rewind(len(stream.calls) - 1)
+    stream.rewind(stream.n - 1)
 
 
 def test_another_gamma_from_one_turn_to_the_next_keeps_what_was_written(open_session: Open, llama: Model) -> None:
@@ -987,7 +988,7 @@ def test_a_second_context_that_cannot_be_made_takes_the_question_back(
 ) -> None:
     session = open_session(steering=muting(llama))
 
-    def refused() -> Context:
+    def refused(**_: bool) -> Context:
         raise NativeError("no memory")
 
     monkeypatch.setattr(session, "_context", refused)

@@ -1,0 +1,165 @@
+"""Benchmark of decoding: the time a token takes with each way of steering, by what llama.cpp takes by itself."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dps_local.decoding import Engine
+from dps_local.errors import DpsError
+from dps_local.mixing import Logits
+from dps_local.sampler import Sampler, Sampling
+from dps_local.session import Session
+from dps_local.steering import Steering
+
+Progress = Callable[[int, int], None]  # (done, total) prompts
+
+
+class Follower:
+    """A sampler that draws as another would, but goes on with the tokens it was given; notes where the two differ."""
+
+    def __init__(self, sampling: Sampling, tokens: Sequence[int]) -> None:
+        self.own, self.tokens = Sampler(sampling), iter(tokens)
+        self.temp = self.own.temp
+        self.differ: list[float] = []  # by how many nats the own token's logit is above the other's
+
+    def sample(self, logits: Logits, tokens: NDArray[np.integer] | None = None) -> int:
+        own, token = self.own.sample(logits, tokens), next(self.tokens)
+        if own != token:
+            at = np.searchsorted(tokens, [own, token]) if tokens is not None else [own, token]
+            self.differ.append(float(np.subtract(*logits[at])))
+        return token
+
+    def recount(self, tokens: Iterable[int]) -> None:
+        self.own.recount(tokens)
+
+
+@dataclass
+class DecodeBench:
+    """What the answers to each prompt took. ms: milliseconds a token, by prompt; of llama.cpp and of each way.
+
+    counts: of the late engine, all prompts together. differ: of the steps in which its token was not the eager one,
+    by how much the eager one's logit was higher, in nats.
+    """
+
+    model: str
+    ms: dict[str, list[float]] = field(default_factory=dict)
+    ttft: list[float] = field(default_factory=list)
+    steps: int = 0
+    uncertain: int = 0
+    muted_calls: int = 0
+    muted_tokens: int = 0
+    refuted: int = 0
+    compared: int = 0
+    differ: list[float] = field(default_factory=list)
+
+    def ratios(self, way: str) -> list[float]:
+        """Time a token by that of llama.cpp alone, for each prompt."""
+        return [t / plain for t, plain in zip(self.ms[way], self.ms["plain"], strict=True)]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "prompts": len(self.ttft),
+            "tokens": self.steps,
+            "plain_ms": median(self.ms["plain"]),
+            **{f"{way}_ratio": median(self.ratios(way)) for way in self.ms if way != "plain"},
+            "steered_ratio": median(self.ratios("late")),
+            **{f"{way}_ratios": self.ratios(way) for way in self.ms if way != "plain"},
+            "same_tokens": 1 - len(self.differ) / self.compared,
+            "differ": self.differ,
+            "uncertain_share": self.uncertain / self.steps,
+            "muted_calls_share": self.muted_calls / self.steps,
+            "muted_tokens_share": self.muted_tokens / self.steps,
+            "refuted_share": self.refuted / self.steps,
+            "cold_ttft_ms": median(self.ttft),
+        }
+
+
+def bench_decoding(
+    session: Session, prompts: Sequence[str], n: int, sampling: Sampling, progress: Progress | None = None
+) -> DecodeBench:
+    """Answer each prompt in each way with n tokens at most, one way after the other; `session` has a contrast."""
+    steering = session.steering
+    if steering is None or steering.mode != "contrast" or steering.gamma.off:
+        raise DpsError("there is nothing to time: --gamma 0.5 steers by a contrast")
+    bench = DecodeBench(session.model.name)
+    for i, prompt in enumerate(prompts):
+        session.clear()
+        with _steered(session, steering, "eager", Sampler(sampling)):
+            answer = list(session.ask(prompt, n))
+        timings = session.turns[-1].timings
+        if len(answer) > 1:
+            bench.ttft.append(timings.ttft_ms)
+            _add(bench, "plain", _llama_cpp(session, len(answer), sampling))
+            _add(bench, "eager", timings.predicted_ms / timings.predicted_n)
+            _late(bench, session, steering, n, sampling)
+            amplify = Steering(steering.scales, replace(steering.gamma, entropy=False), mode="amplify")
+            with _steered(session, amplify, "auto", Sampler(sampling)):
+                _add(bench, "amplify", _again(session, n))
+        if progress:
+            progress(i + 1, len(prompts))
+    if not bench.ttft:
+        raise DpsError("the model ends all answers at once: nothing can be timed")
+    return bench
+
+
+def _add(bench: DecodeBench, way: str, ms: float) -> None:
+    bench.ms.setdefault(way, []).append(ms)
+
+
+@contextlib.contextmanager
+def _steered(session: Session, steering: Steering, engine: Engine, sampler: Any) -> Iterator[None]:
+    before = session.steering, session.engine, session.sampler
+    session.steering, session.engine, session.sampler = steering, engine, sampler
+    try:
+        yield
+    finally:
+        session.steering, session.engine, session.sampler = before
+
+
+def _again(session: Session, n: int) -> float:
+    """Answer the last prompt again; return the milliseconds a token."""
+    list(session.regenerate(n))
+    timings = session.turns[-1].timings
+    return timings.predicted_ms / max(1, timings.predicted_n)
+
+
+def _llama_cpp(session: Session, n: int, sampling: Sampling) -> float:
+    """Decode n tokens by llama.cpp and its sampler alone, after the last prompt; return the milliseconds a token."""
+    turn, stream = session.turns[-1], session.full
+    stream.rewind(turn.answer)
+    sampler, token = Sampler(sampling), turn.pending[-1]
+    start = perf_counter()
+    for _ in range(n):
+        stream.decode([token], 1)
+        token = stream.context.llama.llama_sampler_sample(sampler.chain, stream.context.handle, -1)
+    ms = 1000 * (perf_counter() - start) / n
+    stream.rewind(turn.answer)
+    return ms
+
+
+def _late(bench: DecodeBench, session: Session, steering: Steering, n: int, sampling: Sampling) -> None:
+    """Answer by the late engine; then let the eager one make the same steps, and compare."""
+    with _steered(session, steering, "late", Sampler(sampling)):
+        _add(bench, "late", _again(session, n))
+    turn = session.turns[-1]
+    assert turn.counts
+    bench.steps += turn.counts.steps
+    bench.uncertain += turn.counts.uncertain
+    bench.muted_calls += turn.counts.muted_calls
+    bench.muted_tokens += turn.counts.muted_tokens
+    bench.refuted += turn.counts.refuted
+    tokens = [t.id for t in turn.tokens]
+    follower = Follower(sampling, tokens)
+    with _steered(session, steering, "eager", follower):
+        list(session.regenerate(len(tokens)))
+    bench.compared += len(tokens)
+    bench.differ += follower.differ
