@@ -23,6 +23,7 @@ from dps_local.map_file import FORMAT
 from dps_local.measurement import Notice, Progress, ScoringOptions
 from dps_local.mixing import Gamma
 from dps_local.model import Head, HeadScales, Model, Scope, head_mask
+from dps_local.prefix_cache import PrefixCache
 from dps_local.profile import Profile
 from dps_local.prompt import Prompter
 from dps_local.sampler import Sampling
@@ -46,6 +47,7 @@ class Settings:
     routing_temp: float = TEMPERATURE
     embedding_model: Path | None = None  # None: the chat model embeds profiles
     engine: Engine = "auto"
+    prefix_cache: bool = True
     sampling: Sampling = field(default_factory=Sampling)
     scoring: ScoringOptions = field(default_factory=ScoringOptions)
 
@@ -209,6 +211,7 @@ class Assistant:
             system=self.system(),
             steering=self.steering(head_map),
             engine=self.settings.engine,
+            cache=PrefixCache(cache_folder("prefixes")) if self.settings.prefix_cache else None,
             sampling=self.settings.sampling,
             n_ctx=self.n_ctx,
             n_threads=self.settings.n_threads,

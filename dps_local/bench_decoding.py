@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -15,10 +17,12 @@ from numpy.typing import NDArray
 from dps_local.decoding import Engine
 from dps_local.errors import DpsError
 from dps_local.mixing import Logits
+from dps_local.prefix_cache import PrefixCache
 from dps_local.sampler import Sampler, Sampling
 from dps_local.session import Session
 from dps_local.steering import Steering
 
+STARTS = 3  # prompts whose time to the first token is taken
 Progress = Callable[[int, int], None]  # (done, total) prompts
 
 
@@ -45,13 +49,16 @@ class Follower:
 class DecodeBench:
     """What the answers to each prompt took. ms: milliseconds a token, by prompt; of llama.cpp and of each way.
 
+    cold, warm: milliseconds to the first token where the profile is read, and where it is on disk as it was read.
+
     counts: of the late engine, all prompts together. differ: of the steps in which its token was not the eager one,
     by how much the eager one's logit was higher, in nats.
     """
 
     model: str
     ms: dict[str, list[float]] = field(default_factory=dict)
-    ttft: list[float] = field(default_factory=list)
+    cold: list[float] = field(default_factory=list)
+    warm: list[float] = field(default_factory=list)
     steps: int = 0
     uncertain: int = 0
     muted_calls: int = 0
@@ -67,7 +74,7 @@ class DecodeBench:
     def as_json(self) -> dict[str, Any]:
         return {
             "model": self.model,
-            "prompts": len(self.ttft),
+            "prompts": len(self.ms["plain"]),
             "tokens": self.steps,
             "plain_ms": median(self.ms["plain"]),
             **{f"{way}_ratio": median(self.ratios(way)) for way in self.ms if way != "plain"},
@@ -79,7 +86,8 @@ class DecodeBench:
             "muted_calls_share": self.muted_calls / self.steps,
             "muted_tokens_share": self.muted_tokens / self.steps,
             "refuted_share": self.refuted / self.steps,
-            "cold_ttft_ms": median(self.ttft),
+            "cold_ttft_ms": median(self.cold),
+            "warm_ttft_ms": median(self.warm),
         }
 
 
@@ -92,12 +100,13 @@ def bench_decoding(
         raise DpsError("there is nothing to time: --gamma 0.5 steers by a contrast")
     bench = DecodeBench(session.model.name)
     for i, prompt in enumerate(prompts):
+        if i < STARTS:
+            _starts(bench, session, prompt)
         session.clear()
         with _steered(session, steering, "eager", Sampler(sampling)):
             answer = list(session.ask(prompt, n))
         timings = session.turns[-1].timings
         if len(answer) > 1:
-            bench.ttft.append(timings.ttft_ms)
             _add(bench, "plain", _llama_cpp(session, len(answer), sampling))
             _add(bench, "eager", timings.predicted_ms / timings.predicted_n)
             _late(bench, session, steering, n, sampling)
@@ -106,9 +115,20 @@ def bench_decoding(
                 _add(bench, "amplify", _again(session, n))
         if progress:
             progress(i + 1, len(prompts))
-    if not bench.ttft:
+    if not bench.ms:
         raise DpsError("the model ends all answers at once: nothing can be timed")
     return bench
+
+
+def _starts(bench: DecodeBench, session: Session, prompt: str) -> None:
+    """Take the time to the first token twice: with nothing on disk, and with the profile there."""
+    with tempfile.TemporaryDirectory() as folder:
+        session.cache = PrefixCache(Path(folder))
+        for times in (bench.cold, bench.warm):
+            session.clear()
+            list(session.ask(prompt, 1))
+            times.append(session.turns[-1].timings.ttft_ms)
+        session.cache = None
 
 
 def _add(bench: DecodeBench, way: str, ms: float) -> None:

@@ -378,19 +378,19 @@ def bench_decode(
     if as_json:
         _print_json(found.as_json() | {"beta": beta, "temp": temp, "peak_memory": memory.peak()})
         return
+    said = found.as_json()
     rows = [["llama.cpp alone", f"{median(found.ms['plain']):.1f} ms a token", "1"]]
     for way, name in WAYS.items():
         ratios = sorted(found.ratios(way))
         spread = f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         rows.append([name, f"{median(found.ms[way]):.1f} ms a token", spread])
-    said = found.as_json()
     rows += [
         ["steps with several plausible tokens", f"{said['uncertain_share']:.0%}", ""],
         ["tokens equal to the eager engine's", f"{said['same_tokens']:.2%}", f"of {found.compared}"],
-        ["time to the first token", f"{said['cold_ttft_ms']:.0f} ms", ""],
+        ["time to the first token", f"{said['cold_ttft_ms']:.0f} ms", f"{said['warm_ttft_ms']:.0f} ms from the cache"],
         ["peak memory", f"{memory.peak() / 1e9:.2f} GB", ""],
     ]
-    terminal.table([found.model, "", f"by llama.cpp, {len(found.ttft)} prompts"], rows)
+    terminal.table([found.model, "", f"by llama.cpp, {said['prompts']} prompts"], rows)
 
 
 @models_app.command("list")

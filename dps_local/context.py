@@ -81,6 +81,8 @@ class Context:
         self.memory = self.llama.llama_get_memory(self.handle)
         self.n_ctx = int(self.llama.llama_n_ctx_seq(self.handle))
         self.n_batch = parameters.n_batch
+        # what a KV state depends on, beside its model and tokens
+        self.settings = [self.n_ctx, n_seq, flash_attn, type_k, type_v, model.offloads]
         self.n_seq = n_seq
         self._batch = self.llama.llama_batch_init(self.n_batch, 0, 1)
 

@@ -22,7 +22,7 @@ Engine = Literal["auto", "eager", "late"]
 Steps = Generator["Step", None, None]
 
 WINDOW = 8  # steps that the muted stream may be late: LLAMA_MAX_TOKENS_ALONE of the patch
-RISK = 0.15  # expected number of wrong guesses at which it catches up
+RISK = 0.03  # expected number of wrong guesses at which it catches up: a wrong one costs whole steps of the full stream
 ROWS = 64  # plausible tokens whose logits alone are computed; for more of them all logits are
 SPREAD, PRIOR = 1.0, 4  # before anything is known, f - m spreads by one nat among plausible tokens: as if in 4 steps
 

@@ -54,6 +54,7 @@ class Model:
         self.n_heads = _per_layer(n_head, n_layer)
         self.kv_bytes = int(2 * (n_embd_k + n_embd_v) * sum(_per_layer(n_head_kv, n_layer)))  # a token, in F16
         self.vocab = self.llama.llama_model_get_vocab(self.handle)
+        self.offloads = n_gpu_layers != 0 and bool(self.llama.llama_supports_gpu_offload())
         self.n_embd = int(self.llama.llama_model_n_embd(self.handle))
         self.n_embd_out = int(self.llama.llama_model_n_embd_out(self.handle))
         self.n_vocab = int(self.llama.llama_vocab_n_tokens(self.vocab))

@@ -175,6 +175,10 @@ class ChatOptions:
             help="How to compute a contrast: eager makes each step in both streams, late gives the same answer sooner."
         ),
     ] = EngineName.auto
+    prefix_cache: Annotated[
+        bool,
+        typer.Option("--prefix-cache/--no-prefix-cache", help="Keep what the model read of the profile."),
+    ] = Settings.prefix_cache
     compare: Annotated[bool, typer.Option("--compare", help="Show the unsteered answer before the steered one.")] = (
         False
     )
@@ -203,6 +207,7 @@ class ChatOptions:
             self.routing_temp,
             self.embedding_model,
             self.engine.value,
+            self.prefix_cache,
             sampling,
             score.scoring(model),
         )

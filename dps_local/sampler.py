@@ -37,6 +37,7 @@ class Sampler:
 
     def __init__(self, sampling: Sampling) -> None:
         self.llama, self.temp = native.load().llama, sampling.temp
+        self._room, self._ids = np.zeros(0, _TOKEN_DATA), np.zeros(0, np.int32)
         self.chain: Any = self.llama.llama_sampler_chain_init(self.llama.llama_sampler_chain_default_params())
         penalties = (sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty)
         # n_vocab (1) matters to samplers that run on a device only
@@ -57,10 +58,17 @@ class Sampler:
         if getattr(self, "chain", None):
             self.llama.llama_sampler_free(self.chain)
 
+    def _candidates(self, n: int) -> NDArray[np.void]:
+        """Return room for n candidates; a large vocabulary's is kept, as new memory takes longer than the draw."""
+        if self._room.size < n:
+            self._room, self._ids = np.zeros(n, _TOKEN_DATA), np.arange(n, dtype=np.int32)
+        return self._room[:n]
+
     def clone(self) -> Sampler:
         """Return a sampler that will draw as this one would."""
         other = object.__new__(Sampler)
-        other.llama, other.temp, other.chain = self.llama, self.temp, self.llama.llama_sampler_clone(self.chain)
+        other.llama, other.temp, other._room, other._ids = self.llama, self.temp, self._room, self._ids
+        other.chain = self.llama.llama_sampler_clone(self.chain)
         return other
 
     def become(self, other: Sampler) -> None:
@@ -73,11 +81,10 @@ class Sampler:
 
         It counts for the penalties from then on.
         """
-        kept = np.flatnonzero(logits > -np.inf)
-        if not kept.size:
+        if not logits.max() > -np.inf:
             raise NativeError("the model gave no number for any token: its file may be damaged, verify it")
-        data = np.zeros(kept.size, _TOKEN_DATA)
-        data["id"], data["logit"] = kept if tokens is None else tokens[kept], logits[kept]
+        data = self._candidates(logits.size)
+        data["id"], data["logit"] = self._ids[: logits.size] if tokens is None else tokens, logits
         array = self.llama.llama_token_data_array(
             data=data.ctypes.data_as(self.llama.llama_token_data_p), size=data.size, selected=-1, sorted=False
         )

@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import takewhile
 from typing import Literal
 
 import numpy as np
@@ -17,6 +19,7 @@ from dps_local.context import Context
 from dps_local.decoding import WINDOW, Contrast, Counts, Engine, Steps, plain_steps
 from dps_local.errors import ContextFullError
 from dps_local.model import HeadScales, Model
+from dps_local.prefix_cache import LEAST, PrefixCache
 from dps_local.sampler import Sampler, Sampling
 from dps_local.steering import Steering
 from dps_local.stream import Stream, in_batches
@@ -84,11 +87,12 @@ class Session:
         steering: Steering | None = None,
         sampling: Sampling | None = None,
         engine: Engine = "auto",
+        cache: PrefixCache | None = None,
         n_ctx: int = 4096,
         n_threads: int | None = None,
     ) -> None:
         self.model, self.template, self.system = model, template, system
-        self.steering, self.engine = steering, engine
+        self.steering, self.engine, self.cache = steering, engine, cache
         self.sampler = Sampler(sampling or Sampling())
         self._n_ctx, self._n_threads = n_ctx, n_threads
         self.full = Stream(self._context())
@@ -100,8 +104,13 @@ class Session:
         self.cancel = threading.Event()  # set it (from a signal handler, say) to end the answer at the next step
 
     def _context(self, late: bool = False) -> Context:
-        n_outputs = WINDOW if late else 1
-        return Context(self.model, self._n_ctx, n_outputs=n_outputs, n_threads=self._n_threads, tokens_alone=late)
+        return Context(
+            self.model,
+            self._n_ctx,
+            n_outputs=WINDOW if late else 1,
+            n_threads=self._n_threads,
+            tokens_alone=late and not self.model.offloads,  # a GPU wants its batches whole
+        )
 
     def close(self) -> None:
         self.full.context.close()
@@ -176,7 +185,7 @@ class Session:
         turn.answer = self.full.n
         turn.timings = Timings(len(turn.pending), 1000 * (time.perf_counter() - started))
         self.turns.append(turn)
-        self.sampler.recount([*itertools.chain(*self.full.calls), turn.pending[-1]])
+        self.sampler.recount([*self.full.tokens(), turn.pending[-1]])
         try:
             steps = self._steps(turn, muted, steering, n_predict)
             for token in itertools.islice(self._held(steps, turn), n_predict if n_predict >= 0 else None):
@@ -201,14 +210,29 @@ class Session:
         """Read the prompt but for its last token in both streams, until it is cancelled; return the muted one."""
         own = steering.amplified() if steering and steering.mode == "amplify" else None
         self._scale_prompts(own if steering and steering.scope == "all" else None)
+        if not self._catch_up(self.cancel) or not self._read_prefix(self.full, turn.pending):
+            return None
         unread = turn.pending[self.full.n - turn.start : -1]
-        if not self._catch_up(self.cancel) or not self.full.replay(in_batches(unread), self.cancel):
+        if not self.full.replay(in_batches(unread), self.cancel):
             return None
         if own is not None:
             self.full.scale(own)
         elif steering:
             return self._sync(steering)
         return None
+
+    def _read_prefix(self, stream: Stream, tokens: list[int]) -> bool:
+        """Let an empty stream begin with what every chat with this system message begins with, if that is cached."""
+        n = len(self._prefix)
+        if self.cache and not stream.n and LEAST <= n < len(tokens) and tokens[:n] == self._prefix:
+            return stream.read(self._prefix, self.cache, self.cancel)
+        return True
+
+    @cached_property
+    def _prefix(self) -> list[int]:
+        """Tokens that all prompts of a first turn have in common."""
+        some = [self.model.prompt_tokens(self.template.first(self.system, user)) for user in ("A", "on", "3", "¿")]
+        return [column[0] for column in takewhile(lambda c: len(set(c)) == 1, zip(*some, strict=False))]
 
     def _scale_prompts(self, scales: HeadScales | None) -> None:
         """Let the full stream read prompts with these scales; what it read with others is to be read again."""
@@ -238,7 +262,8 @@ class Session:
             muted.clear()  # what it holds was read with other heads
         self._synced = steering
         muted.scale(steering.scales)
-        muted.replay(self.full.calls_after(muted.n), self.cancel)
+        if self._read_prefix(muted, self.full.tokens()):
+            muted.replay(self.full.calls_after(muted.n), self.cancel)
         return muted
 
     def _steps(

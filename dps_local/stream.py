@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from dps_local.context import N_UBATCH, Context, Logits, Run
 from dps_local.model import HeadScales
+from dps_local.prefix_cache import PrefixCache
 
 
 class Stream:
@@ -46,6 +47,21 @@ class Stream:
             if cancel and cancel.is_set():
                 return False
         return True
+
+    def read(self, tokens: list[int], cache: PrefixCache, cancel: threading.Event | None = None) -> bool:
+        """Fill an empty stream with the beginning of a prompt, from the cache if it is there; False as in `replay`."""
+        calls = in_batches(tokens)
+        if cache.load(self.context, tokens, self.scales):
+            self.calls, self._scaled, self.n = calls, [self.scales] * len(calls), len(tokens)
+        elif self.replay(calls, cancel):
+            cache.save(self.context, tokens, self.scales)
+        else:
+            return False
+        return True
+
+    def tokens(self) -> list[int]:
+        """Return all tokens that were read."""
+        return [token for call in self.calls for token in call]
 
     def calls_after(self, n: int) -> list[list[int]]:
         """Return the calls that came after the first n tokens; the first of them may be the end of a call."""

@@ -1,0 +1,86 @@
+"""`PrefixCache`: the KV state of a prompt's beginning, kept on disk, so that a profile is read once and for all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dps_local import native
+from dps_local.context import Context
+from dps_local.errors import DpsError, NativeError
+from dps_local.files import atomic_write
+from dps_local.model import HeadScales
+
+LEAST = 64  # tokens: a shorter beginning is read faster than it is loaded
+CAP = 2_000_000_000  # bytes of all entries together
+DIGEST = hashlib.sha256().digest_size
+
+
+class PrefixCache:
+    """A folder of KV states in llama.cpp's own format, each behind its SHA-256.
+
+    An entry is found under a hash of all that its values depend on: the model, the library, the settings of the
+    context, the tokens and the head scales. One that is damaged is as good as none. When all of them together are
+    larger than `cap` bytes, those that were not used for the longest time go. The files are readable by their owner
+    only: they hold in numbers what the profile holds in words.
+    """
+
+    def __init__(self, folder: Path, cap: int = CAP) -> None:
+        self.folder, self.cap = folder, cap
+
+    def path(self, context: Context, tokens: Sequence[int], scales: HeadScales | None) -> Path:
+        """Return where the state of a context that has read `tokens` with these scales is kept."""
+        library = [native.PATCH_VERSION, context.native.version]
+        heads = None if scales is None else np.asarray(scales, np.float32).tolist()
+        key = json.dumps([library, context.model.fingerprint, context.settings, list(tokens), heads])
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.state"
+
+    def load(self, context: Context, tokens: Sequence[int], scales: HeadScales | None) -> bool:
+        """Put the state into an empty context; False, with the context still empty, when there is none."""
+        path = self.path(context, tokens, scales)
+        try:
+            data = path.read_bytes()
+            if hashlib.sha256(data[DIGEST:]).digest() != data[:DIGEST]:
+                return False
+            context.set_state(data[DIGEST:])
+            os.utime(path)
+        except NativeError:
+            context.truncate(0, 0)
+            return False
+        except OSError:
+            return False
+        return True
+
+    def save(self, context: Context, tokens: Sequence[int], scales: HeadScales | None) -> None:
+        """Keep the state of a context that has read `tokens` and nothing else; a full disk is no error."""
+        state = context.state()
+        if DIGEST + len(state) > self.cap:
+            return
+        path = self.path(context, tokens, scales)
+        try:
+            with atomic_write(path) as stream:
+                stream.write(hashlib.sha256(state).digest())
+                stream.write(state)
+        except DpsError:
+            return
+        self._make_room(path)
+
+    def _make_room(self, newest: Path) -> None:
+        """Delete what was not used for the longest time until all the rest fits."""
+        entries = []
+        for path in self.folder.glob("*.state"):
+            try:
+                entries.append((path == newest, path.stat().st_mtime_ns, path.stat().st_size, path))
+            except OSError:  # another process was faster
+                continue
+        total = sum(size for _, _, size, _ in entries)
+        for _, _, size, path in sorted(entries):
+            if total <= self.cap:
+                return
+            path.unlink(missing_ok=True)
+            total -= size
