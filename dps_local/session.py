@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from dps_local.context import Context
-from dps_local.decoding import WINDOW, Contrast, Counts, Engine, Steps, plain_steps
+from dps_local.decoding import WINDOW, Contrast, Counts, Engine, Step, Steps, plain_steps
 from dps_local.errors import ContextFullError
 from dps_local.model import HeadScales, Model
 from dps_local.prefix_cache import LEAST, PrefixCache
@@ -29,14 +29,10 @@ StopReason = Literal["eog", "stop", "length", "context", "interrupted"]
 
 
 @dataclass(frozen=True)
-class Token:
-    """One token of an answer, with its probability without, with muted, and with steered heads."""
+class Token(Step):
+    """A step of an answer, with its text."""
 
-    id: int
     text: str
-    p_plain: float | None  # None where heads were amplified in the one stream
-    p_muted: float | None  # None where not all logits of the muted stream were needed
-    p_steered: float
 
 
 @dataclass
@@ -278,7 +274,7 @@ class Session:
                     turn.stop = "eog"
                     return
                 text = decoder.decode(self.model.piece(step.id))
-                yield Token(step.id, text, step.p_plain, step.p_muted, step.p_steered)
+                yield Token(**vars(step), text=text)
         if not self.cancel.is_set():
             turn.stop = "context"
 
