@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dps_local.decoding import Engine
+from dps_local.decoding import Counts, Engine
 from dps_local.errors import DpsError
 from dps_local.mixing import Logits
 from dps_local.prefix_cache import PrefixCache
@@ -51,7 +51,7 @@ class DecodeBench:
 
     cold, warm: milliseconds to the first token where the profile is read, and where it is on disk as it was read.
 
-    counts: of the late engine, all prompts together. differ: of the steps in which its token was not the eager one,
+    counts: of the late engine, by prompt. differ: of the steps in which its token was not the eager one,
     by how much the eager one's logit was higher, in nats.
     """
 
@@ -59,11 +59,7 @@ class DecodeBench:
     ms: dict[str, list[float]] = field(default_factory=dict)
     cold: list[float] = field(default_factory=list)
     warm: list[float] = field(default_factory=list)
-    steps: int = 0
-    uncertain: int = 0
-    muted_calls: int = 0
-    muted_tokens: int = 0
-    refuted: int = 0
+    counts: list[Counts] = field(default_factory=list)
     compared: int = 0
     differ: list[float] = field(default_factory=list)
 
@@ -71,21 +67,24 @@ class DecodeBench:
         """Time a token by that of llama.cpp alone, for each prompt."""
         return [t / plain for t, plain in zip(self.ms[way], self.ms["plain"], strict=True)]
 
+    def _total(self, name: str) -> int:
+        return sum(getattr(counts, name) for counts in self.counts)
+
     def as_json(self) -> dict[str, Any]:
         return {
             "model": self.model,
             "prompts": len(self.ms["plain"]),
-            "tokens": self.steps,
+            "tokens": self._total("steps"),
             "plain_ms": median(self.ms["plain"]),
             **{f"{way}_ratio": median(self.ratios(way)) for way in self.ms if way != "plain"},
             "steered_ratio": median(self.ratios("late")),
             **{f"{way}_ratios": self.ratios(way) for way in self.ms if way != "plain"},
             "same_tokens": 1 - len(self.differ) / self.compared,
             "differ": self.differ,
-            "uncertain_share": self.uncertain / self.steps,
-            "muted_calls_share": self.muted_calls / self.steps,
-            "muted_tokens_share": self.muted_tokens / self.steps,
-            "refuted_share": self.refuted / self.steps,
+            "uncertain_share": self._total("uncertain") / self._total("steps"),
+            "muted_calls_share": self._total("muted_calls") / self._total("steps"),
+            "muted_tokens_share": self._total("muted_tokens") / self._total("steps"),
+            "refuted_share": self._total("refuted") / self._total("steps"),
             "cold_ttft_ms": median(self.cold),
             "warm_ttft_ms": median(self.warm),
         }
@@ -105,10 +104,9 @@ def bench_decoding(
         session.clear()
         with _steered(session, steering, "eager", Sampler(sampling)):
             answer = list(session.ask(prompt, n))
-        timings = session.turns[-1].timings
         if len(answer) > 1:
+            _add(bench, "eager", session.turns[-1].timings.token_ms)
             _add(bench, "plain", _llama_cpp(session, len(answer), sampling))
-            _add(bench, "eager", timings.predicted_ms / timings.predicted_n)
             _late(bench, session, steering, n, sampling)
             amplify = Steering(steering.scales, replace(steering.gamma, entropy=False), mode="amplify")
             with _steered(session, amplify, "auto", Sampler(sampling)):
@@ -148,8 +146,7 @@ def _steered(session: Session, steering: Steering, engine: Engine, sampler: Any)
 def _again(session: Session, n: int) -> float:
     """Answer the last prompt again; return the milliseconds a token."""
     list(session.regenerate(n))
-    timings = session.turns[-1].timings
-    return timings.predicted_ms / max(1, timings.predicted_n)
+    return session.turns[-1].timings.token_ms
 
 
 def _llama_cpp(session: Session, n: int, sampling: Sampling) -> float:
@@ -172,11 +169,7 @@ def _late(bench: DecodeBench, session: Session, steering: Steering, n: int, samp
         _add(bench, "late", _again(session, n))
     turn = session.turns[-1]
     assert turn.counts
-    bench.steps += turn.counts.steps
-    bench.uncertain += turn.counts.uncertain
-    bench.muted_calls += turn.counts.muted_calls
-    bench.muted_tokens += turn.counts.muted_tokens
-    bench.refuted += turn.counts.refuted
+    bench.counts.append(turn.counts)
     tokens = [t.id for t in turn.tokens]
     follower = Follower(sampling, tokens)
     with _steered(session, steering, "eager", follower):

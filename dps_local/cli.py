@@ -47,7 +47,7 @@ from dps_local.options import (
 )
 from dps_local.overlap import overlap
 from dps_local.profile import load_profile, load_profiles
-from dps_local.prompt import DEFAULT_REQUEST
+from dps_local.prompt import request_of
 from dps_local.sampler import Sampling
 from dps_local.session import Session
 from dps_local.terminal import Terminal, interruptible
@@ -372,7 +372,7 @@ def bench_decode(
     settings = replace(score.settings(model), gamma=gamma or Gamma(0.5), mode="contrast", beta=beta, sampling=sampling)
     assistant = _assistant(model, profile, settings)
     session = _session(assistant, map)
-    requests = [item.input or DEFAULT_REQUEST for item in assistant.profile.history] if assistant.profile else []
+    requests = [request_of(item) for item in assistant.profile.history] if assistant.profile else []
     with terminal.progress("timing", unit="prompts") as progress:
         found = bench_decoding(session, requests[-prompts:], n_predict, sampling, progress)
     if as_json:

@@ -19,7 +19,7 @@ N_UBATCH = 512  # llama.cpp's default; larger brings nothing on a CPU
 Logits = NDArray[np.float32]
 KEEP_LAYERS = -1  # for Context.compare
 KV_STEP = 256  # attention looks at so many KV cells more at a time
-ROWS = 16  # Context.decode_rows computes a multiple of this
+ROW_STEP = 16  # Context.decode_rows computes a multiple of so many rows
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,7 @@ class Context:
         ys = np.asarray(targets, np.int32)
         try:
             self._start_at(layer_start)
-            if self.native.set_compare(self.handle, ys.ctypes.data, ys.size):
-                raise NativeError(f"llama_set_compare: {self.native.log.last()}")
+            self._check("llama_set_compare", self.native.set_compare(self.handle, ys.ctypes.data, ys.size))
             self._decode(runs)
             found = self.native.get_compare(self.handle)
             return np.ctypeslib.as_array(found, (len(runs), ys.size, 4)).copy()
@@ -148,8 +147,8 @@ class Context:
         The layers below have nothing of these tokens in their KV cache then.
         """
         data = np.ascontiguousarray(output, np.float32)
-        if self.native.set_layer_output(self.handle, layer - 1, data.ctypes.data, data.size):
-            raise NativeError(f"llama_set_layer_output: {self.native.log.last()}")
+        status = self.native.set_layer_output(self.handle, layer - 1, data.ctypes.data, data.size)
+        self._check("llama_set_layer_output", status)
         self._start_at(layer)
         try:
             yield
@@ -158,11 +157,12 @@ class Context:
 
     def decode_rows(self, runs: Sequence[Run], rows: NDArray[np.integer]) -> Logits:
         """Run the model once, and return the logits of some tokens only: F32 [sum of n_logits, n_rows]."""
-        ids = np.full(-(-rows.size // ROWS) * ROWS, rows[0], np.int32)  # other numbers of rows would be other graphs
+        ids = np.full(
+            -(-rows.size // ROW_STEP) * ROW_STEP, rows[0], np.int32
+        )  # other numbers of rows would be other graphs
         ids[: rows.size] = rows
         try:
-            if self.native.set_logit_rows(self.handle, ids.ctypes.data, ids.size):
-                raise NativeError(f"llama_set_logit_rows: {self.native.log.last()}")
+            self._check("llama_set_logit_rows", self.native.set_logit_rows(self.handle, ids.ctypes.data, ids.size))
             n_outputs = self._decode(runs)
             found = self.native.get_logit_rows(self.handle)
             return np.ctypeslib.as_array(found, (n_outputs, ids.size))[:, : rows.size].copy()
@@ -170,8 +170,11 @@ class Context:
             self.native.set_logit_rows(self.handle, None, 0)
 
     def _start_at(self, layer_start: int) -> None:
-        if self.native.set_layer_start(self.handle, layer_start):
-            raise NativeError(f"llama_set_layer_start: {self.native.log.last()}")
+        self._check("llama_set_layer_start", self.native.set_layer_start(self.handle, layer_start))
+
+    def _check(self, function: str, status: int) -> None:
+        if status:
+            raise NativeError(f"{function}: {self.native.log.last()}")
 
     def _decode(self, runs: Sequence[Run]) -> int:
         """Run the model once over all `runs`; return the number of outputs."""
@@ -201,8 +204,7 @@ class Context:
         else:
             data = np.ascontiguousarray(scales, np.float32)
             status = self.native.set_adapter_head_scale(self.handle, seq, data.ctypes.data, data.size)
-        if status:
-            raise NativeError(f"llama_set_adapter_head_scale: {self.native.log.last()}")
+        self._check("llama_set_adapter_head_scale", status)
 
     @contextmanager
     def head_scales(self, scales: dict[int, HeadScales]) -> Iterator[None]:
@@ -234,7 +236,7 @@ class Context:
         written = self.llama.llama_state_get_data(self.handle, buffer, len(buffer))
         return memoryview(buffer)[:written].tobytes()
 
-    def set_state(self, state: bytes) -> None:
+    def set_state(self, state: bytes | memoryview) -> None:
         """Replace the KV state by one that `state` returned for an equal context."""
         buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
         if self.llama.llama_state_set_data(self.handle, buffer, len(state)) != len(state):

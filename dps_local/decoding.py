@@ -23,7 +23,7 @@ Steps = Generator["Step", None, None]
 
 WINDOW = 8  # steps that the muted stream may be late: LLAMA_MAX_TOKENS_ALONE of the patch
 RISK = 0.03  # expected number of wrong guesses at which it catches up: a wrong one costs whole steps of the full stream
-ROWS = 64  # plausible tokens whose logits alone are computed; for more of them all logits are
+MAX_ROWS = 64  # plausible tokens whose logits alone are computed; for more of them all logits are
 SPREAD, PRIOR = 1.0, 4  # before anything is known, f - m spreads by one nat among plausible tokens: as if in 4 steps
 
 
@@ -214,7 +214,7 @@ class Contrast:
         doubtful = [late for late in self._late if not late.certain]
         n = len(self._late) - self._late.index(doubtful[0]) if doubtful else 0
         rows = np.unique(np.concatenate([late.kept for late in doubtful])) if doubtful else np.empty(0, np.intp)
-        all_rows = self.eager or not 0 < rows.size <= ROWS
+        all_rows = self.eager or not 0 < rows.size <= MAX_ROWS
         below = [late.below for late in self._late if late.below is not None]
         with self.muted.context.above(self._layer, np.concatenate(below)) if below else nullcontext():
             tokens = [late.fed for late in self._late]

@@ -44,10 +44,11 @@ class PrefixCache:
         """Put the state into an empty context; False, with the context still empty, when there is none."""
         path = self.path(context, tokens, scales)
         try:
-            data = path.read_bytes()
-            if hashlib.sha256(data[DIGEST:]).digest() != data[:DIGEST]:
+            data = memoryview(path.read_bytes())
+            state = data[DIGEST:]
+            if hashlib.sha256(state).digest() != data[:DIGEST]:
                 return False
-            context.set_state(data[DIGEST:])
+            context.set_state(state)
             os.utime(path)
         except NativeError:
             context.truncate(0, 0)

@@ -58,7 +58,7 @@ class Prompter:
         """
         item = self.profile.history[i]
         system = "" if bare else self.system(before=i)[0]
-        request = item.input or DEFAULT_REQUEST
+        request = request_of(item)
         prompt = self._prompt(system, request)
         if (excess := len(prompt) + target_tokens - self.n_ctx) > 0:
             room = len(self.model.tokenize(request, special=False)) - excess - 8  # what a cut may add
@@ -89,5 +89,10 @@ def _head(profile: Profile) -> str:
     return "\n\n".join(lines)
 
 
+def request_of(item: HistoryItem) -> str:
+    """Return what the user was asked for when they wrote an item."""
+    return item.input or DEFAULT_REQUEST
+
+
 def _item(item: HistoryItem) -> str:
-    return f"Request: {item.input or DEFAULT_REQUEST}\nAnswer: {item.output.strip()}"
+    return f"Request: {request_of(item)}\nAnswer: {item.output.strip()}"

@@ -45,8 +45,12 @@ class Timings:
     predicted_ms: float = 0.0
 
     @property
+    def token_ms(self) -> float:
+        return self.predicted_ms / max(self.predicted_n, 1)
+
+    @property
     def ttft_ms(self) -> float:
-        return self.prompt_ms + self.predicted_ms / max(self.predicted_n, 1)
+        return self.prompt_ms + self.token_ms
 
 
 @dataclass(eq=False)
@@ -219,10 +223,12 @@ class Session:
 
     def _read_prefix(self, stream: Stream, tokens: list[int]) -> bool:
         """Let an empty stream begin with what every chat with this system message begins with, if that is cached."""
+        if self.cache is None or stream.n:
+            return True
         n = len(self._prefix)
-        if self.cache and not stream.n and LEAST <= n < len(tokens) and tokens[:n] == self._prefix:
-            return stream.read(self._prefix, self.cache, self.cancel)
-        return True
+        if not (LEAST <= n < len(tokens) and tokens[:n] == self._prefix):
+            return True
+        return stream.read(self._prefix, self.cache, self.cancel)
 
     @cached_property
     def _prefix(self) -> list[int]:

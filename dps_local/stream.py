@@ -76,11 +76,13 @@ class Stream:
         """Go back to where only the first n tokens had been read; nothing happens where there are no more."""
         if self.n <= n:
             return
-        kept, scaled = list[list[int]](), list[HeadScales | None]()
-        for tokens, scales in zip(self.calls, self._scaled, strict=True):
-            if left := n - sum(map(len, kept)):
-                kept.append(tokens[:left])
-                scaled.append(scales)
+        kept, left = list[list[int]](), n
+        for tokens in self.calls:
+            if not left:
+                break
+            kept.append(tokens[:left])
+            left -= len(kept[-1])
+        scaled = self._scaled[: len(kept)]
         if self.context.truncate(0, n):
             self.calls, self._scaled, self.n = kept, scaled, n
             return

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -92,6 +92,13 @@ def test_late_steps_of_latent_attention_are_the_eager_ones_to_rounding(tiny_mode
         context.close()
 
 
+@pytest.fixture(scope="module")
+def q8_0(tiny_model: TinyModel) -> Iterator[Model]:
+    model = Model(tiny_model("llama", quantized="Q8_0"))
+    yield model
+    model.close()
+
+
 @settings(deadline=None, max_examples=25)
 @given(
     seed=st.integers(0, 1000),
@@ -102,18 +109,19 @@ def test_late_steps_of_latent_attention_are_the_eager_ones_to_rounding(tiny_mode
     risk=st.sampled_from([0.0, 0.2, 100.0]),
 )
 def test_whatever_is_guessed_the_answer_is_the_eager_one(
-    tiny_model: TinyModel, seed: int, temp: float, gamma: float, beta: float, window: int, risk: float
+    q8_0: Model, seed: int, temp: float, gamma: float, beta: float, window: int, risk: float
 ) -> None:
-    model = MODELS.setdefault("llama", Model(tiny_model("llama", quantized="Q8_0")))
     sampling = Sampling(temp=temp, seed=seed, presence_penalty=0.5)
-    steered = steering(model, "llama", gamma, beta)
+    steered = steering(q8_0, "llama", gamma, beta)
 
     def steps(eager: bool) -> list[tuple[int, float | None, float]]:
-        full, muted = (Stream(Context(model, 256, n_outputs=8, n_threads=1, tokens_alone=True)) for _ in range(2))
+        full, muted = (Stream(Context(q8_0, 256, n_outputs=8, n_threads=1, tokens_alone=True)) for _ in range(2))
         full.decode(PROMPT[:-1])
         muted.become(full)
         muted.scale(steered.scales)
-        contrast = Contrast(full, muted, Sampler(sampling), steered, NEVER, eager=eager, window=window, risk=risk)
+        contrast = Contrast(
+            full, muted, Sampler(sampling), steered, threading.Event(), eager=eager, window=window, risk=risk
+        )
         taken = [
             (s.id, s.p_plain, s.p_steered) for s, _ in zip(contrast.steps(PROMPT[-1], 30), range(30), strict=False)
         ]
@@ -171,27 +179,6 @@ def tape(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Context, int, int]]:
 
     monkeypatch.setattr(Stream, "decode", decode)
     return calls
-
-
-MODELS: dict[str, Model] = {}
-
-
-class Never:
-    """A cancellation that does not come."""
-
-    def is_set(self) -> bool:
-        return False
-
-
-NEVER: Any = Never()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def close_models() -> Iterator[None]:
-    yield
-    for model in MODELS.values():
-        model.close()
-    MODELS.clear()
 
 
 def one_by_one(context: Context, tokens: list[int], start: int) -> NDArray[np.float32]:
