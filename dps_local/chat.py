@@ -17,7 +17,7 @@ from dps_local.terminal import Terminal, interruptible
 
 STOPPED = {
     "length": "[-n reached]",
-    "context": "[the context is full: /clear starts afresh]",
+    "context": "[the answer fills the context]",
     "interrupted": "[stopped]",
 }
 
@@ -117,6 +117,8 @@ class Chat:
         stopped = STOPPED.get(self.session.turns[-1].stop, "") if answered else "[stopped before the answer began]"
         if stopped:
             self.terminal.notice(stopped)
+        if answered and (left := self.session.turns[-1].left):
+            self.terminal.notice(f"[the context was full: the oldest {left} turns are forgotten]")
         return answered
 
     def _help(self, _: str) -> None:
@@ -142,7 +144,7 @@ class Chat:
 
     def _need_turn(self) -> None:
         if not self.session.turns:
-            raise DpsError("there is no answer yet")
+            raise DpsError("the answers have left the context" if self.session.past else "there is no answer yet")
 
     def _compare(self, text: str) -> None:
         if text not in ("on", "off"):
@@ -164,9 +166,9 @@ class Chat:
     def transcript(self) -> dict[str, object]:
         """Return the conversation as role/content messages, as chat programs exchange them."""
         messages = []
-        for turn in self.session.turns:
-            messages.append({"role": "user", "content": turn.user})
-            messages.append({"role": "assistant", "content": turn.text})
+        for question, answer in [*self.session.past, *((turn.user, turn.text) for turn in self.session.turns)]:
+            messages.append({"role": "user", "content": question})
+            messages.append({"role": "assistant", "content": answer})
         steering = self.session.steering
         return {
             "model": self.session.model.name,

@@ -219,7 +219,22 @@ class Context:
 
     def truncate(self, seq: int, n: int) -> bool:
         """Keep the first `n` tokens of a sequence; False where the memory cannot be cut there (recurrent states)."""
-        return bool(self.llama.llama_memory_seq_rm(self.memory, seq, n, -1))
+        return self._remove(n, -1, seq)
+
+    def _remove(self, start: int, end: int, seq: int = 0) -> bool:
+        return bool(self.llama.llama_memory_seq_rm(self.memory, seq, start, end))
+
+    def shift(self, start: int, end: int) -> bool:
+        """Forget the tokens from `start` to `end` of the one sequence, and move those behind them up.
+
+        What is kept has seen what goes (llama.cpp's context shift: keys are rotated to their new positions). False,
+        with nothing done, where the memory has no positions to move, as of recurrent states.
+        """
+        if not self.llama.llama_memory_can_shift(self.memory) or not self._remove(start, end):
+            return False
+        self.llama.llama_memory_seq_add(self.memory, 0, end, -1, start - end)
+        self.set_state(self.state())  # without the holes: attention over other cells rounds otherwise
+        return True
 
     def copy(self, source: int, target: int) -> None:
         """Make sequence `target` an exact copy of `source`."""

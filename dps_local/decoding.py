@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
@@ -51,9 +51,25 @@ class Counts:
     refuted: int = 0
 
 
-def plain_steps(stream: Stream, sampler: Sampler, token: int, cancel: threading.Event, *, plain: bool = True) -> Steps:
-    """Decode and sample one token after the other, from `token` on. plain: the heads are as they are."""
-    while stream.n < stream.context.n_ctx and not cancel.is_set():
+def no_room() -> bool:
+    return False
+
+
+def plain_steps(
+    stream: Stream,
+    sampler: Sampler,
+    token: int,
+    cancel: threading.Event,
+    *,
+    plain: bool = True,
+    room: Callable[[], bool] = no_room,
+) -> Steps:
+    """Decode and sample one token after the other, from `token` on.
+
+    plain: the heads are as they are. room: is called when the context is full, to shorten the stream; False when it
+    cannot, and the answer ends.
+    """
+    while (stream.n < stream.context.n_ctx or room()) and not cancel.is_set():
         f = stream.decode([token], 1)[0]
         token = sampler.sample(f)
         p = float(probabilities(f)[token])
@@ -93,8 +109,9 @@ class Contrast:
     back in both streams. The muted context computes each token as if it came alone, so on the CPU the answer is that
     of the eager engine, bit for bit.
 
-    The eager engine makes each step in both streams, and computes everything. window: steps that the muted stream may
-    be late. risk: the expected number of wrong guesses at which it catches up; 0 guesses nothing.
+    The eager engine makes each step in both streams, and computes everything. room: shortens both streams when the
+    context is full, as in `plain_steps`. window: steps that the muted stream may be late. risk: the expected number
+    of wrong guesses at which it catches up; 0 guesses nothing.
     """
 
     def __init__(
@@ -105,12 +122,13 @@ class Contrast:
         steering: Steering,
         cancel: threading.Event,
         *,
+        room: Callable[[], bool] = no_room,
         eager: bool = False,
         window: int | None = None,
         risk: float | None = None,
     ) -> None:
         self.full, self.muted, self.sampler = full, muted, sampler
-        self.steering, self.cancel = steering, cancel
+        self.steering, self.cancel, self.room = steering, cancel, room
         self.eager, self.window = eager, 1 if eager else window or WINDOW
         self.risk = RISK if risk is None else risk
         self.counts = Counts()
@@ -138,12 +156,12 @@ class Contrast:
 
     def _steps(self, token: int, n: int) -> Steps:
         is_eog = self.full.context.model.is_eog
-        while self.full.n < self.full.context.n_ctx:
-            if self.cancel.is_set():
+        while not self.cancel.is_set():
+            if self.full.n == self.full.context.n_ctx and not self.room():
                 return
             late = self._read(token)
             self._late.append(late)
-            settle = len(self._late) == self.window or self.full.n % KV_STEP == 0
+            settle = len(self._late) == self.window or self.full.n % KV_STEP == 0  # as at the end of the context
             if late.certain:
                 late.token = self.sampler.sample(late.f, late.kept)
                 if self._given == len(self._late) - 1:
@@ -158,8 +176,6 @@ class Contrast:
                 if is_eog(late.token):
                     return
             token = late.token
-        if self._late:
-            yield from self._settle()
 
     def _read(self, token: int) -> _Late:
         """Make a step in the full stream."""

@@ -25,6 +25,7 @@ from dps_local.steering import Steering
 from dps_local.stream import Stream, in_batches
 from dps_local.template import ChatTemplate
 
+ROOM = 8  # an answer shall have this part of what the system message leaves of the context, before turns leave
 StopReason = Literal["eog", "stop", "length", "context", "interrupted"]
 
 
@@ -58,13 +59,24 @@ class Turn:
     user: str
     start: int  # tokens in the full stream before this turn
     pending: list[int]  # tokens that were not in the KV cache yet when the turn began
+    opening: int  # how many of them stand before the question itself
     tokens: list[Token] = field(default_factory=list)
-    answer: int = 0  # tokens in the full stream before the answer
     steps: int = 0  # of the answer, given out or not: each reads the token before
     tail: list[int] | None = None  # what a stop text left of the last token, when it began inside it
     stop: StopReason = "interrupted"
     timings: Timings = field(default_factory=Timings)
     counts: Counts | None = None  # of a contrast
+    left: int = 0  # earlier turns that left the context, to make room for this one
+
+    @property
+    def question(self) -> int:
+        """Tokens in the full stream before the question itself."""
+        return self.start + self.opening
+
+    @property
+    def answer(self) -> int:
+        """Tokens in the full stream before the answer."""
+        return self.start + len(self.pending) - 1
 
     @property
     def text(self) -> str:
@@ -75,7 +87,8 @@ class Session:
     """A multi-turn chat; `ask` yields the tokens of an answer as they are sampled.
 
     The muted context is made when steering first needs it. An answer that is broken off stays in the chat as far
-    as it went, and the next turn goes on from there.
+    as it went, and the next turn goes on from there. When the context is full, the oldest turns leave it: the system
+    message stays, and so do the values of the turns behind them, which have seen them (llama.cpp's context shift).
     """
 
     def __init__(
@@ -100,7 +113,8 @@ class Session:
         self._synced: Steering | None = None  # what the muted stream was read with
         self._prompt_scales: HeadScales | None = None  # what the full stream's prompts are read with
         self._unread: list[list[int]] | None = None  # its calls, while they are still to be read with these scales
-        self.turns: list[Turn] = []
+        self.turns: list[Turn] = []  # that are in the context
+        self.past: list[tuple[str, str]] = []  # questions and answers of those that were
         self.cancel = threading.Event()  # set it (from a signal handler, say) to end the answer at the next step
 
     def _context(self, late: bool = False) -> Context:
@@ -122,28 +136,44 @@ class Session:
         self.full.clear()
         if self._muted:
             self._muted.clear()
-        self.turns, self._unread = [], None
+        self.turns, self.past, self._unread = [], [], None
 
     def ask(self, user: str, n_predict: int = -1) -> Iterator[Token]:
-        """Answer `user` with at most n_predict tokens (-1: until the model ends or the context is full).
+        """Answer `user` with at most n_predict tokens (-1: until the model ends or one turn fills the context).
 
         Setting `cancel` ends the answer, and the turn stays as far as it went; while the prompt is read, it takes the
-        question back. Raises ContextFullError, with the chat as it was, when the question does not fit.
+        question back. Raises ContextFullError, with the chat as it was, when the question alone does not fit.
         """
         self._catch_up()
-        if self.turns:
-            text = self.template.next(self.system, len(self.turns), user)
-            tokens = self._undecoded() + self.model.tokenize(text, special=True)
-        else:
-            tokens = self.model.prompt_tokens(self.template.first(self.system, user))
-        yield from self._answer(Turn(user, self.full.n, tokens), n_predict)
+        undecoded = self._undecoded() if self.turns else []
+        tokens = self._prompt(user, len(self.turns))
+        opening = self._opening(len(self.turns)) if self.turns else self._prefix
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(tokens, opening, strict=False))
+        turn = Turn(user, self.full.n, undecoded + tokens, len(undecoded) + len(list(same)))
+        yield from self._answer(turn, n_predict)
+
+    def _prompt(self, user: str, turns: int) -> list[int]:
+        """Return the tokens from the end of the last answer, after so many turns, up to where the next one starts."""
+        if not turns:
+            return self.model.prompt_tokens(self.template.first(self.system, user))
+        return self.model.tokenize(self.template.next(self.system, turns, user), special=True)
+
+    def _opening(self, turns: int) -> list[int]:
+        """Return the tokens that the prompt begins with, whatever is asked."""
+        some = [self._prompt(user, turns) for user in ("A", "on", "3", "¿")]
+        return [column[0] for column in takewhile(lambda c: len(set(c)) == 1, zip(*some, strict=False))]
+
+    @cached_property
+    def _prefix(self) -> list[int]:
+        """Tokens that the prompts of all first turns begin with."""
+        return self._opening(0)
 
     def regenerate(self, n_predict: int = -1) -> Iterator[Token]:
         """Answer the last question again; it is not read again."""
         self._catch_up()
         last = self.turns.pop()
         self._rewind(last.answer)
-        yield from self._answer(Turn(last.user, last.start, last.pending), n_predict)
+        yield from self._answer(Turn(last.user, last.start, last.pending, last.opening), n_predict)
 
     def undo(self) -> Turn:
         """Take the last turn back, and return it."""
@@ -166,11 +196,7 @@ class Session:
         return [turn.pending[-1], *ids][self.full.n - turn.answer :]
 
     def _answer(self, turn: Turn, n_predict: int) -> Iterator[Token]:
-        if turn.start + len(turn.pending) >= self.full.context.n_ctx:
-            raise ContextFullError(
-                f"the conversation and the question need more than the context of {self.full.context.n_ctx} tokens: "
-                "/clear starts afresh, --ctx-size makes it larger"
-            )
+        self._make_room(turn, n_predict)
         self.cancel.clear()
         started = time.perf_counter()
         steering = self.steering if self.steering and not self.steering.gamma.off else None
@@ -182,7 +208,6 @@ class Session:
         if self.cancel.is_set():
             self._take_back(turn)
             return
-        turn.answer = self.full.n
         turn.timings = Timings(len(turn.pending), 1000 * (time.perf_counter() - started))
         self.turns.append(turn)
         self.sampler.recount([*self.full.tokens(), turn.pending[-1]])
@@ -202,6 +227,42 @@ class Session:
                 # steps whose token was not given out (a stop text, an interruption) are taken back
                 self._rewind(turn.answer + min(turn.steps, len(turn.tokens) + (turn.tail is None)))
 
+    def _make_room(self, turn: Turn, n_predict: int) -> None:
+        """Let the oldest turns leave the context where an answer is likely not to fit in."""
+        n_ctx, keep = self.full.context.n_ctx, (self.turns or [turn])[0].question
+        if keep + len(turn.pending) - turn.opening >= n_ctx:
+            raise ContextFullError(
+                f"the question needs more than the context of {n_ctx} tokens: --ctx-size makes it larger"
+            )
+        used, room = turn.answer + 1, (n_ctx - keep) // ROOM
+        if used + max(1, min(n_predict, room) if n_predict >= 0 else room) > n_ctx:
+            self._forget(turn, [*self.turns, turn], used)
+
+    def _forget(self, turn: Turn, turns: list[Turn], used: int) -> bool:
+        """Let turns leave, the oldest first, until half of what the system message leaves is free; False if none can.
+
+        turns: those in the context, the last of which stays; used: the tokens that all of them need.
+        """
+        keep, half = turns[0].question, (self.full.context.n_ctx + turns[0].question) // 2
+        gone = next((k for k, t in enumerate(turns) if k and used - (t.question - keep) <= half), len(turns) - 1)
+        if not gone:
+            return False
+        first, end = turns[gone], turns[gone].question
+        in_step = self._muted is not None and self._muted.n == self.full.n
+        for stream in [self.full, *([self._muted] if self._muted else [])]:
+            if stream is self.full or in_step:
+                stream.drop(keep, min(end, stream.n))
+            else:
+                stream.clear()
+        for t in turns[gone:]:
+            t.start -= end - keep
+        first.pending = self.full.tokens()[:keep] + first.pending[first.opening :]
+        first.start, first.opening = 0, keep
+        self.past += [(t.user, t.text) for t in turns[:gone]]
+        self.turns = self.turns[gone:]
+        turn.left += gone
+        return True
+
     def _take_back(self, turn: Turn) -> None:
         self.full.scale(None)
         self._rewind(turn.start)
@@ -210,6 +271,8 @@ class Session:
         """Read the prompt but for its last token in both streams, until it is cancelled; return the muted one."""
         own = steering.amplified() if steering and steering.mode == "amplify" else None
         self._scale_prompts(own if steering and steering.scope == "all" else None)
+        if own is None and steering and steering.scope == "all" and self.full.shifted and not self._in_step(steering):
+            self._unread = self.full.calls  # the muted stream cannot see again what has left, so none does
         if not self._catch_up(self.cancel) or not self._read_prefix(self.full, turn.pending):
             return None
         unread = turn.pending[self.full.n - turn.start : -1]
@@ -229,12 +292,6 @@ class Session:
         if not (LEAST <= n < len(tokens) and tokens[:n] == self._prefix):
             return True
         return stream.read(self._prefix, self.cache, self.cancel)
-
-    @cached_property
-    def _prefix(self) -> list[int]:
-        """Tokens that all prompts of a first turn have in common."""
-        some = [self.model.prompt_tokens(self.template.first(self.system, user)) for user in ("A", "on", "3", "¿")]
-        return [column[0] for column in takewhile(lambda c: len(set(c)) == 1, zip(*some, strict=False))]
 
     def _scale_prompts(self, scales: HeadScales | None) -> None:
         """Let the full stream read prompts with these scales; what it read with others is to be read again."""
@@ -260,13 +317,18 @@ class Session:
         muted = self._muted
         if steering.scope == "generated":
             muted.become(self.full)
-        elif not (self._synced and self._synced.mutes_as(steering)):
+        elif not self._in_step(steering):
             muted.clear()  # what it holds was read with other heads
         self._synced = steering
         muted.scale(steering.scales)
         if self._read_prefix(muted, self.full.tokens()):
             muted.replay(self.full.calls_after(muted.n), self.cancel)
         return muted
+
+    def _in_step(self, steering: Steering) -> bool:
+        """Whether the muted stream of 'all' scope may go on from what it holds."""
+        synced = self._muted and self._synced and self._synced.mutes_as(steering)
+        return bool(synced and self._muted and self._muted.shifted == self.full.shifted)
 
     def _steps(
         self, turn: Turn, muted: Stream | None, steering: Steering | None, n: int
@@ -286,10 +348,14 @@ class Session:
 
     def _decided(self, turn: Turn, muted: Stream | None, steering: Steering | None, n: int) -> Steps:
         token = turn.pending[-1]
+
+        def room() -> bool:
+            return self._forget(turn, self.turns, self.full.n)
+
         if muted is None or steering is None:
-            return plain_steps(self.full, self.sampler, token, self.cancel, plain=steering is None)
+            return plain_steps(self.full, self.sampler, token, self.cancel, plain=steering is None, room=room)
         eager = self.engine == "eager"
-        contrast = Contrast(self.full, muted, self.sampler, steering, self.cancel, eager=eager)
+        contrast = Contrast(self.full, muted, self.sampler, steering, self.cancel, room=room, eager=eager)
         turn.counts = contrast.counts
         return contrast.steps(token, n)
 

@@ -22,6 +22,7 @@ class Stream:
         self.context = context
         self.calls: list[list[int]] = []
         self.n = 0
+        self.shifted = False  # whether it saw tokens that are gone: its calls would not give its values again
         self.scales: HeadScales | None = None
         self._scaled: list[HeadScales | None] = []  # of each call
 
@@ -74,34 +75,41 @@ class Stream:
 
     def rewind(self, n: int) -> None:
         """Go back to where only the first n tokens had been read; nothing happens where there are no more."""
-        if self.n <= n:
+        self.drop(n, self.n)
+
+    def drop(self, start: int, end: int) -> None:
+        """Forget the tokens from `start` to `end`; those behind them move up."""
+        if start >= end:
             return
-        kept, left = list[list[int]](), n
-        for tokens in self.calls:
-            if not left:
-                break
-            kept.append(tokens[:left])
-            left -= len(kept[-1])
-        scaled = self._scaled[: len(kept)]
-        if self.context.truncate(0, n):
-            self.calls, self._scaled, self.n = kept, scaled, n
+        kept, at = list[tuple[list[int], HeadScales | None]](), 0
+        for tokens, scales in zip(self.calls, self._scaled, strict=True):
+            left = tokens[: max(0, start - at)] + tokens[max(0, end - at) :]
+            at += len(tokens)
+            if left:
+                kept.append((left, scales))
+        context = self.context
+        if context.truncate(0, start) if end == self.n else context.shift(start, end):
+            self.calls, self._scaled = [tokens for tokens, _ in kept], [scales for _, scales in kept]
+            self.shifted |= end < self.n
+            self.n -= end - start
             return
         self.clear()  # a recurrent state cannot be cut: read it again
         now = self.scales
-        for tokens, scales in zip(kept, scaled, strict=True):
+        for tokens, scales in kept:
             self.scale(scales)
             self.decode(tokens)
         self.scale(now)
 
     def clear(self) -> None:
         self.context.truncate(0, 0)
-        self.calls, self._scaled, self.n = [], [], 0
+        self.calls, self._scaled, self.n, self.shifted = [], [], 0, False
 
     def become(self, other: Stream) -> None:
         """Take over the KV state of a stream over an equal context."""
         self.clear()
         self.context.set_state(other.context.state())
-        self.calls, self._scaled, self.n = list(other.calls), list(other._scaled), other.n
+        self.calls, self._scaled = list(other.calls), list(other._scaled)
+        self.n, self.shifted = other.n, other.shifted
 
 
 def in_batches(tokens: list[int]) -> list[list[int]]:
