@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -74,10 +74,15 @@ class Assistant:
         text, shown = self.prompter.system()
         if shown < len(self.profile.history):
             self.notice(
-                f"the profile is longer than its {self.prompter.budget} tokens: the newest {shown} of "
-                f"{len(self.profile.history)} history items are shown to the model (--profile-tokens shows more)"
+                f"the profile is longer than its {self.prompter.budget} tokens: the model sees the newest {shown} of "
+                f"{len(self.profile.history)} history items, and those that go with a question (--profile-tokens shows "
+                "more)"
             )
         return text
+
+    def _recall(self, question: str, known: Container[int]) -> tuple[str, list[int]]:
+        assert self.prompter
+        return self.prompter.request(question, known=known)
 
     def cache_file(self) -> Path:
         """Return where the head map of this model, profile and these scoring options is cached."""
@@ -209,6 +214,7 @@ class Assistant:
             self.model,
             self.template,
             system=self.system(),
+            recall=self._recall if self.prompter else None,
             steering=self.steering(head_map),
             engine=self.settings.engine,
             cache=PrefixCache(cache_folder("prefixes")) if self.settings.prefix_cache else None,

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from dps_local.errors import ProfileError
 from dps_local.model import Model
 from dps_local.profile import HistoryItem, Profile
+from dps_local.retrieval import most_relevant
 from dps_local.template import ChatTemplate
 
 DEFAULT_REQUEST = "Write something I would write."  # the task of a history item that has no input
 ITEM_SHARE = 4  # a history item takes at most this part (a quarter) of the profile's tokens, and loses its end
+RELATED_SHARE = 4  # of a history that is too long, this part of the profile's tokens shows what goes with the request
+EARLIER = "Earlier writing:"
 
 
 @dataclass(frozen=True)
 class Prompter:
-    """Builds prompts for one model and profile; the profile takes at most `budget` tokens, an example n_ctx."""
+    """Builds prompts for one model and profile; the profile takes at most `budget` tokens, an example n_ctx.
+
+    All of the history is in the system message where it fits. Else the newest items are, which stay the same from one
+    request to the next, and each request brings those of the others that have most to do with it (BM25).
+    """
 
     model: Model
     template: ChatTemplate
@@ -24,21 +32,45 @@ class Prompter:
     n_ctx: int = 4096
 
     def system(self, before: int | None = None) -> tuple[str, int]:
-        """Return the profile as a system message, and how many history items are in it.
+        """Return the profile as a system message, and how many history items are in it, the newest.
 
-        When the profile is too long, the newest items stay. before: show only the items before this one.
+        before: show only the items before this one.
         """
         head = _head(self.profile)
-        shown: list[str] = []
-        left = self.budget - self._count(head)
-        for item in reversed(self.profile.history[:before]):
-            text = self.cut(_item(item), self.budget // ITEM_SHARE)
-            left -= self._count(text)
-            if left < 0:
+        room = self.budget - self._count(head)
+        items = range(len(self.profile.history[:before]))
+        shown = self._fitting(reversed(items), room)
+        if len(shown) < len(items):
+            shown = self._fitting(reversed(items), room - self.budget // RELATED_SHARE)
+        texts = [self._item(i) for i in reversed(shown)]
+        return "\n\n".join([head, *([EARLIER, *texts] if texts else [])]), len(shown)
+
+    def request(self, request: str, before: int | None = None, known: Container[int] = ()) -> tuple[str, list[int]]:
+        """Return a request behind the history items that go with it and are not in the system message; and which.
+
+        before: as in `system`; known: items that are in the conversation already.
+        """
+        n = len(self.profile.history[:before]) - self.system(before)[1]
+        others = tuple(f"{item.input} {item.output}" for item in self.profile.history[:n])
+        related = [i for i in most_relevant(others, request) if i not in known] if n else []
+        shown = self._fitting(related, self.budget // RELATED_SHARE)
+        if not shown:
+            return request, []
+        return "\n\n".join([EARLIER, *map(self._item, shown), f"Request: {request}"]), shown
+
+    def _fitting(self, items: Iterable[int], room: int) -> list[int]:
+        """Return the first of the history items that together take at most `room` tokens."""
+        shown = []
+        for i in items:
+            room -= self._count(self._item(i))
+            if room < 0:
                 break
-            shown.insert(0, text)
-        parts = [head, *(["Earlier writing:\n\n" + "\n\n".join(shown)] if shown else [])]
-        return "\n\n".join(parts), len(shown)
+            shown.append(i)
+        return shown
+
+    def _item(self, i: int) -> str:
+        item = self.profile.history[i]
+        return self.cut(f"Request: {request_of(item)}\nAnswer: {item.output.strip()}", self.budget // ITEM_SHARE)
 
     def _count(self, text: str) -> int:
         return len(self.model.tokenize(text, special=False)) + 2  # the blank line between parts
@@ -59,8 +91,11 @@ class Prompter:
         item = self.profile.history[i]
         system = "" if bare else self.system(before=i)[0]
         request = request_of(item)
-        prompt = self._prompt(system, request)
+        prompt = self._prompt(system, request if bare else self.request(request, before=i)[0])
         if (excess := len(prompt) + target_tokens - self.n_ctx) > 0:
+            prompt = self._prompt(system, request)
+            excess = len(prompt) + target_tokens - self.n_ctx
+        if excess > 0:
             room = len(self.model.tokenize(request, special=False)) - excess - 8  # what a cut may add
             prompt = self._prompt(system, self.cut(request, max(1, room)))
             if len(prompt) + target_tokens > self.n_ctx:
@@ -92,7 +127,3 @@ def _head(profile: Profile) -> str:
 def request_of(item: HistoryItem) -> str:
     """Return what the user was asked for when they wrote an item."""
     return item.input or DEFAULT_REQUEST
-
-
-def _item(item: HistoryItem) -> str:
-    return f"Request: {request_of(item)}\nAnswer: {item.output.strip()}"

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import takewhile
@@ -26,6 +26,7 @@ from dps_local.stream import Stream, in_batches
 from dps_local.template import ChatTemplate
 
 ROOM = 8  # an answer shall have this part of what the system message leaves of the context, before turns leave
+Recall = Callable[[str, Container[int]], tuple[str, Sequence[int]]]
 StopReason = Literal["eog", "stop", "length", "context", "interrupted"]
 
 
@@ -60,6 +61,7 @@ class Turn:
     start: int  # tokens in the full stream before this turn
     pending: list[int]  # tokens that were not in the KV cache yet when the turn began
     opening: int  # how many of them stand before the question itself
+    recalled: Sequence[int] = ()  # items that came with the question, and leave with it
     tokens: list[Token] = field(default_factory=list)
     steps: int = 0  # of the answer, given out or not: each reads the token before
     tail: list[int] | None = None  # what a stop text left of the last token, when it began inside it
@@ -89,6 +91,9 @@ class Session:
     The muted context is made when steering first needs it. An answer that is broken off stays in the chat as far
     as it went, and the next turn goes on from there. When the context is full, the oldest turns leave it: the system
     message stays, and so do the values of the turns behind them, which have seen them (llama.cpp's context shift).
+
+    recall: returns a question together with what is remembered about it, and the numbers of these items; it is given
+    the numbers of those that are in the context.
     """
 
     def __init__(
@@ -97,6 +102,7 @@ class Session:
         template: ChatTemplate,
         *,
         system: str = "",
+        recall: Recall | None = None,
         steering: Steering | None = None,
         sampling: Sampling | None = None,
         engine: Engine = "auto",
@@ -104,7 +110,7 @@ class Session:
         n_ctx: int = 4096,
         n_threads: int | None = None,
     ) -> None:
-        self.model, self.template, self.system = model, template, system
+        self.model, self.template, self.system, self.recall = model, template, system, recall
         self.steering, self.engine, self.cache = steering, engine, cache
         self.sampler = Sampler(sampling or Sampling())
         self._n_ctx, self._n_threads = n_ctx, n_threads
@@ -146,11 +152,16 @@ class Session:
         """
         self._catch_up()
         undecoded = self._undecoded() if self.turns else []
-        tokens = self._prompt(user, len(self.turns))
-        opening = self._opening(len(self.turns)) if self.turns else self._prefix
-        same = takewhile(lambda pair: pair[0] == pair[1], zip(tokens, opening, strict=False))
-        turn = Turn(user, self.full.n, undecoded + tokens, len(undecoded) + len(list(same)))
+        text, recalled = self.recall(user, self._recalled()) if self.recall else (user, ())
+        tokens = self._prompt(text, len(self.turns))
+        begin = self._opening(len(self.turns)) if self.turns else self._prefix
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(tokens, begin, strict=False))
+        opening = len(undecoded) + len(list(same))
+        turn = Turn(user, self.full.n, undecoded + tokens, opening, recalled)
         yield from self._answer(turn, n_predict)
+
+    def _recalled(self) -> set[int]:
+        return {i for turn in self.turns for i in turn.recalled}
 
     def _prompt(self, user: str, turns: int) -> list[int]:
         """Return the tokens from the end of the last answer, after so many turns, up to where the next one starts."""
@@ -173,7 +184,7 @@ class Session:
         self._catch_up()
         last = self.turns.pop()
         self._rewind(last.answer)
-        yield from self._answer(Turn(last.user, last.start, last.pending, last.opening), n_predict)
+        yield from self._answer(Turn(last.user, last.start, last.pending, last.opening, last.recalled), n_predict)
 
     def undo(self) -> Turn:
         """Take the last turn back, and return it."""
