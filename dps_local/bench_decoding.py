@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dps_local.decoding import Counts, Engine
+from dps_local.contrast import Counts
+from dps_local.decoding import Engine
 from dps_local.errors import DpsError
 from dps_local.mixing import Logits
 from dps_local.prefix_cache import PrefixCache

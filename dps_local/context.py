@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,8 +59,7 @@ class Context:
         type_k: int | None = None,
         type_v: int | None = None,
     ) -> None:
-        self.model, self.llama, self.native = model, model.llama, model.native
-        parameters = self.llama.llama_context_default_params()
+        parameters = model.llama.llama_context_default_params()
         parameters.n_ctx, parameters.n_seq_max = n_ctx * n_seq, n_seq
         parameters.n_batch, parameters.n_ubatch = max(n_batch, N_UBATCH), N_UBATCH
         parameters.n_threads = parameters.n_threads_batch = n_threads or default_threads()
@@ -71,25 +71,50 @@ class Context:
             parameters.type_k = type_k
         if type_v is not None:
             parameters.type_v = type_v
-        self.handle = self.llama.llama_init_from_model(model.handle, parameters)
-        if not self.handle:
-            raise NativeError(
-                f"llama.cpp cannot make a context of {n_seq} × {n_ctx} tokens ({self.native.log.last()}): "
-                "try a smaller --ctx-size"
-            )
-        self.native.set_tokens_alone(self.handle, tokens_alone)
-        self.memory = self.llama.llama_get_memory(self.handle)
-        self.n_ctx = int(self.llama.llama_n_ctx_seq(self.handle))
-        self.n_batch = parameters.n_batch
+        self._make(model, parameters, tokens_alone)
         # what a KV state depends on, beside its model and tokens
         self.settings = [self.n_ctx, n_seq, flash_attn, type_k, type_v, model.offloads]
-        self.n_seq = n_seq
+
+    @classmethod
+    def beside(cls, model: Model, parameters: Any, *, n_outputs: int, tokens_alone: bool) -> Context:
+        """Make a context with the parameters (struct llama_context_params) of another one."""
+        self, parameters = object.__new__(cls), type(parameters).from_buffer_copy(parameters)
+        parameters.n_outputs_max = n_outputs
+        parameters.n_threads_batch = parameters.n_threads  # other numbers of threads round otherwise
+        self._make(model, parameters, tokens_alone)
+        return self
+
+    @classmethod
+    def borrowed(cls, model: Model, handle: Any) -> Context:
+        """Use a context (struct llama_context *) that someone else has made, and frees."""
+        self = object.__new__(cls)
+        self._use(model, handle, owned=False)
+        return self
+
+    def _make(self, model: Model, parameters: Any, tokens_alone: bool) -> None:
+        handle = model.llama.llama_init_from_model(model.handle, parameters)
+        if not handle:
+            raise NativeError(
+                f"llama.cpp cannot make a context of {parameters.n_ctx} tokens ({model.native.log.last()}): "
+                "try a smaller --ctx-size"
+            )
+        self._use(model, handle, owned=True)
+        self.native.set_tokens_alone(handle, tokens_alone)
+
+    def _use(self, model: Model, handle: Any, *, owned: bool) -> None:
+        self.model, self.llama, self.native = model, model.llama, model.native
+        self.handle, self._owned = handle, owned
+        self.memory = self.llama.llama_get_memory(handle)
+        self.n_ctx = int(self.llama.llama_n_ctx_seq(handle))
+        self.n_seq = int(self.llama.llama_n_seq_max(handle))
+        self.n_batch = int(self.llama.llama_n_batch(handle))
         self._batch = self.llama.llama_batch_init(self.n_batch, 0, 1)
 
     def close(self) -> None:
         if self.handle:
             self.llama.llama_batch_free(self._batch)
-            self.llama.llama_free(self.handle)
+            if self._owned:
+                self.llama.llama_free(self.handle)
             self.handle = None
 
     def __del__(self) -> None:

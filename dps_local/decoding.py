@@ -1,29 +1,24 @@
-"""The steps of an answer: from one stream, or from a full and a muted one, of which the second may come late."""
+"""The steps of an answer: from one stream, or from a full and a muted one that may come late."""
 
 from __future__ import annotations
 
 import math
 import threading
 from collections.abc import Callable, Generator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dps_local.context import KV_STEP
-from dps_local.mixing import Logits, mix, plausible, probabilities
+from dps_local.contrast import Contrast, Late, Muted, mixed
+from dps_local.mixing import Logits, probabilities
 from dps_local.sampler import Sampler
-from dps_local.steering import Steering
 from dps_local.stream import Stream
 
 Engine = Literal["auto", "eager", "late"]
 Steps = Generator["Step", None, None]
 
-WINDOW = 8  # steps that the muted stream may be late: LLAMA_MAX_TOKENS_ALONE of the patch
 RISK = 0.03  # expected number of wrong guesses at which it catches up: a wrong one costs whole steps of the full stream
-MAX_ROWS = 64  # plausible tokens whose logits alone are computed; for more of them all logits are
 SPREAD, PRIOR = 1.0, 4  # before anything is known, f - m spreads by one nat among plausible tokens: as if in 4 steps
 
 
@@ -35,20 +30,6 @@ class Step:
     p_plain: float | None  # None where heads were amplified in the one stream
     p_muted: float | None  # None where not all logits of the muted stream were needed
     p_steered: float
-
-
-@dataclass
-class Counts:
-    """What an answer took.
-
-    steps; those with more than one plausible token; calls and tokens of the muted stream; guesses that it refuted.
-    """
-
-    steps: int = 0
-    uncertain: int = 0
-    muted_calls: int = 0
-    muted_tokens: int = 0
-    refuted: int = 0
 
 
 def no_room() -> bool:
@@ -76,66 +57,30 @@ def plain_steps(
         yield Step(token, p if plain else None, None, p)
 
 
-@dataclass(eq=False)
-class _Late:
-    """A step that the muted stream has not made yet. kept: plausible tokens, f: their logits, p: probabilities."""
+class Answer:
+    """An answer from a contrast of two streams, of which the muted one may come late.
 
-    fed: int  # the token that is read in this step
-    kept: NDArray[np.intp]
-    f: Logits
-    p: Logits
-    gamma: float
-    below: NDArray[np.float32] | None  # output [1, n_embd] of the layer below the first muted head
-    end: int  # tokens in the full stream after it
-    certain: bool  # whether the muted logits do not matter
-    token: int = -1  # what was sampled or guessed
-    before: Sampler | None = None  # as it was before the guess
+    Where several tokens are plausible, the next one may be guessed from f alone. A guess that m refutes is taken back
+    in both streams, so the answer is the same as without guesses.
 
-
-@dataclass(frozen=True)
-class _Muted:
-    """Logits m of plausible tokens, and their probabilities where all logits are there."""
-
-    m: Logits
-    p: Logits | None = None
-
-
-class Contrast:
-    """An answer from f + γ·(f - m), where a stream of muted heads follows the full one.
-
-    Where one token alone is plausible, m does not matter. Elsewhere the token may be guessed from f, and m comes late:
-    then the muted stream makes several steps in one call. It computes the logits of plausible tokens only, and, in
-    'generated' scope, starts above the layers in which both streams are the same. A guess that m refutes is taken
-    back in both streams. The muted context computes each token as if it came alone, so on the CPU the answer is that
-    of the eager engine, bit for bit.
-
-    The eager engine makes each step in both streams, and computes everything. room: shortens both streams when the
-    context is full, as in `plain_steps`. window: steps that the muted stream may be late. risk: the expected number
-    of wrong guesses at which it catches up; 0 guesses nothing.
+    room: shortens both streams when the context is full, as in `plain_steps`. risk: the expected number of wrong
+    guesses at which the muted stream catches up; 0 guesses nothing.
     """
 
     def __init__(
         self,
-        full: Stream,
-        muted: Stream,
+        contrast: Contrast,
         sampler: Sampler,
-        steering: Steering,
         cancel: threading.Event,
         *,
         room: Callable[[], bool] = no_room,
-        eager: bool = False,
-        window: int | None = None,
         risk: float | None = None,
     ) -> None:
-        self.full, self.muted, self.sampler = full, muted, sampler
-        self.steering, self.cancel, self.room = steering, cancel, room
-        self.eager, self.window = eager, 1 if eager else window or WINDOW
+        self.contrast, self.sampler, self.cancel, self.room = contrast, sampler, cancel, room
+        self.full, self.muted, self.counts = contrast.full, contrast.muted, contrast.counts
         self.risk = RISK if risk is None else risk
-        self.counts = Counts()
-        self._layer = 0 if eager or steering.scope == "all" else steering.first_layer
         self._squares, self._n = PRIOR * SPREAD**2, PRIOR  # of the differences of f - m among plausible tokens
-        self._late: list[_Late] = []
-        self._given = 0  # how many of these, from the first on, have been yielded
+        self._given = 0  # how many of the late steps, from the first on, have been yielded
         self._wrong = 0.0  # expected wrong guesses among them
 
     def steps(self, token: int, n: int = -1) -> Steps:
@@ -144,12 +89,12 @@ class Contrast:
         The full stream may then be ahead of what was yielded, and the muted one behind. An end-of-generation token is
         the last step.
         """
-        self.full.context.keep_layers(self._layer > 0)
+        self.contrast.keep_layers()
         try:
             yield from self._steps(token, n)
         finally:
-            self.full.context.keep_layers(False)
-            guessed = (late.before for late in self._late[self._given :])
+            self.contrast.keep_layers(False)
+            guessed = (late.before for late in self.contrast.late[self._given :])
             if before := next(filter(None, guessed), None):
                 self.sampler.become(before)
             self._forget()
@@ -159,12 +104,11 @@ class Contrast:
         while not self.cancel.is_set():
             if self.full.n == self.full.context.n_ctx and not self.room():
                 return
-            late = self._read(token)
-            self._late.append(late)
-            settle = len(self._late) == self.window or self.full.n % KV_STEP == 0  # as at the end of the context
+            late = self.contrast.step(token, self.full.decode([token], 1)[0])
+            settle = self.contrast.due
             if late.certain:
                 late.token = self.sampler.sample(late.f, late.kept)
-                if self._given == len(self._late) - 1:
+                if self._given == len(self.contrast.late) - 1:
                     yield self._give(late, late.f, None)
                     if is_eog(late.token):
                         return
@@ -177,22 +121,10 @@ class Contrast:
                     return
             token = late.token
 
-    def _read(self, token: int) -> _Late:
-        """Make a step in the full stream."""
-        context = self.full.context
-        f = self.full.decode([token], 1)[0]
-        kept = np.flatnonzero(plausible(f, self.steering.beta))
-        below = context.layer_output(self._layer - 1, 1) if self._layer else None
-        if below is None:
-            self._layer = 0
-        certain = kept.size == 1 and not self.eager
-        gamma = 0.0 if certain else self.steering.gamma(f)
-        return _Late(token, kept, f[kept], probabilities(f)[kept], gamma, below, self.full.n, certain)
-
-    def _doubtful(self, late: _Late, n: int) -> bool:
+    def _doubtful(self, late: Late, n: int) -> bool:
         """Whether the muted stream is to catch up before this step is decided."""
         self._wrong += self._risk(late.f, late.gamma)
-        return self._wrong > self.risk or self.counts.steps + len(self._late) - self._given == n
+        return self._wrong > self.risk or self.counts.steps + len(self.contrast.late) - self._given == n
 
     def _risk(self, f: Logits, gamma: float) -> float:
         """Return about how probable it is that m changes the token: differences of f - m are taken as normal."""
@@ -203,48 +135,26 @@ class Contrast:
         gaps = np.sort(f.max() - f)[1:]
         return sum(0.5 * math.erfc(gap / (math.sqrt(2) * spread + 1e-9)) for gap in gaps)
 
-    def _settle(self) -> Generator[Step, None, _Late]:
+    def _settle(self) -> Generator[Step, None, Late]:
         """Let the muted stream make all its steps, and decide those that are open; return the last one that stands."""
-        late, all_muted = self._late[-1], self._mute()
-        for late, muted in list(zip(self._late, all_muted, strict=True))[self._given :]:
-            mixed, guess, refuted = late.f, late.token, False
+        late, all_muted = self.contrast.late[-1], self.contrast.follow()
+        for late, muted in list(zip(self.contrast.late, all_muted, strict=True))[self._given :]:
+            logits, guess, refuted = mixed(late, muted), late.token, False
             if muted:
-                mixed = mix(late.f, muted.m, late.gamma, beta=0.0)
                 sampler = late.before or self.sampler
-                late.token = sampler.sample(mixed, late.kept)
+                late.token = sampler.sample(logits, late.kept)
                 self._learn(late.f - muted.m)
                 if refuted := sampler is late.before and late.token != guess:
                     self.counts.refuted += 1
                     self.sampler.become(sampler)
                     self.full.rewind(late.end)
                     self.muted.rewind(late.end)
-                    del self._late[self._given + 1 :]
-            yield self._give(late, mixed, muted)
+                    del self.contrast.late[self._given + 1 :]
+            yield self._give(late, logits, muted)
             if refuted:
                 break
         self._forget()
         return late
-
-    def _mute(self) -> list[_Muted | None]:
-        """Make all late steps in the muted stream; return the logits of those that are not certain."""
-        doubtful = [late for late in self._late if not late.certain]
-        n = len(self._late) - self._late.index(doubtful[0]) if doubtful else 0
-        rows = np.unique(np.concatenate([late.kept for late in doubtful])) if doubtful else np.empty(0, np.intp)
-        all_rows = self.eager or not 0 < rows.size <= MAX_ROWS
-        below = [late.below for late in self._late if late.below is not None]
-        with self.muted.context.above(self._layer, np.concatenate(below)) if below else nullcontext():
-            tokens = [late.fed for late in self._late]
-            logits = self.muted.decode(tokens, n, None if all_rows else rows)
-        self.counts.muted_calls += 1
-        self.counts.muted_tokens += len(tokens)
-        found: list[_Muted | None] = [None] * len(self._late)
-        for i, m in enumerate(logits, len(self._late) - n):
-            kept = self._late[i].kept
-            if not self._late[i].certain:
-                found[i] = (
-                    _Muted(m[kept], probabilities(m)[kept]) if all_rows else _Muted(m[np.searchsorted(rows, kept)])
-                )
-        return found
 
     def _learn(self, d: Logits) -> None:
         """Take note of how far f - m spreads among plausible tokens."""
@@ -252,13 +162,13 @@ class Contrast:
             self._squares += 2 * float(d.var())  # the variance of the difference of two of them
             self._n += 1
 
-    def _give(self, late: _Late, mixed: Logits, muted: _Muted | None) -> Step:
+    def _give(self, late: Late, logits: Logits, muted: Muted | None) -> Step:
         self._given += 1
         self.counts.steps += 1
         self.counts.uncertain += late.kept.size > 1
         at = int(np.searchsorted(late.kept, late.token))
         p_muted = float(muted.p[at]) if muted and muted.p is not None else None
-        return Step(late.token, float(late.p[at]), p_muted, float(probabilities(mixed)[at]))
+        return Step(late.token, float(late.p[at]), p_muted, float(probabilities(logits)[at]))
 
     def _forget(self) -> None:
-        self._late, self._given, self._wrong = [], 0, 0.0
+        self.contrast.late, self._given, self._wrong = [], 0, 0.0

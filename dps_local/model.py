@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,12 @@ Scope = Literal["generated", "all"]  # the tokens whose heads are scaled: from t
 class Model:
     """One model in memory; contexts share its weights.
 
-    n_gpu_layers: layers to put on a GPU, as llama.cpp's -ngl; None takes llama.cpp's default.
+    n_gpu_layers: layers to put on a GPU, as llama.cpp's -ngl; None takes llama.cpp's default. handle: the model
+    (struct llama_model *), when someone else has loaded it, and frees it.
     Raises ModelError when the file is missing, damaged or not supported.
     """
 
-    def __init__(self, path: Path, n_gpu_layers: int | None = None) -> None:
+    def __init__(self, path: Path, n_gpu_layers: int | None = None, handle: Any = None) -> None:
         self.native = native.load()
         self.llama = self.native.llama
         self.path = path
@@ -47,7 +48,9 @@ class Model:
         parameters = self.llama.llama_model_default_params()
         if n_gpu_layers is not None:
             parameters.n_gpu_layers = n_gpu_layers
-        self.handle = self.llama.llama_model_load_from_file(os.fsencode(path), parameters)
+        self.handle, self._owned = handle, handle is None
+        if self._owned:
+            self.handle = self.llama.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self.handle:
             raise ModelError(f"llama.cpp cannot load {path}: {self.native.log.last()}")
         n_layer = int(self.llama.llama_model_n_layer(self.handle))
@@ -62,7 +65,8 @@ class Model:
 
     def close(self) -> None:
         if self.handle:
-            self.llama.llama_model_free(self.handle)
+            if self._owned:
+                self.llama.llama_model_free(self.handle)
             self.handle = None
 
     def __del__(self) -> None:

@@ -16,7 +16,8 @@ from typing import Literal
 import numpy as np
 
 from dps_local.context import Context
-from dps_local.decoding import WINDOW, Contrast, Counts, Engine, Step, Steps, plain_steps
+from dps_local.contrast import WINDOW, Contrast, Counts
+from dps_local.decoding import Answer, Engine, Step, Steps, plain_steps
 from dps_local.errors import ContextFullError
 from dps_local.model import HeadScales, Model
 from dps_local.prefix_cache import LEAST, PrefixCache
@@ -365,10 +366,9 @@ class Session:
 
         if muted is None or steering is None:
             return plain_steps(self.full, self.sampler, token, self.cancel, plain=steering is None, room=room)
-        eager = self.engine == "eager"
-        contrast = Contrast(self.full, muted, self.sampler, steering, self.cancel, room=room, eager=eager)
+        contrast = Contrast(self.full, muted, steering, eager=self.engine == "eager")
         turn.counts = contrast.counts
-        return contrast.steps(token, n)
+        return Answer(contrast, self.sampler, self.cancel, room=room).steps(token, n)
 
     def _held(self, tokens: Iterator[Token], turn: Turn) -> Iterator[Token]:
         """Hold tokens back while they may be the beginning of a stop text, and drop it and what follows."""

@@ -36,10 +36,14 @@ class Stream:
         self.context.truncate(0, self.n)  # what an interrupted call may have left
         run = Run(0, self.n, tokens, n_logits)
         logits = self.context.decode([run]) if rows is None else self.context.decode_rows([run], rows)
+        self.note(tokens)
+        return logits
+
+    def note(self, tokens: list[int]) -> None:
+        """Take note of tokens that the context has read in one call."""
         self.calls.append(tokens)
         self._scaled.append(self.scales)
         self.n += len(tokens)
-        return logits
 
     def replay(self, calls: list[list[int]], cancel: threading.Event | None = None) -> bool:
         """Make `calls` one after the other; False when `cancel` was set on the way."""

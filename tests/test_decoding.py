@@ -17,7 +17,8 @@ from tiny import ATTENTION, KINDS, TinyModel
 
 from dps_local import decoding
 from dps_local.context import KV_STEP, Context, Run
-from dps_local.decoding import Contrast, Counts, Engine
+from dps_local.contrast import WINDOW, Contrast, Counts
+from dps_local.decoding import Answer, Engine
 from dps_local.errors import NativeError
 from dps_local.mixing import Gamma
 from dps_local.model import Model, Scope, head_mask
@@ -119,12 +120,10 @@ def test_whatever_is_guessed_the_answer_is_the_eager_one(
         full.decode(PROMPT[:-1])
         muted.become(full)
         muted.scale(steered.scales)
-        contrast = Contrast(
-            full, muted, Sampler(sampling), steered, threading.Event(), eager=eager, window=window, risk=risk
-        )
-        taken = [
-            (s.id, s.p_plain, s.p_steered) for s, _ in zip(contrast.steps(PROMPT[-1], 30), range(30), strict=False)
-        ]
+        contrast = Contrast(full, muted, steered, eager=eager, window=window)
+        answer = Answer(contrast, Sampler(sampling), threading.Event(), risk=risk).steps(PROMPT[-1], 30)
+        taken = [(s.id, s.p_plain, s.p_steered) for s in itertools.islice(answer, 30)]
+        answer.close()
         full.context.close()
         muted.context.close()
         return taken
@@ -151,7 +150,7 @@ def test_without_a_plausible_choice_the_muted_stream_only_follows(
     full = tape[0][0]
     muted = [(n, n_logits) for context, n, n_logits in tape if context is not full]
     assert {n_logits for _, n_logits in muted} == {0}
-    assert max(n for n, _ in muted) == decoding.WINDOW
+    assert max(n for n, _ in muted) == WINDOW
     assert all(t.p_steered == 1 and t.p_muted is None for turn in turns for t in turn)
 
 

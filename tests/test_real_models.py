@@ -7,21 +7,23 @@ import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gguf
 import numpy as np
 import pytest
+from maps import hand_made_map
 from numpy.typing import NDArray
 from tiny import KINDS, TinyModel
 
 from dps_local.baking import bake
 from dps_local.branches import Text
 from dps_local.context import N_UBATCH, Context, Run
-from dps_local.decoding import Contrast
+from dps_local.contrast import Contrast
+from dps_local.decoding import Answer
 from dps_local.evidence import PCS
 from dps_local.gguf_file import GGUFFile
-from dps_local.head_map import SCORES, HeadMap
+from dps_local.head_map import HeadMap
 from dps_local.mixing import Gamma
 from dps_local.model import Head, Model, head_mask
 from dps_local.sampler import Sampler, Sampling
@@ -126,34 +128,6 @@ def test_with_nothing_set_every_kind_of_attention_is_that_of_stock_llama_cpp(
     context.close()
     model.close()
     assert np.array_equal(logits, stock_logits(model.path, runs, n_ctx=N_CTX, n_threads=1))
-
-
-def hand_made_map(model: Model) -> HeadMap:
-    pcs = np.linspace(-0.25, 0.25, model.n_layer * model.n_head_max, dtype=np.float32)
-    pcs = pcs.reshape(model.n_layer, model.n_head_max)
-    others: dict[str, Any] = {
-        name: np.full_like(pcs, i) for i, name in enumerate(SCORES) if name not in ("pcs", "pcs_stderr")
-    }
-    return HeadMap(
-        model=model.name,
-        architecture=model.architecture,
-        fingerprint=model.fingerprint,
-        scope="generated",
-        ranking="gain",
-        probe=0.0,
-        seed=0,
-        examples=3,
-        tokens=96,
-        evaluations=216,
-        nll=2.5,
-        pcs=pcs,
-        pcs_stderr=np.full_like(pcs, 0.125),
-        **others,
-        null_control=0.0,
-        selected=((model.n_layer - 1, model.n_head_max - 1), (0, 0)),
-        mode="contrast",
-        gamma=0.5,
-    )
 
 
 def test_a_baked_model_runs_in_stock_llama_cpp_and_gives_its_map_back(
@@ -338,8 +312,10 @@ def test_late_steps_are_the_eager_ones_bit_for_bit(model: Model) -> None:
         full.rewind(len(tokens) - 1)
         muted.become(full)
         muted.scale(steering.scales)
-        contrast = Contrast(full, muted, Sampler(Sampling(seed=5)), steering, threading.Event(), eager=eager)
-        found.append([(s.id, s.p_plain, s.p_steered) for s in itertools.islice(contrast.steps(tokens[-1], 60), 60)])
+        contrast = Contrast(full, muted, steering, eager=eager)
+        answer = Answer(contrast, Sampler(Sampling(seed=5)), threading.Event()).steps(tokens[-1], 60)
+        found.append([(s.id, s.p_plain, s.p_steered) for s in itertools.islice(answer, 60)])
+        answer.close()
         counts.append(contrast.counts)
     assert found[0] == found[1]
     assert counts[1].muted_calls < counts[0].muted_calls

@@ -85,8 +85,8 @@ LONG = Profile(
 
 @pytest.fixture
 def prompter(tiny_model: TinyModel, load: Load) -> Callable[..., Prompter]:
-    def make(profile: Profile = LONG, budget: int = 300, **options: str) -> Prompter:
-        model = load(tiny_model(**options))
+    def make(profile: Profile = LONG, budget: int = 300) -> Prompter:
+        model = load(tiny_model())
         return Prompter(model, ChatTemplate(model), profile, budget, 2048)
 
     return make

@@ -1,0 +1,159 @@
+"""`SteeringLogitsProcessor`: steers the answers of llama-cpp-python's `Llama`, in a program that is there already."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dps_local import native
+from dps_local.baking import load_map
+from dps_local.context import KEEP_LAYERS, Context
+from dps_local.contrast import WINDOW, Contrast
+from dps_local.errors import DpsError, HeadMapError
+from dps_local.head_map import HeadMap
+from dps_local.mixing import Gamma
+from dps_local.model import Model, head_mask
+from dps_local.steering import Steering
+from dps_local.stream import Stream, in_batches
+
+if TYPE_CHECKING:
+    from llama_cpp import Llama
+
+native.load()  # so that `from llama_cpp import Llama`, later in the program, finds the patched library
+OUT_OF_REACH = 1000.0  # in the logits: e to minus this is 0, and a grammar may still choose among such tokens
+
+
+class SteeringLogitsProcessor:
+    """Samples from f + γ·(f - m) under the plausibility mask β, as `dps_local.session.Session` does.
+
+        from dps_local import SteeringLogitsProcessor
+        from llama_cpp import Llama
+
+        llama = Llama("model.gguf", n_ctx=4096)
+        steering = SteeringLogitsProcessor(llama, "me.dps.gguf", gamma=0.5)
+        llama.create_chat_completion(messages, logits_processor=[steering])
+
+    Import it before llama_cpp: the package's own copy, with the patched library, takes that name then.
+
+    A second context of `llama`'s own settings holds the muted stream. It takes over the prompt when an answer begins,
+    which shows in the tokens: they are not those of the last call and one more. From now on `llama.eval` reads the
+    last token of a prompt alone, as a session does, so that both streams can read it in the same way.
+
+    head_map: a HeadMap, or the path of one or of a model with one inside. gamma: a number, or text as for --gamma;
+    None takes the head map's, where it was calibrated for a contrast. Where the plausible tokens are all against a
+    grammar, the others keep the order of f. Raises HeadMapError when the map does not fit, DpsError when `llama` is
+    closed, for embeddings, or drafts tokens.
+    """
+
+    def __init__(
+        self,
+        llama: Llama,
+        head_map: HeadMap | str | os.PathLike[str],
+        gamma: float | str | Gamma | None = None,
+        beta: float = 0.1,
+    ) -> None:
+        if getattr(llama, "_model", None) is None or llama._model.model is None:
+            raise DpsError("this Llama is closed")
+        if llama.draft_model is not None or llama.context_params.n_seq_max > 1:
+            raise DpsError("a Llama that drafts tokens or embeds texts cannot be steered")
+        path, n_gpu_layers = Path(llama.model_path), llama.model_params.n_gpu_layers
+        self.model = Model(path, n_gpu_layers, llama._model.model)
+        self.steering = _steering(self.model, head_map, gamma, beta)
+        self._context = Context.borrowed(self.model, llama._ctx.ctx)
+        self._muted = Stream(
+            Context.beside(self.model, llama.context_params, n_outputs=WINDOW, tokens_alone=not self.model.offloads)
+        )
+        if llama._lora_adapter is not None:
+            _adapt(llama, self._muted.context)
+        self._heads = bool((self.steering.scales != 1).any())
+        self._contrast: Contrast | None = None
+        self._seen: list[int] = []
+        llama._stack.callback(self.close)  # a context goes before its model
+        _read_last_token_alone(llama)
+
+    def close(self) -> None:
+        """Free the second context; `Llama.close` does so, too."""
+        self._context.close()
+        self._muted.context.close()
+
+    def __call__(self, input_ids: NDArray[np.intc], scores: NDArray[np.single]) -> NDArray[np.single]:
+        """Return the steered logits F32 [n_vocab] after the tokens input_ids; scores: those that `llama` has found."""
+        if self.steering.gamma.off or not self._heads:
+            return scores
+        tokens, seen, f = input_ids.tolist(), self._seen, np.ascontiguousarray(scores, np.float32)
+        self._seen = []  # after an error or an interruption, the next call begins anew
+        if not (self._contrast and seen and tokens[:-1] == seen):
+            self._contrast = self._begin(tokens[:-1])
+        self._contrast.full.note(tokens[-1:])
+        kept, steered = self._contrast.steered(tokens[-1], f)
+        self._seen = tokens
+        logits = f - (f.max() - steered.min() + np.float32(OUT_OF_REACH))
+        logits[kept] = steered
+        return np.asarray(logits, np.float32)
+
+    def _begin(self, prompt: list[int]) -> Contrast:
+        """Let both streams stand behind a prompt but for its last token, which `llama` has read by now."""
+        full, muted = Stream(self._context), self._muted
+        for call in in_batches(prompt):
+            full.note(call)
+        if self.steering.scope == "all":
+            muted.rewind(_common(muted.tokens(), prompt))
+            muted.scale(self.steering.scales)
+        else:
+            muted.become(full)
+            if not muted.context.truncate(0, len(prompt)):
+                muted.clear()  # a recurrent state has no way back
+            muted.scale(None)
+        muted.replay(in_batches(prompt[muted.n :]))
+        muted.scale(self.steering.scales)
+        return Contrast(full, muted, self.steering)
+
+
+def _read_last_token_alone(llama: Llama) -> None:
+    """Let `llama` read the last token of a prompt in a call of its own, and keep the layers' outputs of single ones."""
+    if "eval" in vars(llama):
+        return
+    read, set_layer_start = llama.eval, native.load().set_layer_start
+
+    def evaluate(tokens: Sequence[int]) -> None:
+        set_layer_start(llama._ctx.ctx, 0)
+        if len(tokens) > 1:
+            read(tokens[:-1])
+        set_layer_start(llama._ctx.ctx, KEEP_LAYERS)
+        read(tokens[-1:])
+
+    llama.eval = evaluate
+
+
+def _steering(
+    model: Model, head_map: HeadMap | str | os.PathLike[str], gamma: float | str | Gamma | None, beta: float
+) -> Steering:
+    found = head_map if isinstance(head_map, HeadMap) else load_map(Path(head_map))
+    if not isinstance(found, HeadMap):
+        raise HeadMapError("a cluster map needs to know who writes: give a head map of one user")
+    found.check(model.name, model.fingerprint)
+    if gamma is None and found.mode == "amplify" and found.gamma:
+        raise HeadMapError(
+            "this head map was calibrated for amplification: say by gamma= how strong a contrast is to be"
+        )
+    strength = gamma if isinstance(gamma, Gamma) else Gamma.parse(str(found.gamma if gamma is None else gamma))
+    return Steering(head_mask(model, found.selected), strength, beta, found.scope)
+
+
+def _adapt(llama: Llama, context: Context) -> None:
+    """Let a context have the LoRA of `llama`."""
+    binding = native.load().llama
+    adapters = (binding.llama_adapter_lora_p_ctypes * 1)(llama._lora_adapter)
+    scales = (binding.ctypes.c_float * 1)(llama.lora_scale)
+    if binding.llama_set_adapters_lora(context.handle, adapters, 1, scales):
+        raise DpsError(f"llama.cpp does not take the LoRA a second time: {native.load().log.last()}")
+
+
+def _common(a: list[int], b: list[int]) -> int:
+    """Return how many tokens two lists begin with in common."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
