@@ -82,6 +82,8 @@ class Native:
     """The loaded binding (`llama`), its libraries' folder (`lib`) and what the binding does not declare."""
 
     def __init__(self) -> None:
+        # Vulkan: scoring crashes the Mesa 22.3 software driver in every second run where nodes are put in another order
+        os.environ.setdefault("GGML_VK_DISABLE_GRAPH_OPTIMIZE", "1")
         vendor = vendor_dir()
         self.lib = vendor / "llama_cpp" / "lib"
         _check_build(self.lib)

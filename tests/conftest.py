@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import dps_local
 from dps_local import native, registry
 from dps_local.context import Run
 from dps_local.errors import RegistryError
@@ -26,6 +27,8 @@ from dps_local.model import Model
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tiny models on busy cores: threads that spin cost seconds
 # a shell starts background jobs with Ctrl-C ignored, and the programs under test would inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if vendor := os.environ.get("DPS_LOCAL_VENDOR"):  # the folder of another build of the libraries, to test that one
+    dps_local.__path__.insert(0, str(Path(vendor).parent))
 TESTS = Path(__file__).resolve().parent
 PATCHES = TESTS.parent / "patches"
 sys.path.insert(0, str(TESTS))  # helper modules: tests/ is no package
@@ -117,33 +120,40 @@ def stock_lib() -> Path:
     """The folder of the unpatched libraries: $DPS_LOCAL_STOCK_LIB, or built once (minutes) into the cache folder."""
     if given := os.environ.get("DPS_LOCAL_STOCK_LIB"):
         return Path(given)
-    prefix = registry.cache_dir().parent / f"stock-{_stock_key()}"
-    if not prefix.exists():
-        with tempfile.TemporaryDirectory(dir=prefix.parent) as scratch:
-            _build_stock(Path(scratch))
-            if not prefix.exists():  # another run may have been faster
-                (Path(scratch) / "prefix").replace(prefix)
-    return prefix / "dps_local" / "_vendor" / "llama_cpp" / "lib"
+    return built("stock", "-DDPS_LOCAL_PATCH=OFF") / "llama_cpp" / "lib"
 
 
-def _stock_key() -> str:
+def built(name: str, *arguments: str) -> Path:
+    """Return the _vendor folder of a build of patches/ with these CMake arguments, from the cache if it is there."""
+    arguments = (*arguments, *shlex.split(os.environ.get("CMAKE_ARGS", "")))
+    folder = registry.cache_dir().parent / f"{name}-{_build_key(arguments)}"
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            _build(Path(scratch), arguments)
+            if not folder.exists():  # another run may have been faster
+                (Path(scratch) / "prefix").replace(folder)
+    return folder / "dps_local" / "_vendor"
+
+
+def _build_key(arguments: Sequence[str]) -> str:
     """What the libraries depend on: ggml builds for the machine's own processor."""
     digest = hashlib.sha256()
-    for name in ("upstream.txt", "CMakeLists.txt"):
+    patches = [] if "-DDPS_LOCAL_PATCH=OFF" in arguments else [path.name for path in PATCHES.glob("*.patch")]
+    for name in ("upstream.txt", "CMakeLists.txt", *sorted(patches)):
         digest.update((PATCHES / name).read_bytes())
-    digest.update(os.environ.get("CMAKE_ARGS", "").encode() + f"{platform.system()} {platform.machine()}".encode())
+    digest.update(f"{arguments} {platform.system()} {platform.machine()}".encode())
     if (cpuinfo := Path("/proc/cpuinfo")).exists():
         flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "")
         digest.update(flags.encode())
     return digest.hexdigest()[:16]
 
 
-def _build_stock(scratch: Path) -> None:
+def _build(scratch: Path, arguments: Sequence[str]) -> None:
     cmake = ["cmake"] if shutil.which("cmake") else [sys.executable, "-m", "cmake"]
     build = str(scratch / "build")
-    configure = [*cmake, "-S", str(PATCHES), "-B", build, "-DDPS_LOCAL_PATCH=OFF", "-DCMAKE_BUILD_TYPE=Release"]
+    configure = [*cmake, "-S", str(PATCHES), "-B", build, "-DCMAKE_BUILD_TYPE=Release", *arguments]
     configure += [f"-DPython_EXECUTABLE={sys.executable}", *(["-G", "Ninja"] if shutil.which("ninja") else [])]
-    subprocess.run([*configure, *shlex.split(os.environ.get("CMAKE_ARGS", ""))], check=True)
+    subprocess.run(configure, check=True)
     subprocess.run([*cmake, "--build", build, "--target", "llama", "--parallel"], check=True)
     install = ["--install", build, "--component", "dps_local", "--prefix", str(scratch / "prefix")]
     subprocess.run([*cmake, *install], check=True)
