@@ -12,8 +12,9 @@ from pathlib import Path
 from dps_local.errors import ContextFullError, DpsError
 from dps_local.files import atomic_write
 from dps_local.mixing import Gamma
-from dps_local.session import Session, Token
+from dps_local.session import Session
 from dps_local.terminal import Terminal, interruptible
+from dps_local.turn import Token
 
 STOPPED = {
     "length": "[-n reached]",

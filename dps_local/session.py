@@ -8,16 +8,15 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Container, Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import takewhile
-from typing import Literal
 
 import numpy as np
 
 from dps_local.context import Context
-from dps_local.contrast import WINDOW, Contrast, Counts
-from dps_local.decoding import Answer, Engine, Step, Steps, plain_steps
+from dps_local.contrast import WINDOW, Contrast
+from dps_local.decoding import Answer, Engine, Steps, plain_steps
 from dps_local.errors import ContextFullError
 from dps_local.model import HeadScales, Model
 from dps_local.prefix_cache import LEAST, PrefixCache
@@ -25,65 +24,10 @@ from dps_local.sampler import Sampler, Sampling
 from dps_local.steering import Steering
 from dps_local.stream import Stream, in_batches
 from dps_local.template import ChatTemplate
+from dps_local.turn import Timings, Token, Turn
 
 ROOM = 8  # an answer shall have this part of what the system message leaves of the context, before turns leave
 Recall = Callable[[str, Container[int]], tuple[str, Sequence[int]]]
-StopReason = Literal["eog", "stop", "length", "context", "interrupted"]
-
-
-@dataclass(frozen=True)
-class Token(Step):
-    """A step of an answer, with its text."""
-
-    text: str
-
-
-@dataclass
-class Timings:
-    """As llama.cpp's server reports them; ttft_ms is the time to the first token, prompt included."""
-
-    prompt_n: int = 0
-    prompt_ms: float = 0.0
-    predicted_n: int = 0
-    predicted_ms: float = 0.0
-
-    @property
-    def token_ms(self) -> float:
-        return self.predicted_ms / max(self.predicted_n, 1)
-
-    @property
-    def ttft_ms(self) -> float:
-        return self.prompt_ms + self.token_ms
-
-
-@dataclass(eq=False)
-class Turn:
-    user: str
-    start: int  # tokens in the full stream before this turn
-    pending: list[int]  # tokens that were not in the KV cache yet when the turn began
-    opening: int  # how many of them stand before the question itself
-    recalled: Sequence[int] = ()  # items that came with the question, and leave with it
-    tokens: list[Token] = field(default_factory=list)
-    steps: int = 0  # of the answer, given out or not: each reads the token before
-    tail: list[int] | None = None  # what a stop text left of the last token, when it began inside it
-    stop: StopReason = "interrupted"
-    timings: Timings = field(default_factory=Timings)
-    counts: Counts | None = None  # of a contrast
-    left: int = 0  # earlier turns that left the context, to make room for this one
-
-    @property
-    def question(self) -> int:
-        """Tokens in the full stream before the question itself."""
-        return self.start + self.opening
-
-    @property
-    def answer(self) -> int:
-        """Tokens in the full stream before the answer."""
-        return self.start + len(self.pending) - 1
-
-    @property
-    def text(self) -> str:
-        return "".join(t.text for t in self.tokens)
 
 
 class Session:
@@ -260,12 +204,12 @@ class Session:
         if not gone:
             return False
         first, end = turns[gone], turns[gone].question
-        in_step = self._muted is not None and self._muted.n == self.full.n
-        for stream in [self.full, *([self._muted] if self._muted else [])]:
-            if stream is self.full or in_step:
-                stream.drop(keep, min(end, stream.n))
-            else:
-                stream.clear()
+        in_step = self._muted and self._muted.n == self.full.n
+        self.full.drop(keep, min(end, self.full.n))
+        if self._muted and in_step:
+            self._muted.drop(keep, min(end, self._muted.n))
+        elif self._muted:
+            self._muted.clear()
         for t in turns[gone:]:
             t.start -= end - keep
         first.pending = self.full.tokens()[:keep] + first.pending[first.opening :]

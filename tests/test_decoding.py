@@ -23,10 +23,11 @@ from dps_local.errors import NativeError
 from dps_local.mixing import Gamma
 from dps_local.model import Model, Scope, head_mask
 from dps_local.sampler import Sampler, Sampling
-from dps_local.session import Session, Token
+from dps_local.session import Session
 from dps_local.steering import Steering
 from dps_local.stream import Stream
 from dps_local.template import ChatTemplate
+from dps_local.turn import Token
 
 LAST = {"llama": (2, 2), "qwen2": (1, 3), "gemma3": (2, 3), "deci": (4, 2), "deepseek2": (1, 0), "lfm2": (1, 2)}
 FIRST = {"llama": (0, 1), "qwen2": (0, 1), "gemma3": (0, 2), "deci": (1, 1), "deepseek2": (0, 3), "lfm2": (1, 0)}

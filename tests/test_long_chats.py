@@ -22,11 +22,12 @@ from dps_local.errors import ContextFullError, DpsError
 from dps_local.mixing import Gamma
 from dps_local.model import Model, Scope, head_mask
 from dps_local.sampler import Sampling
-from dps_local.session import Session, Token
+from dps_local.session import Session
 from dps_local.steering import Steering
 from dps_local.stream import Stream
 from dps_local.template import ChatTemplate
 from dps_local.terminal import Terminal
+from dps_local.turn import Token
 
 N_CTX = 256
 SYSTEM = "You write for Ada."

@@ -21,10 +21,11 @@ from dps_local.errors import ContextFullError, DpsError, NativeError
 from dps_local.mixing import Gamma
 from dps_local.model import HeadScales, Model, Scope, head_mask
 from dps_local.sampler import Sampling
-from dps_local.session import Session, Token
+from dps_local.session import Session
 from dps_local.steering import Steering
 from dps_local.stream import Stream
 from dps_local.template import ChatTemplate
+from dps_local.turn import Token
 
 GREEDY = Sampling(temp=0)
 SCOPES: tuple[Scope, ...] = ("generated", "all")
