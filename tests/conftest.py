@@ -1,18 +1,13 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import platform
-import shlex
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -23,6 +18,9 @@ from dps_local import native, registry
 from dps_local.context import Run
 from dps_local.errors import RegistryError
 from dps_local.model import Model
+from dps_local.sampler import Sampling
+from dps_local.session import Session
+from dps_local.template import ChatTemplate
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tiny models on busy cores: threads that spin cost seconds
 # a shell starts background jobs with Ctrl-C ignored, and the programs under test would inherit that
@@ -30,10 +28,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if vendor := os.environ.get("DPS_LOCAL_VENDOR"):  # the folder of another build of the libraries, to test that one
     dps_local.__path__.insert(0, str(Path(vendor).parent))
 TESTS = Path(__file__).resolve().parent
-PATCHES = TESTS.parent / "patches"
 sys.path.insert(0, str(TESTS))  # helper modules: tests/ is no package
 
+from builds import built  # noqa: E402
+from opened import shared  # noqa: E402
 from tiny import TinyModel, write_model  # noqa: E402
+
+
+def pytest_sessionfinish() -> None:
+    shared.cache_clear()  # before the interpreter takes itself apart
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +67,23 @@ def load() -> Iterator[Callable[[Path], Model]]:
     yield open_
     for model in models:
         model.close()
+
+
+@pytest.fixture
+def open_session(tiny_model: TinyModel) -> Iterator[Callable[..., Session]]:
+    """`open_session(kind, chat_template=…, n_ctx=…, …)`: a greedy chat with a tiny model, on one thread, eager."""
+    opened: list[Session] = []
+
+    def open_(kind: str = "llama", *, n_ctx: int = 256, **options: Any) -> Session:
+        of_model = {key: options.pop(key) for key in ("chat_template", "edit", "seed") if key in options}
+        model = shared(tiny_model(kind, **of_model))
+        defaults: dict[str, Any] = {"sampling": Sampling(temp=0), "n_threads": 1, "engine": "eager"}
+        opened.append(Session(model, ChatTemplate(model), n_ctx=n_ctx, **(defaults | options)))
+        return opened[-1]
+
+    yield open_
+    for session in opened:
+        session.close()
 
 
 class RealModel(Protocol):
@@ -121,39 +141,3 @@ def stock_lib() -> Path:
     if given := os.environ.get("DPS_LOCAL_STOCK_LIB"):
         return Path(given)
     return built("stock", "-DDPS_LOCAL_PATCH=OFF") / "llama_cpp" / "lib"
-
-
-def built(name: str, *arguments: str) -> Path:
-    """Return the _vendor folder of a build of patches/ with these CMake arguments, from the cache if it is there."""
-    arguments = (*arguments, *shlex.split(os.environ.get("CMAKE_ARGS", "")))
-    folder = registry.cache_dir().parent / f"{name}-{_build_key(arguments)}"
-    if not folder.exists():
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            _build(Path(scratch), arguments)
-            if not folder.exists():  # another run may have been faster
-                (Path(scratch) / "prefix").replace(folder)
-    return folder / "dps_local" / "_vendor"
-
-
-def _build_key(arguments: Sequence[str]) -> str:
-    """What the libraries depend on: ggml builds for the machine's own processor."""
-    digest = hashlib.sha256()
-    patches = [] if "-DDPS_LOCAL_PATCH=OFF" in arguments else [path.name for path in PATCHES.glob("*.patch")]
-    for name in ("upstream.txt", "CMakeLists.txt", *sorted(patches)):
-        digest.update((PATCHES / name).read_bytes())
-    digest.update(f"{arguments} {platform.system()} {platform.machine()}".encode())
-    if (cpuinfo := Path("/proc/cpuinfo")).exists():
-        flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "")
-        digest.update(flags.encode())
-    return digest.hexdigest()[:16]
-
-
-def _build(scratch: Path, arguments: Sequence[str]) -> None:
-    cmake = ["cmake"] if shutil.which("cmake") else [sys.executable, "-m", "cmake"]
-    build = str(scratch / "build")
-    configure = [*cmake, "-S", str(PATCHES), "-B", build, "-DCMAKE_BUILD_TYPE=Release", *arguments]
-    configure += [f"-DPython_EXECUTABLE={sys.executable}", *(["-G", "Ninja"] if shutil.which("ninja") else [])]
-    subprocess.run(configure, check=True)
-    subprocess.run([*cmake, "--build", build, "--target", "llama", "--parallel"], check=True)
-    install = ["--install", build, "--component", "dps_local", "--prefix", str(scratch / "prefix")]
-    subprocess.run([*cmake, *install], check=True)

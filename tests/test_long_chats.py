@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opened import shared
 from tiny import CHATML, TinyModel
 
 from dps_local.chat import Chat
@@ -39,25 +38,11 @@ WITHOUT_SYSTEM = CHATML.replace(
 Open = Callable[..., Session]
 
 
-@functools.cache
-def load(path: Path) -> Model:
-    return Model(path)
-
-
 @pytest.fixture
-def open_session(tiny_model: TinyModel) -> Iterator[Open]:
-    opened: list[Session] = []
-
-    def open_(kind: str = "llama", **options: Any) -> Session:
-        of_model = {key: options.pop(key) for key in ("chat_template", "edit") if key in options}
-        model = load(tiny_model(kind, **of_model))
-        defaults: dict[str, Any] = {"system": SYSTEM, "sampling": Sampling(temp=0.9, seed=4), "n_threads": 1}
-        opened.append(Session(model, ChatTemplate(model), n_ctx=N_CTX, **(defaults | options)))
-        return opened[-1]
-
-    yield open_
-    for session in opened:
-        session.close()
+def open_chat(open_session: Open) -> Open:
+    """`open_chat(kind, …)`: a chat with a system message, sampled."""
+    defaults: dict[str, Any] = {"system": SYSTEM, "sampling": Sampling(temp=0.9, seed=4), "engine": "auto"}
+    return lambda kind="llama", **options: open_session(kind, **(defaults | options))
 
 
 def null(model: Model, scope: Scope = "generated") -> Steering:
@@ -83,8 +68,8 @@ def distributions(tokens: list[Token]) -> list[tuple[int, float | None, float]]:
 
 @pytest.mark.parametrize("template", [CHATML, WITHOUT_SYSTEM], ids=["system", "no system role"])
 @pytest.mark.parametrize("kind", ["llama", "gemma3", "mamba", "lfm2"])
-def test_what_stays_is_the_system_message_and_the_newest_turns(open_session: Open, kind: str, template: str) -> None:
-    session = open_session(kind, chat_template=template)
+def test_what_stays_is_the_system_message_and_the_newest_turns(open_chat: Open, kind: str, template: str) -> None:
+    session = open_chat(kind, chat_template=template)
     asked = questions(12)
     for question in asked:
         list(session.ask(question, 10))
@@ -99,8 +84,8 @@ def test_what_stays_is_the_system_message_and_the_newest_turns(open_session: Ope
     assert [user for user, _ in session.past] + [turn.user for turn in session.turns] == asked
 
 
-def test_turns_leave_until_half_of_the_context_is_free(open_session: Open) -> None:
-    session = open_session()
+def test_turns_leave_until_half_of_the_context_is_free(open_chat: Open) -> None:
+    session = open_chat()
     for question in questions(20):
         before = session.full.n
         list(session.ask(question, 10))
@@ -114,11 +99,11 @@ def test_turns_leave_until_half_of_the_context_is_free(open_session: Open) -> No
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma3"])
-def test_a_shift_is_a_fresh_reading_where_values_depend_on_their_own_token_only(open_session: Open, kind: str) -> None:
+def test_a_shift_is_a_fresh_reading_where_values_depend_on_their_own_token_only(open_chat: Open, kind: str) -> None:
     """Without attention below the last layer, keys and values know nothing of the tokens before theirs."""
-    plain = open_session(kind).model
+    plain = open_chat(kind).model
     edit = {head: 0.0 for head in plain.heads() if head[0] < plain.n_layer - 1}
-    session = open_session(kind, edit=edit)
+    session = open_chat(kind, edit=edit)
     for question in questions(8):
         list(session.ask(question, 10))
     assert session.full.shifted
@@ -143,10 +128,10 @@ def test_a_shift_is_a_fresh_reading_where_values_depend_on_their_own_token_only(
 @pytest.mark.parametrize("scope", ["generated", "all"])
 @pytest.mark.parametrize("kind", ["llama", "gemma3", "lfm2"])
 def test_nothing_muted_is_exactly_nothing_however_long_the_chat(
-    open_session: Open, kind: str, scope: Scope, engine: Engine
+    open_chat: Open, kind: str, scope: Scope, engine: Engine
 ) -> None:
-    model = open_session(kind).model
-    session = open_session(kind, steering=null(model, scope), engine=engine)
+    model = open_chat(kind).model
+    session = open_chat(kind, steering=null(model, scope), engine=engine)
     for question in questions(25):
         tokens = list(session.ask(question, 8))
         assert [t.p_steered for t in tokens] == [t.p_plain for t in tokens]
@@ -157,9 +142,9 @@ def test_nothing_muted_is_exactly_nothing_however_long_the_chat(
 
 
 @pytest.mark.parametrize("scope", ["generated", "all"])
-def test_the_late_engine_answers_as_the_eager_one_after_turns_have_left(open_session: Open, scope: Scope) -> None:
-    steering = muting(open_session().model, scope)
-    eager, late = (open_session(steering=steering, engine=engine) for engine in ("eager", "late"))
+def test_the_late_engine_answers_as_the_eager_one_after_turns_have_left(open_chat: Open, scope: Scope) -> None:
+    steering = muting(open_chat().model, scope)
+    eager, late = (open_chat(steering=steering, engine=engine) for engine in ("eager", "late"))
     for question in questions(15):
         assert distributions(list(eager.ask(question, 12))) == distributions(list(late.ask(question, 12)))
     assert late.full.shifted
@@ -169,11 +154,11 @@ def test_the_late_engine_answers_as_the_eager_one_after_turns_have_left(open_ses
 @pytest.mark.parametrize("scope", ["generated", "all"])
 @pytest.mark.parametrize("kind", ["llama", "gemma3", "lfm2"])
 def test_an_answer_goes_on_when_the_context_is_full(
-    open_session: Open, kind: str, scope: Scope, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    open_chat: Open, kind: str, scope: Scope, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = open_session(kind).model
+    model = open_chat(kind).model
     monkeypatch.setattr(model, "is_eog", lambda _: False)
-    session = open_session(kind, steering=null(model, scope), engine=engine)
+    session = open_chat(kind, steering=null(model, scope), engine=engine)
     for question in questions(3):
         list(session.ask(question, 4))
     tokens = list(session.ask("Go on?"))
@@ -188,12 +173,12 @@ def test_an_answer_goes_on_when_the_context_is_full(
     assert text(session.full).startswith(session.template.first(SYSTEM, "Go on?"))
 
 
-def test_an_answer_that_went_on_is_the_eager_one(open_session: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = open_session().model
+def test_an_answer_that_went_on_is_the_eager_one(open_chat: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = open_chat().model
     monkeypatch.setattr(model, "is_eog", lambda _: False)
     found = []
     for engine in ("eager", "late"):
-        session = open_session(steering=muting(model), engine=engine)
+        session = open_chat(steering=muting(model), engine=engine)
         for question in questions(3):
             list(session.ask(question, 4))
         found.append(distributions(list(session.ask("Go on?"))))
@@ -201,8 +186,8 @@ def test_an_answer_that_went_on_is_the_eager_one(open_session: Open, monkeypatch
 
 
 @pytest.mark.parametrize("scope", ["generated", "all"])
-def test_steering_may_begin_after_turns_have_left(open_session: Open, scope: Scope) -> None:
-    session = open_session()
+def test_steering_may_begin_after_turns_have_left(open_chat: Open, scope: Scope) -> None:
+    session = open_chat()
     for question in questions(10):
         list(session.ask(question, 8))
     assert session.full.shifted
@@ -217,17 +202,17 @@ def test_steering_may_begin_after_turns_have_left(open_session: Open, scope: Sco
 
 
 @pytest.mark.parametrize("scope", ["generated", "all"])
-def test_amplified_chats_go_on(open_session: Open, scope: Scope) -> None:
-    steering = muting(open_session().model, scope, "amplify")
-    session = open_session(steering=steering)
+def test_amplified_chats_go_on(open_chat: Open, scope: Scope) -> None:
+    steering = muting(open_chat().model, scope, "amplify")
+    session = open_chat(steering=steering)
     for question in questions(15):
         assert list(session.ask(question, 8)) is not None
         assert session.full.n < N_CTX
     assert session.past
 
 
-def test_the_last_answer_can_be_given_again_and_taken_back_after_turns_have_left(open_session: Open) -> None:
-    session = open_session(sampling=Sampling(temp=0), steering=muting(open_session().model))
+def test_the_last_answer_can_be_given_again_and_taken_back_after_turns_have_left(open_chat: Open) -> None:
+    session = open_chat(sampling=Sampling(temp=0), steering=muting(open_chat().model))
     for question in questions(30):
         tokens = list(session.ask(question, 8))
         if session.turns[-1].left:
@@ -247,8 +232,8 @@ def test_the_last_answer_can_be_given_again_and_taken_back_after_turns_have_left
     assert text(session.full).startswith(session.template.first(SYSTEM, "Again?"))
 
 
-def test_a_question_that_never_fits_makes_no_room(open_session: Open) -> None:
-    session = open_session()
+def test_a_question_that_never_fits_makes_no_room(open_chat: Open) -> None:
+    session = open_chat()
     for question in questions(3):
         list(session.ask(question, 8))
     state, turns = session.full.context.state(), list(session.turns)
@@ -260,7 +245,7 @@ def test_a_question_that_never_fits_makes_no_room(open_session: Open) -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 120), st.integers(0, 90)), min_size=3, max_size=12))
 def test_any_chat_goes_on(tiny_model: TinyModel, turns: list[tuple[int, int]]) -> None:
-    model = load(tiny_model())
+    model = shared(tiny_model())
     session = Session(model, ChatTemplate(model), system=SYSTEM, steering=null(model), n_ctx=N_CTX, n_threads=1)
     try:
         for length, n in turns:
@@ -275,10 +260,8 @@ def test_any_chat_goes_on(tiny_model: TinyModel, turns: list[tuple[int, int]]) -
         session.close()
 
 
-def test_the_chat_says_so_and_keeps_all_of_the_transcript(
-    open_session: Open, capsys: pytest.CaptureFixture[str]
-) -> None:
-    session = open_session()
+def test_the_chat_says_so_and_keeps_all_of_the_transcript(open_chat: Open, capsys: pytest.CaptureFixture[str]) -> None:
+    session = open_chat()
     chat = Chat(session, Terminal(), n_predict=8)
     asked = questions(20)
     for question in asked:
@@ -296,9 +279,9 @@ def test_the_chat_says_so_and_keeps_all_of_the_transcript(
 
 
 @pytest.mark.slow
-def test_a_thousand_turns_take_no_more_memory_than_a_hundred(open_session: Open) -> None:
-    model = open_session().model
-    session = open_session(steering=null(model))
+def test_a_thousand_turns_take_no_more_memory_than_a_hundred(open_chat: Open) -> None:
+    model = open_chat().model
+    session = open_chat(steering=null(model))
     process, used = psutil.Process(), list[int]()
     for i, question in enumerate(itertools.islice(itertools.cycle(questions(50)), 1000)):
         tokens = list(session.ask(question, 8))

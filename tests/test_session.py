@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import functools
 import gc
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from opened import shared
 from tiny import TinyModel
 
 from dps_local.context import N_UBATCH, Context, Logits, Run
@@ -36,31 +35,9 @@ QUESTIONS = ["Where is the harbour?", "And the tide?", "Who said so?", "Why, the
 Open = Callable[..., Session]
 
 
-@functools.cache
-def load(path: Path) -> Model:
-    return Model(path)
-
-
-@pytest.fixture
-def open_session(tiny_model: TinyModel) -> Iterator[Open]:
-    """`open_session(kind, chat_template=…, n_ctx=…, …)`: a greedy chat with a tiny model, on one thread, eager."""
-    opened: list[Session] = []
-
-    def open_(kind: str = "llama", *, n_ctx: int = N_CTX, **options: Any) -> Session:
-        of_model = {key: options.pop(key) for key in ("chat_template", "seed") if key in options}
-        model = load(tiny_model(kind, **of_model))
-        defaults: dict[str, Any] = {"sampling": GREEDY, "n_threads": 1, "engine": "eager"}
-        opened.append(Session(model, ChatTemplate(model), n_ctx=n_ctx, **(defaults | options)))
-        return opened[-1]
-
-    yield open_
-    for session in opened:
-        session.close()
-
-
 @pytest.fixture
 def llama(tiny_model: TinyModel) -> Model:
-    return load(tiny_model())
+    return shared(tiny_model())
 
 
 @dataclass(frozen=True)
@@ -1090,7 +1067,7 @@ def test_characters_that_span_tokens_come_out_whole(open_session: Open) -> None:
 @settings(deadline=None, max_examples=40)
 @given(text=st.text(max_size=20))
 def test_any_text_comes_out_as_it_was_written(tiny_model: TinyModel, text: str) -> None:
-    model = load(tiny_model())
+    model = shared(tiny_model())
     session = Session(model, ChatTemplate(model), sampling=GREEDY, n_ctx=N_CTX, n_threads=1)
     script(session, text, 273)
     assert "".join(t.text for t in session.ask("Why?")) == text

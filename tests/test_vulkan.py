@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TESTS, built
+from builds import built
 
 from dps_local import native
 
+TESTS = Path(__file__).resolve().parent
 HOW = "Debian: apt install glslc libvulkan-dev mesa-vulkan-drivers spirv-headers"
 
 
