@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from dps_local import map_file
+from dps_local import map_file, prompt
 from dps_local.baking import load_map
 from dps_local.calibration import Mode, amplified
 from dps_local.cluster_map import TEMPERATURE, ClusterMap, Routing
@@ -89,7 +89,15 @@ class Assistant:
         assert self.profile
         assert self.prompter
         options = asdict(replace(self.settings.scoring, parallel=None, n_threads=None, resume=True))
-        key = [FORMAT, self.model.fingerprint, self.profile.digest(), options, self.prompter.budget, self.n_ctx]
+        key = [
+            FORMAT,
+            prompt.VERSION,
+            self.model.fingerprint,
+            self.profile.digest(),
+            options,
+            self.prompter.budget,
+            self.n_ctx,
+        ]
         return cache_folder("maps") / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.dps.gguf"
 
     def cached_map(self) -> HeadMap | None:
