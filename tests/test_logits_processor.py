@@ -324,7 +324,8 @@ steering = SteeringLogitsProcessor(llama, {str(path)!r}, gamma=2.0)
 answer = llama("Where is the harbour?", max_tokens=8, temperature=0, logits_processor=[steering])
 print(len(answer["choices"][0]["text"]) > 0)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
