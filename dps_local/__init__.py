@@ -15,8 +15,10 @@ __all__ = ["SteeringLogitsProcessor", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "SteeringLogitsProcessor":  # loads the library, which the command line puts off
+    if name == "SteeringLogitsProcessor":
+        from dps_local import native
         from dps_local.logits_processor import SteeringLogitsProcessor
 
+        native.load()  # so that `from llama_cpp import Llama`, later in the program, finds the patched library
         return SteeringLogitsProcessor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,7 +24,6 @@ from dps_local.stream import Stream, in_batches
 if TYPE_CHECKING:
     from llama_cpp import Llama
 
-native.load()  # so that `from llama_cpp import Llama`, later in the program, finds the patched library
 OUT_OF_REACH = 1000.0  # in the logits: e to minus this is 0, and a grammar may still choose among such tokens
 
 
