@@ -119,7 +119,8 @@ class Chat:
         if stopped:
             self.terminal.notice(stopped)
         if answered and (left := self.session.turns[-1].left):
-            self.terminal.notice(f"[the context was full: the oldest {left} turns are forgotten]")
+            gone = f"{left} turns are" if left > 1 else "turn is"
+            self.terminal.notice(f"[the context was full: the oldest {gone} forgotten]")
         return answered
 
     def _help(self, _: str) -> None:

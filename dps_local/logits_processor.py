@@ -19,7 +19,7 @@ from dps_local.head_map import HeadMap
 from dps_local.mixing import Gamma
 from dps_local.model import Model, head_mask
 from dps_local.steering import Steering
-from dps_local.stream import Stream, in_batches
+from dps_local.stream import Stream, common, in_batches
 
 if TYPE_CHECKING:
     from llama_cpp import Llama
@@ -101,7 +101,7 @@ class SteeringLogitsProcessor:
         for call in in_batches(prompt):
             full.note(call)
         if self.steering.scope == "all":
-            muted.rewind(_common(muted.tokens(), prompt))
+            muted.rewind(common(muted.tokens(), prompt))
             muted.scale(self.steering.scales)
         else:
             muted.become(full)
@@ -151,8 +151,3 @@ def _adapt(llama: Llama, context: Context) -> None:
     scales = (binding.ctypes.c_float * 1)(llama.lora_scale)
     if binding.llama_set_adapters_lora(context.handle, adapters, 1, scales):
         raise DpsError(f"llama.cpp does not take the LoRA a second time: {native.load().log.last()}")
-
-
-def _common(a: list[int], b: list[int]) -> int:
-    """Return how many tokens two lists begin with in common."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

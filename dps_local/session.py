@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import takewhile
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from dps_local.model import HeadScales, Model
 from dps_local.prefix_cache import LEAST, PrefixCache
 from dps_local.sampler import Sampler, Sampling
 from dps_local.steering import Steering
-from dps_local.stream import Stream, in_batches
+from dps_local.stream import Stream, common, in_batches
 from dps_local.template import ChatTemplate
 from dps_local.turn import Timings, Token, Turn
 
@@ -100,8 +99,7 @@ class Session:
         text, recalled = self.recall(user, self._recalled()) if self.recall else (user, ())
         tokens = self._prompt(text, len(self.turns))
         begin = self._opening(len(self.turns)) if self.turns else self._prefix
-        same = takewhile(lambda pair: pair[0] == pair[1], zip(tokens, begin, strict=False))
-        opening = len(undecoded) + len(list(same))
+        opening = len(undecoded) + common(tokens, begin)
         turn = Turn(user, self.full.n, undecoded + tokens, opening, recalled)
         yield from self._answer(turn, n_predict)
 
@@ -116,8 +114,8 @@ class Session:
 
     def _opening(self, turns: int) -> list[int]:
         """Return the tokens that the prompt begins with, whatever is asked."""
-        some = [self._prompt(user, turns) for user in ("A", "on", "3", "¿")]
-        return [column[0] for column in takewhile(lambda c: len(set(c)) == 1, zip(*some, strict=False))]
+        first, *others = (self._prompt(user, turns) for user in ("A", "on", "3", "¿"))
+        return first[: min(common(first, other) for other in others)]
 
     @cached_property
     def _prefix(self) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,3 +120,8 @@ class Stream:
 def in_batches(tokens: list[int]) -> list[list[int]]:
     """Return many tokens as calls of one batch each."""
     return [tokens[i : i + N_UBATCH] for i in range(0, len(tokens), N_UBATCH)]
+
+
+def common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Return how many tokens two sequences begin with in common."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 from maps import hand_made_map
-from tiny import ATTENTION, TinyModel
+from tiny import ATTENTION, N_FF, TinyModel, shape
 
 from dps_local import SteeringLogitsProcessor
 from dps_local.calibration import Mode
@@ -36,6 +37,7 @@ MUTED = {
 QUESTIONS = ["Where is the harbour?", "And the tide, word for word, and what the editor wrote?", "Why?"]
 
 MakeLlama = Callable[..., Any]
+Steered = Callable[..., tuple[Model, Any, SteeringLogitsProcessor]]
 
 
 @pytest.fixture
@@ -55,9 +57,48 @@ def make_llama() -> Iterator[MakeLlama]:
         llama.close()
 
 
+@pytest.fixture
+def steered(tiny_model: TinyModel, load: Callable[[Path], Model], make_llama: MakeLlama, tmp_path: Path) -> Steered:
+    """`steered(kind, …)` returns a tiny model, a Llama over it, and a processor that mutes some of its heads."""
+
+    def make(
+        kind: str = "llama",
+        *,
+        heads: list[Head] | None = None,
+        scope: Scope = "generated",
+        edit: Any = None,
+        gamma: float = 2.0,
+        beta: float = 0.05,
+        **options: Any,
+    ) -> tuple[Model, Any, SteeringLogitsProcessor]:
+        model = load(tiny_model(kind, edit=edit))
+        llama = make_llama(model.path, **options)
+        path = saved(model, tmp_path, heads or MUTED[kind], scope)
+        return model, llama, SteeringLogitsProcessor(llama, path, gamma=gamma, beta=beta)
+
+    return make
+
+
 def saved(model: Model, folder: Path, heads: list[Head], scope: Scope = "generated", mode: Mode = "contrast") -> Path:
     path = folder / "me.dps.gguf"
     hand_made_map(model, selected=tuple(heads), scope=scope, mode=mode).save(path)
+    return path
+
+
+def lora_of(kind: str, folder: Path) -> Path:
+    """Write a LoRA that changes the feed-forward of the last layer."""
+    path, n_embd, layer = folder / "lora.gguf", shape(kind).n_embd, shape(kind).n_layer - 1
+    writer = gguf.GGUFWriter(path, kind)
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 4.0)
+    rng = np.random.default_rng(0)
+    for name, dims in (("a", (4, n_embd)), ("b", (N_FF, 4))):
+        writer.add_tensor(f"blk.{layer}.ffn_up.weight.lora_{name}", rng.normal(0, 0.3, dims).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
     return path
 
 
@@ -87,18 +128,9 @@ def generate(llama: Any, prompt: list[int], n: int, *processors: Any, **options:
 
 @pytest.mark.parametrize("scope", ["generated", "all"])
 @pytest.mark.parametrize("kind", ATTENTION)
-def test_a_steered_llama_answers_as_a_session_token_for_token(
-    tiny_model: TinyModel,
-    load: Callable[[Path], Model],
-    make_llama: MakeLlama,
-    tmp_path: Path,
-    kind: str,
-    scope: Scope,
-) -> None:
-    model = load(tiny_model(kind))
-    llama = make_llama(model.path)
+def test_a_steered_llama_answers_as_a_session_token_for_token(steered: Steered, kind: str, scope: Scope) -> None:
+    model, llama, processor = steered(kind, scope=scope)
     steering = Steering(head_mask(model, MUTED[kind]), Gamma(2.0), 0.05, scope)
-    processor = SteeringLogitsProcessor(llama, saved(model, tmp_path, MUTED[kind], scope), gamma=2.0, beta=0.05)
     plain = differ = 0
     for question in QUESTIONS * 2:  # again: the prompt is in the KV cache of the last answer then
         expected = session_answer(model, steering, question, 30)
@@ -108,13 +140,12 @@ def test_a_steered_llama_answers_as_a_session_token_for_token(
     assert differ > plain / 2
 
 
+@pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("kind", ["llama", "gemma3", "lfm2"])
-def test_heads_that_do_nothing_change_nothing(
-    tiny_model: TinyModel, load: Callable[[Path], Model], make_llama: MakeLlama, tmp_path: Path, kind: str
-) -> None:
-    model = load(tiny_model(kind, edit=dict.fromkeys(MUTED[kind], 0.0)))
-    llama = make_llama(model.path)
-    processor = SteeringLogitsProcessor(llama, saved(model, tmp_path, MUTED[kind]), gamma=3.0, beta=0.01)
+def test_heads_that_do_nothing_change_nothing(steered: Steered, tmp_path: Path, kind: str, lora: bool) -> None:
+    options = {"lora_path": str(lora_of(kind, tmp_path)), "lora_scale": 2.0} if lora else {}
+    edit = dict.fromkeys(MUTED[kind], 0.0)
+    model, llama, processor = steered(kind, edit=edit, gamma=3.0, beta=0.01, **options)
     seen = []
 
     def watch(_: Any, scores: Any) -> Any:
@@ -124,9 +155,9 @@ def test_heads_that_do_nothing_change_nothing(
     generate(llama, prompt_of(model, QUESTIONS[0]), 20, watch, processor, watch)
     before, after = seen[::2], seen[1::2]
     assert len(before) > 10
-    for f, steered in zip(before, after, strict=True):
-        kept = steered > steered.max() - 500
-        assert np.array_equal(steered[kept], f[kept])
+    for f, found in zip(before, after, strict=True):
+        kept = found > found.max() - 500
+        assert np.array_equal(found[kept], f[kept])
         assert kept.sum() == (f >= f.max() + np.log(0.01)).sum()
 
 
@@ -151,16 +182,8 @@ def test_the_maps_own_gamma_is_the_default(
     assert SteeringLogitsProcessor(llama, made, gamma="entropy:cap=1").steering.gamma == Gamma.parse("entropy:cap=1")
 
 
-def test_the_muted_stream_comes_late(
-    tiny_model: TinyModel,
-    load: Callable[[Path], Model],
-    make_llama: MakeLlama,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    model = load(tiny_model())
-    llama = make_llama(model.path)
-    processor = SteeringLogitsProcessor(llama, saved(model, tmp_path, [(2, 2)]), gamma=2.0, beta=1.0)
+def test_the_muted_stream_comes_late(steered: Steered, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, llama, processor = steered(heads=[(2, 2)], beta=1.0)
     calls: list[int] = []
     original = Context._decode
 
@@ -170,18 +193,14 @@ def test_the_muted_stream_comes_late(
         return original(self, runs)
 
     monkeypatch.setattr(Context, "_decode", counted)
-    steered = generate(llama, prompt_of(model, QUESTIONS[0]), 40, processor)
-    assert steered == generate(llama, prompt_of(model, QUESTIONS[0]), 40)  # one token is plausible: it is the first
+    found = generate(llama, prompt_of(model, QUESTIONS[0]), 40, processor)
+    assert found == generate(llama, prompt_of(model, QUESTIONS[0]), 40)  # one token is plausible: it is the first
     assert max(calls) == 8
-    assert len(calls) <= len(steered) // 8 + 2
+    assert len(calls) <= len(found) // 8 + 2
 
 
-def test_calls_in_a_row_do_not_touch_each_other(
-    tiny_model: TinyModel, load: Callable[[Path], Model], make_llama: MakeLlama, tmp_path: Path
-) -> None:
-    model = load(tiny_model())
-    llama = make_llama(model.path)
-    processor = SteeringLogitsProcessor(llama, saved(model, tmp_path, MUTED["llama"]), gamma=2.0, beta=0.05)
+def test_calls_in_a_row_do_not_touch_each_other(steered: Steered) -> None:
+    model, llama, processor = steered()
     a, b = (prompt_of(model, q) for q in QUESTIONS[:2])
     first = generate(llama, a, 12, processor)
     plain = generate(llama, a, 12)
@@ -197,16 +216,8 @@ def test_calls_in_a_row_do_not_touch_each_other(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Llama's callback cannot raise
-def test_an_error_on_the_way_leaves_the_next_call_as_ever(
-    tiny_model: TinyModel,
-    load: Callable[[Path], Model],
-    make_llama: MakeLlama,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    model = load(tiny_model())
-    llama = make_llama(model.path)
-    processor = SteeringLogitsProcessor(llama, saved(model, tmp_path, MUTED["llama"]), gamma=2.0, beta=0.05)
+def test_an_error_on_the_way_leaves_the_next_call_as_ever(steered: Steered, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, llama, processor = steered()
     prompt = prompt_of(model, QUESTIONS[0])
     expected = generate(llama, prompt, 12, processor)
     original, left = processor._muted.decode, iter(range(4))
@@ -222,15 +233,11 @@ def test_an_error_on_the_way_leaves_the_next_call_as_ever(
     assert generate(llama, prompt, 12, processor) == expected
 
 
-def test_chat_completion_with_streaming_stops_and_a_cache(
-    tiny_model: TinyModel, load: Callable[[Path], Model], make_llama: MakeLlama, tmp_path: Path
-) -> None:
+def test_chat_completion_with_streaming_stops_and_a_cache(steered: Steered) -> None:
     from llama_cpp import LlamaRAMCache
 
-    model = load(tiny_model())
-    llama = make_llama(model.path)
+    model, llama, processor = steered()
     llama.set_cache(LlamaRAMCache(50_000_000))
-    processor = SteeringLogitsProcessor(llama, saved(model, tmp_path, MUTED["llama"]), gamma=2.0, beta=0.05)
 
     def chat(question: str, **options: Any) -> Any:
         return llama.create_chat_completion(
@@ -253,12 +260,8 @@ def test_chat_completion_with_streaming_stops_and_a_cache(
         assert chat(question, stop=[stop])["choices"][0]["message"]["content"] == whole.split(stop)[0]
 
 
-def test_a_grammar_is_kept_even_against_all_plausible_tokens(
-    tiny_model: TinyModel, load: Callable[[Path], Model], make_llama: MakeLlama, tmp_path: Path
-) -> None:
-    model = load(tiny_model())
-    llama = make_llama(model.path)
-    processor = SteeringLogitsProcessor(llama, saved(model, tmp_path, MUTED["llama"]), gamma=2.0, beta=1.0)
+def test_a_grammar_is_kept_even_against_all_plausible_tokens(steered: Steered) -> None:
+    _, llama, processor = steered(beta=1.0)
     schema = {
         "type": "object",
         "properties": {"late": {"type": "boolean"}, "who": {"enum": ["Sam", "Ada"]}},
@@ -301,12 +304,8 @@ def test_what_cannot_be_steered_is_said(
         SteeringLogitsProcessor(llama, path, gamma=1)
 
 
-def test_closing_the_llama_frees_the_second_context(
-    tiny_model: TinyModel, load: Callable[[Path], Model], make_llama: MakeLlama, tmp_path: Path
-) -> None:
-    model = load(tiny_model())
-    llama = make_llama(model.path)
-    processor = SteeringLogitsProcessor(llama, saved(model, tmp_path, MUTED["llama"]), gamma=1.0)
+def test_closing_the_llama_frees_the_second_context(steered: Steered) -> None:
+    model, llama, processor = steered()
     generate(llama, prompt_of(model, "Why?"), 3, processor)
     llama.close()
     assert processor._muted.context.handle is None
