@@ -1,0 +1,1 @@
+"""Does steering help? Ways of answering, compared on what users really wrote."""
