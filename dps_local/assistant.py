@@ -9,27 +9,28 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from dps_local import map_file, prompt
 from dps_local.baking import load_map
-from dps_local.calibration import Mode, amplified
 from dps_local.cluster_map import TEMPERATURE, ClusterMap, Routing
 from dps_local.clusters import embed, score_clusters
 from dps_local.decoding import Engine
 from dps_local.embedding import PROFILE_TOKENS, Embedder, Vector
-from dps_local.errors import HeadMapError
+from dps_local.errors import DpsError, HeadMapError
 from dps_local.files import cache_folder
 from dps_local.head_map import HeadMap
 from dps_local.map_file import FORMAT
 from dps_local.measurement import Notice, Progress, ScoringOptions
 from dps_local.mixing import Gamma
-from dps_local.model import Head, HeadScales, Model, Scope, head_mask
+from dps_local.model import Head, HeadScales, Model, Scope
 from dps_local.prefix_cache import PrefixCache
 from dps_local.profile import Profile
 from dps_local.prompt import Prompter
 from dps_local.sampler import Sampling
 from dps_local.scoring import score
 from dps_local.session import Session
-from dps_local.steering import Steering
+from dps_local.steering import Steering, SteeringMode, scales_of
 from dps_local.template import ChatTemplate
 
 
@@ -41,7 +42,7 @@ class Settings:
     n_threads: int | None = None
     profile_tokens: int | None = None  # None: a quarter of the context
     gamma: Gamma | None = None
-    mode: Mode | None = None
+    mode: SteeringMode | None = None
     beta: float = 0.1
     routing: Routing = "soft"
     routing_temp: float = TEMPERATURE
@@ -151,9 +152,13 @@ class Assistant:
     def map(self, given: Path | None, score: Callable[[], HeadMap]) -> HeadMap | ClusterMap | None:
         """Return the map to steer by: one that is given, the profile's own, or one that is baked into the model.
 
+        "cad" steers by no heads, and needs none.
+
         A cluster map stands back where the profile's own map is there and has enough evidence. score: called when
         the profile's own map is to be made first.
         """
+        if self.settings.mode == "cad":
+            return None
         history = bool(self.profile and self.profile.history)
         found = load_map(given) if given else self.baked_map()
         if isinstance(found, ClusterMap):
@@ -167,6 +172,11 @@ class Assistant:
 
     def steering(self, head_map: HeadMap | ClusterMap | None) -> Steering | None:
         """Return how a map steers, None when it does not."""
+        if self.settings.mode == "cad":
+            if self.profile is None:
+                raise DpsError("--mode cad contrasts answers with and without a profile: give a --profile")
+            plain = np.ones((self.model.n_layer, self.model.n_head_max), np.float32)
+            return self._steering(plain, Gamma(), "generated", "cad")
         if head_map is None:
             return None
         head_map.check(self.model.name, self.model.fingerprint)
@@ -176,11 +186,13 @@ class Assistant:
             self.notice(str(head_map.calibration))
         mode = self.settings.mode or head_map.mode
         gamma = Gamma(head_map.gamma if mode == head_map.mode else 0.0)
-        return self._steering(self._scales(head_map, mode), gamma, head_map.scope, mode)
+        return self._steering(scales_of(self.model, head_map, mode), gamma, head_map.scope, mode)
 
-    def _steering(self, scales: HeadScales, gamma: Gamma, scope: Scope, mode: Mode = "contrast") -> Steering | None:
+    def _steering(
+        self, scales: HeadScales, gamma: Gamma, scope: Scope, mode: SteeringMode = "contrast"
+    ) -> Steering | None:
         """Return steering with the γ that was asked for, or that of a map; None where no head is scaled."""
-        if (scales == 1).all():
+        if (scales == 1).all() and mode != "cad":
             self.notice("no head qualifies: steering stays off")
             return None
         if self.settings.mode and gamma.off and self.settings.gamma is None:
@@ -209,12 +221,6 @@ class Assistant:
             return embed(embedder, prompter)
         finally:
             embedder.close()
-
-    def _scales(self, head_map: HeadMap, mode: Mode) -> HeadScales:
-        """Return the scales that a map says: of muted heads, or of heads amplified at γ = 1."""
-        if mode == "contrast":
-            return head_mask(self.model, head_map.selected)
-        return amplified(head_map.weights, 1.0)
 
     def session(self, head_map: HeadMap | ClusterMap | None) -> Session:
         """Return a new chat, steered by `head_map`."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dps_local.evidence import student_t
+from dps_local.mixing import Logits
 from dps_local.model import Head, HeadScales, Model, head_mask
 
 Mode = Literal["contrast", "amplify"]
@@ -45,6 +46,10 @@ class Candidate:
         if self.mode == "contrast":
             return head_mask(model, chosen[: self.heads])
         return amplified(weights, self.gamma)
+
+    def mix(self, full: Logits, own: Logits) -> Logits:
+        """Return the steered logits of a token, where this candidate's own stream gave `own`."""
+        return full + np.float32(self.gamma) * (full - own) if self.mode == "contrast" else own
 
 
 PLAIN = Candidate("contrast", 0, 0.0)

@@ -150,7 +150,7 @@ def _calibrate(
         for i in chosen:
             text, vector = texts[i]
             scales = cluster_map.scales(cluster_map.route(vector))
-            losses.append(trial.losses(text, tried, [plain, *[scales] * len(GAMMAS)]))
+            losses.append(trial.losses(text, [c.mix for c in tried], [plain, *[scales] * len(GAMMAS)]))
         return calibrate(np.array(losses), tried)
     finally:
         trial.close()

@@ -75,7 +75,7 @@ class Contrast:
         self.eager, self.window = eager, 1 if eager else window or WINDOW
         self.counts = Counts()
         self.late: list[Late] = []
-        self._layer = 0 if eager or steering.scope == "all" else steering.first_layer
+        self._layer = 0 if eager else steering.first_layer
 
     def keep_layers(self, keep: bool = True) -> None:
         """Let the full stream keep what the muted one starts from; or no more."""
@@ -83,8 +83,9 @@ class Contrast:
 
     @property
     def due(self) -> bool:
-        """Whether the muted stream may not be later than it is; it is due at the end of the context, too."""
-        return len(self.late) == self.window or self.full.n % KV_STEP == 0
+        """Whether the muted stream may not be later than it is: no late step and no guess goes beyond a KV_STEP."""
+        ends = (self.full.n, self.muted.n + len(self.late))
+        return len(self.late) == self.window or any(n % KV_STEP == 0 for n in ends)
 
     def step(self, token: int, f: Logits) -> Late:
         """Take note of a step of the full stream, which has read `token` and then gave the logits f [n_vocab]."""
@@ -116,6 +117,12 @@ class Contrast:
             if not self.late[i].certain:
                 found[i] = Muted(m[kept], probabilities(m)[kept]) if all_rows else Muted(m[np.searchsorted(rows, kept)])
         return found
+
+    def rewind(self, late: Late) -> None:
+        """Take back what both streams have read after a step."""
+        behind = self.full.n - self.muted.n  # other prompts, other lengths
+        self.full.rewind(late.end)
+        self.muted.rewind(late.end - behind)
 
     def steered(self, token: int, f: Logits) -> tuple[NDArray[np.intp], Logits]:
         """Make a step as in `step`; return the plausible tokens after it and their steered logits."""

@@ -105,14 +105,15 @@ class Answer:
             if self.full.n == self.full.context.n_ctx and not self.room():
                 return
             late = self.contrast.step(token, self.full.decode([token], 1)[0])
-            settle = self.contrast.due
+            made = self.counts.steps + len(self.contrast.late) - self._given
+            settle = self.contrast.due or made == n
             if late.certain:
                 late.token = self.sampler.sample(late.f, late.kept)
                 if self._given == len(self.contrast.late) - 1:
                     yield self._give(late, late.f, None)
                     if is_eog(late.token):
                         return
-            elif not (settle := settle or self._doubtful(late, n)):
+            elif not (settle := settle or self._doubtful(late)):
                 late.before = self.sampler.clone()
                 late.token = self.sampler.sample(late.f, late.kept)
             if settle or is_eog(late.token):
@@ -121,10 +122,10 @@ class Answer:
                     return
             token = late.token
 
-    def _doubtful(self, late: Late, n: int) -> bool:
+    def _doubtful(self, late: Late) -> bool:
         """Whether the muted stream is to catch up before this step is decided."""
         self._wrong += self._risk(late.f, late.gamma)
-        return self._wrong > self.risk or self.counts.steps + len(self.contrast.late) - self._given == n
+        return self._wrong > self.risk
 
     def _risk(self, f: Logits, gamma: float) -> float:
         """Return about how probable it is that m changes the token: differences of f - m are taken as normal."""
@@ -147,8 +148,7 @@ class Answer:
                 if refuted := sampler is late.before and late.token != guess:
                     self.counts.refuted += 1
                     self.sampler.become(sampler)
-                    self.full.rewind(late.end)
-                    self.muted.rewind(late.end)
+                    self.contrast.rewind(late)
                     del self.contrast.late[self._given + 1 :]
             yield self._give(late, logits, muted)
             if refuted:

@@ -103,7 +103,16 @@ def student_t(freedom: NDArray[np.float64] | float, p: float) -> NDArray[np.floa
 
 def lower_bound(values: Values, confidence: float = CONFIDENCE) -> NDArray[np.float64]:
     """Return each head's one-sided lower confidence bound (Student's t); -inf for less than two examples."""
-    mean, stderr, n = mean_stderr(values)
+    return bound_below(*mean_stderr(values), confidence)
+
+
+def bound_below(
+    mean: NDArray[np.floating],
+    stderr: NDArray[np.floating],
+    n: NDArray[np.number],
+    confidence: float = CONFIDENCE,
+) -> NDArray[np.float64]:
+    """Return the one-sided lower confidence bound of means over n examples; -inf for less than two."""
     t = student_t(np.maximum(n - 1.0, 1.0), confidence)
     return np.where(n > 1, mean - t * stderr, -np.inf)
 

@@ -17,7 +17,7 @@ from dps_local.calibration import Calibration, Candidate, calibrate, candidates
 from dps_local.errors import ModelError, ProfileError
 from dps_local.evidence import GAIN, PCS, VARIANCE, Evidence, amplification, choose, mean_stderr, stability
 from dps_local.head_map import HeadMap, Scores
-from dps_local.measurement import Measurement, Notice, Progress, ScoringOptions, make_example
+from dps_local.measurement import Example, Measurement, Notice, Progress, ScoringOptions, make_example
 from dps_local.model import HeadScales, Model
 from dps_local.prompt import Prompter
 from dps_local.trial import Trial
@@ -72,29 +72,33 @@ def score(
     What was measured is cached after each batch, and a later run takes it up. Raises ProfileError without history,
     ModelError when no layer of the architecture has heads that can be muted.
     """
-    return _Run(model, prompter, options or ScoringOptions(), progress, notice).head_map()
+    options = options or ScoringOptions()
+    if not prompter.profile.history:
+        raise ProfileError("the profile has no history: heads are scored on what the user wrote")
+    n = len(prompter.profile.history)
+    newest = range(max(0, n - 2 * options.examples), n)
+    examples = {i: example for i in newest if (example := make_example(prompter, i, options))}
+    name = prompter.profile.name or prompter.profile.history[0].output
+    split = split_history(list(examples), options.examples)
+    return Scoring(model, examples, split, options, name, progress, notice).head_map()
 
 
-class _Run:
-    """One scoring of one profile."""
+class Scoring:
+    """The scoring of examples (by number): some choose heads, and those held out calibrate. name: of whose they are."""
 
     def __init__(
         self,
         model: Model,
-        prompter: Prompter,
+        examples: dict[int, Example],
+        split: Split,
         options: ScoringOptions,
-        progress: Progress | None,
-        notice: Notice | None,
+        name: str,
+        progress: Progress | None = None,
+        notice: Notice | None = None,
     ) -> None:
-        self.model, self.options = model, options
-        if not prompter.profile.history:
-            raise ProfileError("the profile has no history: heads are scored on what the user wrote")
-        n = len(prompter.profile.history)
-        newest = range(max(0, n - 2 * options.examples), n)
-        self.examples = {i: example for i in newest if (example := make_example(prompter, i, options))}
-        if not self.examples:
+        if not examples:
             raise ProfileError("no history item has a token to score: raise examples and target_tokens above 0")
-        self.split = split_history(list(self.examples), options.examples)
+        self.model, self.options, self.examples, self.split = model, options, examples, split
         self.measurement = Measurement(
             model,
             [self.examples[i] for i in self.split.scored],
@@ -103,7 +107,6 @@ class _Run:
             progress=progress,
             more=len(self.split.held_out) * Trial.streams,
         )
-        name = prompter.profile.name or prompter.profile.history[0].output
         what = [options.examples, options.target_tokens, options.contrast, options.ranking == "contrast"]
         news = self.measurement.plan([name, what])
         if notice and news:
@@ -157,7 +160,7 @@ class _Run:
                 seen = [k for k, i in enumerate(self.split.scored) if i not in fold]
                 scales = self._scales(evidence.of(seen), tried)
                 for i in fold:
-                    losses.append(trial.losses(self.examples[i].text, tried, scales))
+                    losses.append(trial.losses(self.examples[i].text, [c.mix for c in tried], scales))
                     self.measurement.advance(trial.streams)
         finally:
             trial.close()

@@ -97,7 +97,7 @@ class Session:
         self._catch_up()
         undecoded = self._undecoded() if self.turns else []
         text, recalled = self.recall(user, self._recalled()) if self.recall else (user, ())
-        tokens = self._prompt(text, len(self.turns))
+        tokens = self._prompt(self.system, text, len(self.turns))
         begin = self._opening(len(self.turns)) if self.turns else self._prefix
         opening = len(undecoded) + common(tokens, begin)
         turn = Turn(user, self.full.n, undecoded + tokens, opening, recalled)
@@ -106,15 +106,15 @@ class Session:
     def _recalled(self) -> set[int]:
         return {i for turn in self.turns for i in turn.recalled}
 
-    def _prompt(self, user: str, turns: int) -> list[int]:
+    def _prompt(self, system: str, user: str, turns: int) -> list[int]:
         """Return the tokens from the end of the last answer, after so many turns, up to where the next one starts."""
         if not turns:
-            return self.model.prompt_tokens(self.template.first(self.system, user))
-        return self.model.tokenize(self.template.next(self.system, turns, user), special=True)
+            return self.model.prompt_tokens(self.template.first(system, user))
+        return self.model.tokenize(self.template.next(system, turns, user), special=True)
 
     def _opening(self, turns: int) -> list[int]:
         """Return the tokens that the prompt begins with, whatever is asked."""
-        first, *others = (self._prompt(user, turns) for user in ("A", "on", "3", "¿"))
+        first, *others = (self._prompt(self.system, user, turns) for user in ("A", "on", "3", "¿"))
         return first[: min(common(first, other) for other in others)]
 
     @cached_property
@@ -144,10 +144,7 @@ class Session:
     def _undecoded(self) -> list[int]:
         """Tokens of the last answer that are not in the KV cache: it ended before they were fed."""
         turn = self.turns[-1]
-        ids = [t.id for t in turn.tokens]
-        if turn.tail is not None:
-            ids[-1:] = turn.tail
-        return [turn.pending[-1], *ids][self.full.n - turn.answer :]
+        return [turn.pending[-1], *turn.ids][self.full.n - turn.answer :]
 
     def _answer(self, turn: Turn, n_predict: int) -> Iterator[Token]:
         self._make_room(turn, n_predict)
@@ -235,7 +232,7 @@ class Session:
         if own is not None:
             self.full.scale(own)
         elif steering:
-            return self._sync(steering)
+            return self._sync(steering, turn)
         return None
 
     def _read_prefix(self, stream: Stream, tokens: list[int]) -> bool:
@@ -264,11 +261,15 @@ class Session:
             self._unread = None
         return True
 
-    def _sync(self, steering: Steering) -> Stream:
-        """Bring the muted stream to where the full stream is."""
+    def _sync(self, steering: Steering, turn: Turn) -> Stream:
+        """Bring the muted stream to where the full stream is, before the last token of a turn's prompt."""
         if self._muted is None:
             self._muted = Stream(self._context(late=True))
         muted = self._muted
+        if steering.mode == "cad":
+            self._synced = steering
+            self._read_alone([*self.turns, turn], [])
+            return muted
         if steering.scope == "generated":
             muted.become(self.full)
         elif not self._in_step(steering):
@@ -278,6 +279,20 @@ class Session:
         if self._read_prefix(muted, self.full.tokens()):
             muted.replay(self.full.calls_after(muted.n), self.cancel)
         return muted
+
+    def _read_alone(self, turns: list[Turn], answer: list[int]) -> None:
+        """Let the muted stream read turns without system message and recalled items.
+
+        answer: what the last of them has of its answer; where it has nothing, its prompt lacks the last token.
+        """
+        assert self._muted
+        tokens = list[int]()
+        for i, turn in enumerate(turns):
+            tokens += self._prompt("", turn.user, i)
+            tokens += turn.ids if turn is not turns[-1] else answer
+        self._muted.clear()
+        self._muted.scale(None)
+        self._muted.replay(in_batches(tokens if answer else tokens[:-1]), self.cancel)
 
     def _in_step(self, steering: Steering) -> bool:
         """Whether the muted stream of 'all' scope may go on from what it holds."""
@@ -304,7 +319,11 @@ class Session:
         token = turn.pending[-1]
 
         def room() -> bool:
-            return self._forget(turn, self.turns, self.full.n)
+            if not self._forget(turn, self.turns, self.full.n):
+                return False
+            if steering and steering.mode == "cad":
+                self._read_alone(self.turns, self.full.tokens()[turn.answer + 1 :])
+            return True
 
         if muted is None or steering is None:
             return plain_steps(self.full, self.sampler, token, self.cancel, plain=steering is None, room=room)

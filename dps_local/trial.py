@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dps_local.branches import ROWS, Branches, Text, longest
-from dps_local.calibration import TEMPERATURES, Candidate
+from dps_local.calibration import TEMPERATURES
 from dps_local.context import Logits, default_threads
 from dps_local.model import HeadScales, Model, Scope
 
+Mix = Callable[[Logits, Logits], Logits]  # from a token's logits f and those of an own stream to steered ones
+
 
 class Trial:
-    """Runs candidates on held-out texts. texts: all that will be tried."""
+    """Runs ways of steering on held-out texts. texts: all that will be tried."""
 
     streams = ROWS  # evaluated at a time
 
@@ -34,20 +36,33 @@ class Trial:
         self.pool.shutdown()
         self.branches.close()
 
-    def losses(self, text: Text, tried: Sequence[Candidate], scales: Sequence[HeadScales]) -> NDArray[np.float64]:
-        """Return the NLL of a text under each candidate, at each temperature: [n_candidates, n_temperatures].
+    def losses(self, text: Text, mixes: Sequence[Mix], scales: Sequence[HeadScales]) -> NDArray[np.float64]:
+        """Return the NLL of a text under each way of steering, at each temperature: [n_ways, n_temperatures].
 
-        scales: of the heads in each candidate's own stream; candidates with equal scales share one.
+        scales: of the heads in each way's own stream; ways with equal scales share one.
         """
-        streams = {scale.tobytes(): scale for scale in scales}
-        found = np.empty((len(tried), len(TEMPERATURES)))
-        for start in range(0, len(streams), ROWS - 1):
-            keys = list(streams)[start : start + ROWS - 1]
-            full, *own = self._decode(text, [streams[key] for key in keys])
-            for i, (candidate, scale) in enumerate(zip(tried, scales, strict=True)):
-                if (key := scale.tobytes()) in keys:
-                    found[i] = self._losses(full, own[keys.index(key)], candidate, text.target)
+        keys = [scale.tobytes() for scale in scales]
+        found = np.empty((len(mixes), len(TEMPERATURES)))
+        for full, own in self.compared(text, dict(zip(keys, scales, strict=True))):
+            for i, key in enumerate(keys):
+                if key in own:
+                    found[i] = self.mean_losses(mixes[i], full, own[key], text.target)
         return found
+
+    def compared(self, text: Text, scales: dict[bytes, HeadScales]) -> Iterator[tuple[Logits, dict[bytes, Logits]]]:
+        """Yield logits [n_target, n_vocab] of the plain model, and under some of the scales, until all have been.
+
+        The arrays are llama.cpp's own buffer: the next step overwrites them.
+        """
+        keys = list(scales)
+        for start in range(0, len(keys), ROWS - 1):
+            part = keys[start : start + ROWS - 1]
+            full, *own = self._decode(text, [scales[key] for key in part])
+            yield full, dict(zip(part, own, strict=False))  # rows may be left over
+
+    def plain(self, text: Text) -> Logits:
+        """Return the logits F32 [n_target, n_vocab] of the plain model."""
+        return np.array(self._decode(text, [])[0])
 
     def _decode(self, text: Text, scales: Sequence[HeadScales]) -> NDArray[np.float32]:
         """Return logits [ROWS, n_target, n_vocab] of the plain model and under each of the scales."""
@@ -57,22 +72,17 @@ class Trial:
             logits = context.decode(self.branches.runs(text, ROWS))
         return logits.reshape(ROWS, len(text.target), -1)
 
-    def _losses(self, full: Logits, own: Logits, candidate: Candidate, target: Sequence[int]) -> NDArray[np.float64]:
-        """Return the mean NLL [n_temperatures] of the target under a candidate whose stream gave the logits `own`.
-
-        full, own: F32 [n_target, n_vocab].
-        """
-        rows = self.pool.map(lambda f, o, y: _row_losses(f, o, candidate, y), full, own, target)
+    def mean_losses(self, mix: Mix, full: Logits, own: Logits, target: Sequence[int]) -> NDArray[np.float64]:
+        """Return the mean NLL [n_temperatures] of the target; full, own: F32 [n_target, n_vocab]."""
+        rows = self.pool.map(lambda f, o, y: _row_losses(mix(f, o), y), full, own, target)
         return np.asarray(np.mean(list(rows), axis=0))
 
 
-def _row_losses(full: Logits, own: Logits, candidate: Candidate, y: int) -> list[float]:
-    """Return the NLL of token y at each temperature; full, own: F32 [n_vocab]."""
-    contrast = candidate.mode == "contrast"
-    mixed = full + np.float32(candidate.gamma) * (full - own) if contrast else own
-    mixed = mixed - mixed.max()
-    scratch, found = np.empty_like(mixed), []
+def _row_losses(steered: Logits, y: int) -> list[float]:
+    """Return the NLL of token y at each temperature; steered: F32 [n_vocab]."""
+    steered = steered - steered.max()
+    scratch, found = np.empty_like(steered), []
     for t in TEMPERATURES:
-        np.exp(np.multiply(mixed, np.float32(1 / t), out=scratch), out=scratch)
-        found.append(math.log(float(scratch.sum())) - float(mixed[y]) / t)
+        np.exp(np.multiply(steered, np.float32(1 / t), out=scratch), out=scratch)
+        found.append(math.log(float(scratch.sum())) - float(steered[y]) / t)
     return found

@@ -63,5 +63,11 @@ class Turn:
         return self.start + len(self.pending) - 1
 
     @property
+    def ids(self) -> list[int]:
+        """Tokens of the answer, as the text has them."""
+        ids = [t.id for t in self.tokens]
+        return ids if self.tail is None else [*ids[:-1], *self.tail]
+
+    @property
     def text(self) -> str:
         return "".join(t.text for t in self.tokens)

@@ -161,8 +161,9 @@ def test_a_trial_is_what_separate_contexts_say(scope: Literal["generated", "all"
     chosen = [(0, 1), (2, 0), (1, 1)]
     scales = [candidate.scales(model, chosen, weights) for candidate in tried]
     trial = Trial(model, [text], scope, n_threads=1)
-    found = trial.losses(text, tried, scales)
-    assert np.array_equal(trial.losses(text, tried, scales), found)
+    mixes = [candidate.mix for candidate in tried]
+    found = trial.losses(text, mixes, scales)
+    assert np.array_equal(trial.losses(text, mixes, scales), found)
     trial.close()
 
     def logits(scale: NDArray[np.float32] | None) -> Array:
