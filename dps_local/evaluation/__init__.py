@@ -1,0 +1,1 @@
+"""Evaluation of steering on LaMP, LongLaMP and data of the same form."""
