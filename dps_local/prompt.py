@@ -15,6 +15,7 @@ VERSION = 2  # raised when prompts change: what was scored with others does not 
 DEFAULT_REQUEST = "Write something I would write."  # the task of a history item that has no input
 ITEM_SHARE = 4  # a history item takes at most this part (a quarter) of the profile's tokens, and loses its end
 RELATED_SHARE = 4  # of a history that is too long, this part of the profile's tokens shows what goes with the request
+CUT_ADDS = 8  # tokens at most that a text may have more than the tokens it was cut to
 EARLIER = "Earlier writing:"
 
 
@@ -45,6 +46,10 @@ class Prompter:
             shown = self._fitting(reversed(items), room - self.budget // RELATED_SHARE)
         texts = [self._item(i) for i in reversed(shown)]
         return "\n\n".join([head, *([EARLIER, *texts] if texts else [])]), len(shown)
+
+    def describe(self, before: int | None = None) -> str:
+        """Return what the profile says about the user, to compare users by; before: as in `system`."""
+        return self.system(before)[0]
 
     def request(self, request: str, before: int | None = None, known: Container[int] = ()) -> tuple[str, list[int]]:
         """Return a request behind the history items that go with it and are not in the system message; and which.
@@ -97,7 +102,7 @@ class Prompter:
             prompt = self._prompt(system, request)
             excess = len(prompt) + target_tokens - self.n_ctx
         if excess > 0:
-            room = len(self.model.tokenize(request, special=False)) - excess - 8  # what a cut may add
+            room = len(self.model.tokenize(request, special=False)) - excess - CUT_ADDS
             prompt = self._prompt(system, self.cut(request, max(1, room)))
             if len(prompt) + target_tokens > self.n_ctx:
                 raise ProfileError(
