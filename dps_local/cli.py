@@ -24,6 +24,10 @@ from dps_local.branches import MAX_TARGET
 from dps_local.chat import Chat
 from dps_local.cluster_map import ClusterMap
 from dps_local.errors import DpsError, HeadMapError, RegistryError
+from dps_local.evaluation.comparison import compare
+from dps_local.evaluation.dataset import load as load_dataset
+from dps_local.evaluation.evaluation import Evaluation
+from dps_local.evaluation.report_drawing import summary_table, write_report
 from dps_local.head_map import HeadMap
 from dps_local.measurement import ScoringOptions
 from dps_local.mixing import Gamma
@@ -33,6 +37,7 @@ from dps_local.options import (
     ChatOptions,
     ContextOption,
     EmbeddingOption,
+    EvalOptions,
     GammaOption,
     JsonOption,
     MapOption,
@@ -104,12 +109,14 @@ def _session(assistant: Assistant, map_file: Path | None) -> Session:
     head_map = assistant.map(map_file, lambda: _scored(assistant))
     session = assistant.session(head_map)
     steering = session.steering
-    if steering and head_map and not steering.gamma.off:
+    if steering and steering.mode == "cad" and not steering.gamma.off:
+        terminal.notice(f"{assistant.model.name}: steering by what the profile changes, γ = {steering.gamma}")
+    elif steering and head_map and not steering.gamma.off:
         muted = [(int(layer), int(head)) for layer, head in np.argwhere(steering.scales != 1)]
         chosen = head_map.selected if isinstance(head_map, HeadMap) else muted
         what = describe(chosen) if steering.mode == "contrast" else f"{len(muted)} amplified heads"
         terminal.notice(f"{assistant.model.name}: steering with {what}, γ = {steering.gamma}")
-    elif head_map is None:
+    elif steering is None and head_map is None:
         terminal.notice(f"{assistant.model.name}: nothing to steer by (no --profile with history, no --map)")
     return session
 
@@ -391,6 +398,43 @@ def bench_decode(
         ["peak memory", f"{memory.peak() / 1e9:.2f} GB", ""],
     ]
     terminal.table([found.model, "", f"by llama.cpp, {said['prompts']} prompts"], rows)
+
+
+@app.command("eval")
+@expand
+def evaluate(
+    data: Annotated[
+        list[Path], typer.Argument(help="LaMP's *_questions.json, with *_outputs.json beside it; or JSONL of users.")
+    ],
+    evaluation: EvalOptions,
+    score: ScoreOptions,
+    model: ModelOptions,
+    out: Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="Results go into this folder.")] = Path(
+        "eval"
+    ),
+    seed: SeedOption = ScoringOptions.seed,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure whether steering helps, on what users really wrote, against the plain model and random heads.
+
+    An interrupted run goes on where it stopped. Runs with other models or data may share a folder: its report.md and
+    report.html show all of them.
+    """
+    dataset = load_dataset(data)
+    if dataset.dropped:
+        terminal.notice(f"{dataset.dropped} profile items are left out: they hold the answer to a query")
+    loaded = Model(_model_file(model.model, model.offline), model.n_gpu_layers)
+    options = evaluation.settings(model, score, seed, len(loaded.heads()))
+    with terminal.progress("evaluating") as progress:
+        found = Evaluation(loaded, dataset.users, options, out, progress)
+        found.run()
+    rows = compare(found.records())
+    write_report(out, rows, found.maps(), options.about(loaded))
+    terminal.notice(f"wrote {out / 'report.md'} and {out / 'report.html'}")
+    if as_json:
+        _print_json({"rows": [row.as_json() for row in rows]})
+    else:
+        terminal.show(summary_table(rows))
 
 
 @models_app.command("list")

@@ -27,7 +27,7 @@ HELD_OUT = 24  # items in all
 
 def embed(embedder: Embedder, prompter: Prompter, before: int | None = None) -> Vector:
     """Return a profile's vector: of what it says about the user, and of the newest things they wrote."""
-    return embedder(replace(prompter, budget=embedder.n_ctx).system(before)[0])
+    return embedder(replace(prompter, budget=embedder.n_ctx).describe(before))
 
 
 @dataclass(frozen=True)

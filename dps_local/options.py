@@ -16,6 +16,9 @@ import typer
 from dps_local.assistant import Settings
 from dps_local.branches import MAX_TARGET
 from dps_local.errors import DpsError
+from dps_local.evaluation.arms import METHODS, Grid, Method
+from dps_local.evaluation.evaluation import EvaluationOptions
+from dps_local.head_map import top_k
 from dps_local.measurement import ScoringOptions
 from dps_local.mixing import Gamma
 from dps_local.sampler import RANDOM_SEED, Sampling
@@ -40,12 +43,29 @@ class RoutingName(StrEnum):
 class ModeName(StrEnum):
     contrast = "contrast"
     amplify = "amplify"
+    cad = "cad"
 
 
 class EngineName(StrEnum):
     auto = "auto"
     eager = "eager"
     late = "late"
+
+
+class SelectionName(StrEnum):
+    bm25 = "bm25"
+    recent = "recent"
+
+
+class SourceName(StrEnum):
+    user = "user"
+    task = "task"
+
+
+class PartName(StrEnum):
+    all = "all"
+    choose = "choose"
+    confirm = "confirm"
 
 
 def _gamma(text: str) -> Gamma:
@@ -159,7 +179,11 @@ class ChatOptions:
     map: MapOption = None
     gamma: GammaOption = None
     mode: Annotated[
-        ModeName | None, typer.Option(help="Contrast two streams, or amplify heads in one. Default: the head map's.")
+        ModeName | None,
+        typer.Option(
+            help="Contrast two streams; amplify heads in one; cad: contrast with a stream that sees no profile, which "
+            "needs no scoring. Default: the head map's."
+        ),
     ] = None
     routing: Annotated[
         RoutingName, typer.Option(help="With a cluster map: the nearest cluster alone, or a mixture of all.")
@@ -210,6 +234,106 @@ class ChatOptions:
             self.prefix_cache,
             sampling,
             score.scoring(model),
+        )
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _gammas(text: str) -> tuple[Gamma, ...]:
+    return tuple(map(_gamma, _listed(text)))
+
+
+def _numbers(text: str, kind: type[float] | type[int], least: float) -> tuple[Any, ...]:
+    try:
+        found = tuple(map(kind, _listed(text)))
+    except ValueError as exc:
+        raise typer.BadParameter(f"{text!r} is no list of numbers, such as 1,2,4") from exc
+    if not all(least <= number < math.inf for number in found):
+        raise typer.BadParameter(f"{text!r} has numbers below {least:g}, or infinite ones")
+    return found
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return _numbers(text, int, 0)
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    return _numbers(text, float, 0)
+
+
+def _methods(text: str) -> tuple[Method, ...]:
+    names = METHODS if text == "all" else tuple(name for name in METHODS if name in _listed(text))
+    if unknown := [name for name in _listed(text) if name not in (*METHODS, "all")]:
+        raise typer.BadParameter(f"no method {unknown[0]!r}: choose of {', '.join(METHODS)}")
+    if not names:
+        raise typer.BadParameter(f"no method: choose of {', '.join(METHODS)}")
+    return names
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    methods: Annotated[
+        Any, typer.Option(parser=_methods, metavar="NAMES", help=f"All of them: {', '.join(METHODS)}; or all.")
+    ] = "none,profile,cad,random,pcs,gain,amplify,calibrated"
+    users: Annotated[int | None, typer.Option(min=1, help="Of each task, drawn at random. Default: all.")] = None
+    queries: Annotated[int | None, typer.Option(min=1, help="Of each user, drawn at random. Default: all.")] = None
+    gamma: Annotated[
+        Any, typer.Option(parser=_gammas, metavar="LIST", help="γ of contrasts: the main one, then others to try.")
+    ] = "0.5"
+    step: Annotated[
+        Any, typer.Option(parser=_gammas, metavar="LIST", help="γ of amplified heads: the main one, then others.")
+    ] = "0.1"
+    top: Annotated[
+        Any, typer.Option(parser=_counts, metavar="LIST", help="Muted heads: as many, then others. Default: 4 %.")
+    ] = ""
+    beta: Annotated[
+        Any, typer.Option(parser=_shares, metavar="LIST", help="β of the plausibility mask: the main one, then others.")
+    ] = "0.1"
+    items: Annotated[
+        Any, typer.Option(parser=_counts, metavar="LIST", help="Profile items shown: at most so many, then others.")
+    ] = "4"
+    random: Annotated[int, typer.Option(min=1, help="How many choices of random heads.")] = Grid.seeds
+    chosen_by: Annotated[
+        SelectionName, typer.Option(help="Profile items: those that go with the query, or the newest.")
+    ] = SelectionName.bm25
+    heads_from: Annotated[
+        SourceName, typer.Option(help="Score heads on the user's own items, or on what other users wrote.")
+    ] = SourceName.user
+    part: Annotated[
+        PartName,
+        typer.Option(help="Evaluate all users, or a random half: choose settings on one, confirm on the other."),
+    ] = PartName.all
+    clusters: Annotated[int, typer.Option(min=1, help="Clusters of other users.")] = EvaluationOptions.clusters
+    answers: Annotated[
+        bool, typer.Option("--answers/--likelihood", help="Generate answers, or take likelihoods alone (fast).")
+    ] = EvaluationOptions.answers
+    n_predict: Annotated[int, typer.Option("-n", "--n-predict", min=1, max=MAX_TARGET, help="Of an answer.")] = (
+        EvaluationOptions.n_predict
+    )
+    temp: TempOption = 0.0
+
+    def settings(self, model: ModelOptions, score: ScoreOptions, seed: int, n_heads: int) -> EvaluationOptions:
+        if not (self.gamma and self.step and self.beta and self.items):
+            raise typer.BadParameter("--gamma, --step, --beta and --items need a value each")
+        return EvaluationOptions(
+            methods=self.methods,
+            grid=Grid(self.gamma, self.top or (top_k(n_heads),), self.beta, self.step, self.items[1:], self.random),
+            source=self.heads_from.value,
+            part=self.part.value,
+            users=self.users,
+            queries=self.queries,
+            items=self.items[0],
+            chosen_by=self.chosen_by.value,
+            profile_tokens=score.profile_tokens or EvaluationOptions.profile_tokens,
+            n_ctx=model.ctx_size,
+            n_threads=model.threads,
+            n_predict=self.n_predict,
+            answers=self.answers,
+            clusters=self.clusters,
+            sampling=Sampling(temp=self.temp, seed=1),
+            scoring=score.scoring(model, seed=seed),
         )
 
 

@@ -15,6 +15,7 @@ VERSION = 2  # raised when prompts change: what was scored with others does not 
 DEFAULT_REQUEST = "Write something I would write."  # the task of a history item that has no input
 ITEM_SHARE = 4  # a history item takes at most this part (a quarter) of the profile's tokens, and loses its end
 RELATED_SHARE = 4  # of a history that is too long, this part of the profile's tokens shows what goes with the request
+CUT_ADDS = 8  # tokens at most that a text may have more than the tokens it was cut to
 EARLIER = "Earlier writing:"
 
 
@@ -45,6 +46,10 @@ class Prompter:
             shown = self._fitting(reversed(items), room - self.budget // RELATED_SHARE)
         texts = [self._item(i) for i in reversed(shown)]
         return "\n\n".join([head, *([EARLIER, *texts] if texts else [])]), len(shown)
+
+    def describe(self, before: int | None = None) -> str:
+        """Return what the profile says about the user, to compare users by; before: as in `system`."""
+        return self.system(before)[0]
 
     def request(self, request: str, before: int | None = None, known: Container[int] = ()) -> tuple[str, list[int]]:
         """Return a request behind the history items that go with it and are not in the system message; and which.
@@ -92,24 +97,25 @@ class Prompter:
         item = self.profile.history[i]
         system = "" if bare else self.system(before=i)[0]
         request = request_of(item)
-        prompt = self._prompt(system, request if bare else self.request(request, before=i)[0])
+        prompt = self.prompt(system, request if bare else self.request(request, before=i)[0])
         if (excess := len(prompt) + target_tokens - self.n_ctx) > 0:
-            prompt = self._prompt(system, request)
+            prompt = self.prompt(system, request)
             excess = len(prompt) + target_tokens - self.n_ctx
         if excess > 0:
-            room = len(self.model.tokenize(request, special=False)) - excess - 8  # what a cut may add
-            prompt = self._prompt(system, self.cut(request, max(1, room)))
+            room = len(self.model.tokenize(request, special=False)) - excess - CUT_ADDS
+            prompt = self.prompt(system, self.cut(request, max(1, room)))
             if len(prompt) + target_tokens > self.n_ctx:
                 raise ProfileError(
                     f"the profile leaves no room for a request in {self.n_ctx} tokens: "
                     "make --ctx-size larger, or --profile-tokens smaller"
                 )
-        return prompt, self._answer(item.output)[:target_tokens], self._answer(item.rejected)[:target_tokens]
+        return prompt, self.answer(item.output)[:target_tokens], self.answer(item.rejected)[:target_tokens]
 
-    def _prompt(self, system: str, request: str) -> list[int]:
+    def prompt(self, system: str, request: str) -> list[int]:
+        """Return the tokens of a first turn, up to where the answer starts."""
         return self.model.prompt_tokens(self.template.first(system, request))
 
-    def _answer(self, text: str) -> list[int]:
+    def answer(self, text: str) -> list[int]:
         """Return the tokens of an answer as the model would begin it after the prompt."""
         text = text.strip()
         return self.model.tokenize(text if self.model.chat_template or not text else f" {text}", special=False)

@@ -29,7 +29,7 @@ def cad(model: Model, gamma: float = 1.5, beta: float = 0.02) -> Steering:
     return Steering(head_mask(model, []), Gamma(gamma), beta, mode="cad")
 
 
-def recall(question: str, known: Container[int]) -> tuple[str, Sequence[int]]:
+def recall(question: str, _: Container[int]) -> tuple[str, Sequence[int]]:
     return f"Ada said: no.\n\n{question}", []
 
 

@@ -44,12 +44,16 @@ AMPLIFIED: tuple[Method, ...] = ("amplify", "amplify-positive")
 
 @dataclass(frozen=True)
 class Arm:
-    """A method and its settings; those it does not have are None. seed: of the random heads."""
+    """A method and its settings; those it does not have are None.
+
+    items: how many profile items are shown, None for as many as in the other arms. seed: of the random heads.
+    """
 
     method: Method
     gamma: Gamma | None = None
     heads: int | None = None
     beta: float | None = None
+    items: int | None = None
     seed: int | None = None
 
     @property
@@ -59,15 +63,21 @@ class Arm:
 
     @property
     def settings(self) -> str:
-        parts = {"γ": self.gamma, "K": self.heads, "β": self.beta}
+        parts = {"γ": self.gamma, "K": self.heads, "β": self.beta, "items": self.items}
         return ", ".join(f"{name} = {value}" for name, value in parts.items() if value is not None)
 
     def __str__(self) -> str:
         return f"{self.method} ({self.settings})" if self.settings else self.method
 
     def as_json(self) -> dict[str, str | float | None]:
-        gamma = str(self.gamma) if self.gamma else None
-        return {"method": self.method, "gamma": gamma, "heads": self.heads, "beta": self.beta, "seed": self.seed}
+        return {
+            "method": self.method,
+            "gamma": str(self.gamma) if self.gamma else None,
+            "heads": self.heads,
+            "beta": self.beta,
+            "items": self.items,
+            "seed": self.seed,
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, str | float | None]) -> Arm:
@@ -79,23 +89,23 @@ class Arm:
 class Grid:
     """The settings to try; the first of each are the main ones, and the others change one of them at a time.
 
-    steps: γ of the amplification. seeds: how many choices of random heads.
+    steps: γ of the amplification. items: how many profile items to show to the plain model, beside as many as in the
+    other arms. seeds: how many choices of random heads.
     """
 
     gammas: tuple[Gamma, ...] = (Gamma(0.5),)
     heads: tuple[int, ...] = (8,)
     betas: tuple[float, ...] = (0.1,)
     steps: tuple[Gamma, ...] = (Gamma(0.1),)
+    items: tuple[int, ...] = ()
     seeds: int = 3
 
     def arms(self, methods: Sequence[Method]) -> list[Arm]:
         return [arm for method in methods for arm in self._arms(method)]
 
-    def main(self, method: Method) -> Arm:
-        """Return a method with the main settings; random heads with the first seed."""
-        return self._arms(method)[0]
-
     def _arms(self, method: Method) -> list[Arm]:
+        if method == "profile":
+            return [Arm(method), *(Arm(method, items=items) for items in self.items)]
         if method in PLAIN:
             return [Arm(method)]
         if method in AMPLIFIED:

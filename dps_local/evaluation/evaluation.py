@@ -1,0 +1,205 @@
+"""`Evaluation`: every arm on every query of every user, through the session that chat uses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from dps_local import native, prompt
+from dps_local.errors import DpsError
+from dps_local.evaluation.arms import METHODS, Arm, Grid, Method
+from dps_local.evaluation.asked import Answers, Asked, Result, results
+from dps_local.evaluation.dataset import Query, User
+from dps_local.evaluation.heads import Half, Heads, Source, halves, shuffled
+from dps_local.evaluation.likelihood import Likelihood
+from dps_local.evaluation.records import Record, RecordFile
+from dps_local.evaluation.task_prompt import Selection, task_prompter
+from dps_local.evaluation.tasks import TASKS
+from dps_local.evaluation.way import way_of
+from dps_local.head_map import HeadMap
+from dps_local.measurement import Progress, ScoringOptions
+from dps_local.model import Model
+from dps_local.sampler import Sampling
+from dps_local.session import Session
+from dps_local.template import ChatTemplate
+
+SCORING = 20  # units of progress of a user's scoring; a query is one
+Part = Literal["all"] | Half
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """methods and grid: what is compared. source: of heads. part: which half of the users is evaluated.
+
+    users, queries: at most so many users of a task, and queries of a user, drawn at random; None for all. items: of a
+    profile that are shown at most; chosen_by: which. profile_tokens: that they may take. n_predict: of an answer.
+    target_tokens: of a gold text whose likelihood is taken. answers: generate, too. clusters: of other users.
+    """
+
+    methods: tuple[Method, ...] = METHODS
+    grid: Grid = field(default_factory=Grid)
+    source: Source = "user"
+    part: Part = "all"
+    users: int | None = None
+    queries: int | None = None
+    items: int = 4
+    chosen_by: Selection = "bm25"
+    profile_tokens: int = 512
+    n_ctx: int = 4096
+    n_threads: int | None = None
+    n_predict: int = 48
+    target_tokens: int = 64
+    answers: bool = True
+    clusters: int = 3
+    sampling: Sampling = field(default_factory=lambda: Sampling(temp=0, seed=1))
+    scoring: ScoringOptions = field(default_factory=ScoringOptions)
+
+    def about(self, model: Model) -> dict[str, str]:
+        """Return what a reader of results needs to know of the settings."""
+        return {
+            "model": f"{model.name}, fingerprint {model.fingerprint[:12]}",
+            "profile": f"at most {self.items} items in {self.profile_tokens} tokens, chosen by {self.chosen_by}",
+            "heads": f"from what the {'user' if self.source == 'user' else 'other half of the users'} wrote: "
+            f"{self.scoring.examples} examples of {self.scoring.target_tokens} tokens, scope {self.scoring.scope}",
+            "users": f"part {self.part}, seed {self.scoring.seed}",
+            "answers": f"at most {self.n_predict} tokens, temperature {self.sampling.temp:g}"
+            if self.answers
+            else "none",
+        }
+
+    def digest(self, model: Model) -> str:
+        """Return a digest of what the numbers of one arm and query depend on."""
+        key = [
+            model.fingerprint,
+            native.PATCH_VERSION,
+            prompt.VERSION,
+            [self.source, self.items, self.chosen_by, self.profile_tokens, self.n_ctx, self.clusters],
+            [self.n_predict, self.target_tokens, self.answers, asdict(self.sampling)],
+            asdict(replace(self.scoring, parallel=None, n_threads=None, resume=True)),
+        ]
+        return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+
+
+class Evaluation:
+    """Evaluates users, and keeps the records and head maps in a folder; what is there is not computed again."""
+
+    def __init__(
+        self,
+        model: Model,
+        users: Sequence[User],
+        options: EvaluationOptions,
+        folder: Path,
+        progress: Progress | None = None,
+    ) -> None:
+        self.model, self.options, self.progress = model, options, progress
+        self.template = ChatTemplate(model)
+        self.setting = options.digest(model)
+        try:
+            (folder / "maps").mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as exc:
+            raise DpsError(f"cannot make the folder {folder}: {exc.strerror}") from exc
+        self.file = RecordFile(folder / "records.jsonl")
+        self.arms = options.grid.arms(options.methods)
+        self.tasks: dict[str, list[User]] = {}
+        for user in users:
+            self.tasks.setdefault(user.task, []).append(user)
+        self.heads = {task: self._heads(task, people, folder / "maps") for task, people in self.tasks.items()}
+        self.chosen = {task: self._chosen(people) for task, people in self.tasks.items()}
+        self.done, self.total = 0, sum(SCORING + len(qs) for part in self.chosen.values() for _, qs in part)
+
+    def _heads(self, task: str, users: Sequence[User], folder: Path) -> Heads:
+        o = self.options
+        prompters = {
+            user.id: task_prompter(
+                self.model, self.template, user, TASKS[task], o.profile_tokens, o.n_ctx, o.items, o.chosen_by
+            )
+            for user in users
+        }
+        return Heads(
+            {user.id: user for user in users}, prompters, o.scoring, o.source, o.clusters, folder, self._scored
+        )
+
+    def _chosen(self, users: Sequence[User]) -> list[tuple[User, list[Query]]]:
+        """Return the users to evaluate, each with the queries."""
+        o, by_name = self.options, {user.id: user for user in users}
+        half = halves(list(by_name), o.scoring.seed)
+        names = [n for n in shuffled(list(by_name), o.scoring.seed) if o.part in ("all", half[n])]
+        return [(by_name[name], self._queries(by_name[name])) for name in names[: o.users]]
+
+    def _queries(self, user: User) -> list[Query]:
+        by_name = {query.id: query for query in user.queries}
+        return [by_name[name] for name in shuffled(list(by_name), self.options.scoring.seed)[: self.options.queries]]
+
+    def _scored(self, done: int, total: int) -> None:
+        self._advance(SCORING * done // total)
+
+    def _advance(self, more: int = 0) -> None:
+        if self.progress:
+            self.progress(self.done + more, self.total)
+
+    def run(self) -> None:
+        """Evaluate what is not in the file yet; each query's records are on the disk before the next one begins."""
+        chat = Session(self.model, self.template, n_ctx=self.options.n_ctx, n_threads=self.options.n_threads)
+        try:
+            answers = Answers(chat, self.options.sampling, self.options.n_predict) if self.options.answers else None
+            for task, people in self.chosen.items():
+                for user, queries in people:
+                    self._user(self.heads[task], user, queries, answers)
+                    self.done += SCORING + len(queries)
+                    self._advance()
+        finally:
+            chat.close()
+
+    def _user(self, heads: Heads, user: User, queries: Sequence[Query], answers: Answers | None) -> None:
+        missing = {query: arms for query in queries if (arms := self._missing(user, query))}
+        if not missing:
+            return
+        ways = {arm: way_of(arm, user.id, heads, self.model) for arms in missing.values() for arm in arms}
+        asked = [Asked(heads.prompters[user.id], query, self.options.target_tokens) for query in missing]
+        texts = [text for a in asked for text in a.texts(ways.values(), self.options.n_predict)]
+        likelihood = Likelihood(self.model, texts, self.options.scoring.scope, self.options.n_threads)
+        try:
+            for i, (a, arms) in enumerate(zip(asked, missing.values(), strict=True), 1):
+                found = results(a, [ways[arm] for arm in arms], likelihood, answers)
+                self.file.add([self._record(user, a.query, *pair) for pair in zip(arms, found, strict=True)])
+                self._advance(SCORING + i)
+        finally:
+            likelihood.close()
+
+    def _missing(self, user: User, query: Query) -> list[Arm]:
+        return [arm for arm in self.arms if (self.setting, user.task, user.id, query.id, arm) not in self.file.records]
+
+    def _record(self, user: User, query: Query, arm: Arm, found: Result) -> Record:
+        return Record(
+            setting=self.setting,
+            task=user.task,
+            model=self.model.name,
+            user=user.id,
+            query=query.id,
+            arm=arm,
+            nll=found.nll,
+            values=found.values,
+            labels=found.labels,
+            answer=found.answer,
+        )
+
+    def records(self) -> list[Record]:
+        """Return the records of one setting for each task and model: this one, or else the last one in the file."""
+        found = list(self.file.records.values())
+        setting = {(r.task, r.model): r.setting for r in found}
+        setting |= {(task, self.model.name): self.setting for task in self.tasks}
+        return [r for r in found if setting[r.task, r.model] == r.setting]
+
+    def maps(self) -> dict[tuple[str, str], dict[str, HeadMap]]:
+        """Return the head maps that were made, by task and model, then by user."""
+        ranking = self.options.scoring.ranking
+        return {
+            (task, self.model.name): {
+                user.id: found for user, _ in people if (found := self.heads[task].made(user.id, ranking))
+            }
+            for task, people in self.chosen.items()
+        }

@@ -1,0 +1,169 @@
+"""`Heads`: the head maps of users, from what they wrote themselves, or from what other users of the task wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from dps_local import native, prompt
+from dps_local.cluster_map import ClusterMap
+from dps_local.clusters import embed, score_clusters
+from dps_local.embedding import Embedder, Vector
+from dps_local.errors import DpsError
+from dps_local.evaluation.dataset import User
+from dps_local.evaluation.task_prompt import TaskPrompter
+from dps_local.evidence import Ranking
+from dps_local.head_map import HeadMap
+from dps_local.measurement import Example, Progress, ScoringOptions, make_example
+from dps_local.profile import HistoryItem
+from dps_local.scoring import Scoring, Split, score
+
+FEWEST_ITEMS = 8  # of a user's own; with fewer, heads come from other users
+Source = Literal["user", "task"]
+Half = Literal["choose", "confirm"]
+Map = TypeVar("Map", HeadMap, ClusterMap)
+
+
+def halves(users: Sequence[str], seed: int) -> dict[str, Half]:
+    """Split users into two halves at random, the same ones for the same names: settings are chosen on one of them."""
+    return {user: "confirm" if i % 2 else "choose" for i, user in enumerate(shuffled(users, seed))}
+
+
+def shuffled(names: Sequence[str], seed: int) -> list[str]:
+    """Return names in an order that depends on nothing but them."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
+
+
+@dataclass
+class Heads:
+    """Scores heads when they are asked for, and keeps the maps in a folder.
+
+    users, prompters: all of a task, by name. Where heads come from other users, these are of the other half, so
+    that none of their texts is from the user's own queries. clusters: how many to make of them.
+    """
+
+    users: Mapping[str, User]
+    prompters: Mapping[str, TaskPrompter]
+    options: ScoringOptions
+    source: Source
+    clusters: int
+    folder: Path
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        self.half = halves(list(self.prompters), self.options.seed)
+        self._clusters: dict[Half, ClusterMap] = {}
+
+    def own(self, user: str) -> bool:
+        """Whether a user's heads come from their own history."""
+        return self.source == "user" and len(self.prompters[user].items) >= FEWEST_ITEMS
+
+    def map(self, user: str, ranking: Ranking) -> HeadMap:
+        """Return the head map of a user, calibrated."""
+        options, prompters = self._scored_on(user, ranking)
+        return self._kept(HeadMap, prompters, options, lambda: self._scored(prompters, options))
+
+    def made(self, user: str, ranking: Ranking) -> HeadMap | None:
+        """Return the head map of a user if it was made before."""
+        options, prompters = self._scored_on(user, ranking)
+        path = self._path(HeadMap, prompters, options)
+        return HeadMap.load(path) if path.exists() else None
+
+    def _scored_on(self, user: str, ranking: Ranking) -> tuple[ScoringOptions, list[TaskPrompter]]:
+        prompters = [self.prompters[user]] if self.own(user) else self._others(user)
+        return replace(self.options, ranking=ranking), prompters
+
+    def _scored(self, prompters: Sequence[TaskPrompter], options: ScoringOptions) -> HeadMap:
+        if len(prompters) > 1:
+            return self._of_many(prompters, options)
+        return score(prompters[0].model, prompters[0], options, self.progress)
+
+    def cluster_map(self, user: str) -> ClusterMap:
+        """Return the clusters of the other half's users."""
+        half = self.half[user]
+        if half not in self._clusters:
+            self._clusters[half] = self._cluster_map(self._others(user))
+        return self._clusters[half]
+
+    def _cluster_map(self, others: Sequence[TaskPrompter]) -> ClusterMap:
+        embedder = Embedder(others[0].model, n_threads=self.options.n_threads)
+        try:
+            return self._kept(
+                ClusterMap,
+                others,
+                self.options,
+                lambda: score_clusters(
+                    others[0].model, others, self.clusters, self.options, embedder, progress=self.progress
+                ),
+            )
+        finally:
+            embedder.close()
+
+    def vector(self, user: str) -> Vector:
+        """Return a user's vector, for `cluster_map`."""
+        embedder = Embedder(self.prompters[user].model, n_threads=self.options.n_threads)
+        try:
+            return embed(embedder, self.prompters[user])
+        finally:
+            embedder.close()
+
+    def _others(self, user: str) -> list[TaskPrompter]:
+        """Return the users of the other half, in a random order."""
+        others = [name for name in self.prompters if self.half[name] != self.half[user]]
+        if not others:
+            raise DpsError("heads from other users need at least two users: give more data, or other --methods")
+        return [self._with_history(name) for name in shuffled(others, self.options.seed)]
+
+    def _with_history(self, user: str) -> TaskPrompter:
+        """Return a user's prompter; one who wrote nothing before is scored on the queries."""
+        prompter = self.prompters[user]
+        if prompter.profile.history:
+            return prompter
+        queries = tuple(HistoryItem(query.output, query.input) for query in self.users[user].queries)
+        return replace(prompter, profile=replace(prompter.profile, history=queries))
+
+    def _of_many(self, others: Sequence[TaskPrompter], options: ScoringOptions) -> HeadMap:
+        """Score on what every other user wrote, and calibrate on what the users between them wrote."""
+        scored = self._examples(others[::2], options)
+        held_out = self._examples(others[1::2], options)
+        examples = dict(enumerate([*scored, *held_out]))
+        split = Split(list(examples)[: len(scored)], [list(examples)[len(scored) :]])
+        name = others[0].task.name
+        return Scoring(others[0].model, examples, split, options, name, self.progress).head_map()
+
+    def _examples(self, others: Sequence[TaskPrompter], options: ScoringOptions) -> list[Example]:
+        """Return examples of as many users as possible, the newest of each."""
+        each = math.ceil(options.examples / max(len(others), 1))
+        items = [(p, i) for back in range(1, each + 1) for p in others if (i := len(p.profile.history) - back) >= 0]
+        return [e for p, i in items[: options.examples] if (e := make_example(p, i, options))]
+
+    def _kept(
+        self, kind: type[Map], prompters: Sequence[TaskPrompter], options: ScoringOptions, make: Callable[[], Map]
+    ) -> Map:
+        """Return a map from the folder, or make it and keep it there."""
+        path = self._path(kind, prompters, options)
+        if path.exists():
+            return kind.load(path)
+        found = make()
+        found.save(path)
+        return found
+
+    def _path(self, kind: type[Map], prompters: Sequence[TaskPrompter], options: ScoringOptions) -> Path:
+        """Return where a map is kept, by all that it depends on."""
+        first = prompters[0]
+        key = [
+            kind.__name__,
+            self.clusters if kind is ClusterMap else None,
+            first.model.fingerprint,
+            native.PATCH_VERSION,
+            prompt.VERSION,
+            asdict(replace(options, parallel=None, n_threads=None, resume=True)),
+            [first.task.name, first.budget, first.n_ctx, first.most, first.chosen_by],
+            [prompter.profile.digest() for prompter in prompters],
+        ]
+        return self.folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]}.dps.gguf"
