@@ -15,7 +15,6 @@ from dps_local.evaluation import metrics
 from dps_local.evaluation.metrics import (
     choice_of,
     length_ratio,
-    macro_f1,
     meteor,
     number_of,
     number_or_worst,
@@ -172,24 +171,6 @@ def test_an_option_itself_is_always_found(options: list[str], data: st.DataObjec
 @given(st.text(), st.lists(st.text(max_size=8), max_size=4))
 def test_any_answer_is_a_choice_or_none(answer: str, options: list[str]) -> None:
     assert -1 <= choice_of(answer, options) < len(options)
-
-
-# a: 2 right of 3, said 3 times: 4/6; b: 1 right of 2, said once: 2/3; c: 0 of 1, said once: 0
-def test_macro_f1_is_that_of_the_confusion_table() -> None:
-    assert macro_f1("aaabbc", "aacbaa") == pytest.approx((2 * 2 / (3 + 4) + 2 * 1 / (2 + 1) + 0) / 3)
-
-
-def test_a_label_that_is_not_in_gold_costs_no_mean_of_its_own() -> None:
-    assert macro_f1([0, 0, 1, 1], [0, -1, 1, 1]) == pytest.approx((2 / 3 + 1) / 2)
-    assert macro_f1([], []) == 0
-
-
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(-1, 3)), min_size=1))
-def test_macro_f1_is_a_share_and_one_where_all_is_right(pairs: list[tuple[int, int]]) -> None:
-    gold, predicted = zip(*pairs, strict=True)
-    assert 0 <= macro_f1(gold, predicted) <= 1
-    assert (macro_f1(gold, predicted) == 1) == (gold == predicted)
-    assert macro_f1(gold[::-1], predicted[::-1]) == pytest.approx(macro_f1(gold, predicted))
 
 
 # --- numbers

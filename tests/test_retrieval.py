@@ -119,7 +119,7 @@ def test_a_long_history_keeps_a_core_of_the_newest_and_brings_what_is_related(
 def test_the_core_does_not_depend_on_the_request(prompter: Callable[..., Prompter]) -> None:
     p = prompter()
     assert p.system() == p.system()
-    first, second = (p.example(39, 5)[0], p._prompt(p.system(39)[0], p.request("boats", 39)[0]))
+    first, second = (p.example(39, 5)[0], p.prompt(p.system(39)[0], p.request("boats", 39)[0]))
     same = next(i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
     assert same > tokens(p, p.system(39)[0])
 

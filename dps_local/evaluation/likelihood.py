@@ -39,8 +39,8 @@ class Likelihood:
         ):
             for i, scales in own.items():
                 if (key := scales.tobytes()) in streams:
-                    cad = ways[i].steering is not None and ways[i].steering.mode == "cad"
-                    found[i] = self._loss(ways[i], full, alone["question"] if cad else streams[key], target)
+                    own_stream = alone["question"] if ways[i].cad else streams[key]
+                    found[i] = self._loss(ways[i], full, own_stream, target)
         for i, way in enumerate(ways):
             if way.shown != "profile":
                 found[i] = self._loss(way, alone[way.shown], alone[way.shown], target)
@@ -49,7 +49,7 @@ class Likelihood:
     def _alone(self, ways: Sequence[Way], prompts: Prompts, target: list[int]) -> dict[Shown, Logits]:
         """Return the plain model's logits [n_target, n_vocab] after each other prompt that a way needs."""
         needed = {way.shown for way in ways} - {"profile"}
-        if any(way.steering and way.steering.mode == "cad" for way in ways):
+        if any(way.cad for way in ways):
             needed.add("question")
         return {shown: self.trial.plain(Text(prompts[shown], target)) for shown in needed}
 

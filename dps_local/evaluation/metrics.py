@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import string
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -79,15 +79,6 @@ def repetition(answer: str) -> float:
 def length_ratio(answer: str, gold: str) -> float:
     """Return the words of an answer, divided by those of the gold one."""
     return len(answer.split()) / max(1, len(gold.split()))
-
-
-def macro_f1(gold: Sequence[Hashable], predicted: Sequence[Hashable]) -> float:
-    """Return the mean over the labels in `gold` of each one's F1; a label that was never predicted has 0."""
-    pairs = list(zip(gold, predicted, strict=True))
-    labels = set(gold)
-    right = {label: sum(g == p == label for g, p in pairs) for label in labels}
-    either = {label: sum(g == label for g, _ in pairs) + sum(p == label for _, p in pairs) for label in labels}
-    return sum(2 * right[label] / either[label] for label in labels) / max(1, len(labels))
 
 
 def _plain(text: str) -> str:

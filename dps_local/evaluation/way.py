@@ -35,6 +35,11 @@ class Way:
         s = self.steering
         return (self.shown, s and (s.scales.tobytes(), s.gamma, s.beta, s.scope, s.mode))
 
+    @property
+    def cad(self) -> bool:
+        """Whether its own stream reads the question alone."""
+        return self.steering is not None and self.steering.mode == "cad"
+
     def own_scales(self, model: Model) -> HeadScales:
         """Return the head scales of its own stream."""
         if self.steering is None:
@@ -58,8 +63,9 @@ def way_of(arm: Arm, user: str, heads: Heads, model: Model) -> Way:
     if arm.method == "profile":
         return Way("profile" if arm.items is None else arm.items)
     steering = _calibrated(user, heads, model) if arm.method == "calibrated" else _steering(arm, user, heads, model)
-    idle = steering.gamma.off or ((steering.scales == 1).all() and steering.mode != "cad")
-    return Way(steering=None if idle else steering)
+    way = Way(steering=steering)
+    idle = steering.gamma.off or ((steering.scales == 1).all() and not way.cad)
+    return PLAIN if idle else way
 
 
 def _calibrated(user: str, heads: Heads, model: Model) -> Steering:
