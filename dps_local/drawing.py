@@ -232,7 +232,7 @@ def findings(head_map: HeadMap) -> list[str]:
         lines.append(f"no head qualifies: no lower bound of {NAMES[head_map.ranking]} is above 0")
     if sparse := sparsity(ranked_by(head_map)):
         lines.append(
-            f"the best {sparse.k} of {count(sparse.heads, 'head')} hold {_percent(sparse.share)} of all positive "
+            f"the best {sparse.k} of {count(sparse.heads, 'head')} hold {percent(sparse.share)} of all positive "
             f"{NAMES[head_map.ranking]}; Gini coefficient {sparse.gini:.2f}"
         )
     if head_map.stability:
@@ -252,7 +252,7 @@ def _worth(head_map: HeadMap, whose: str) -> str:
     return head_map.calibration.sentence(whose)
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
@@ -672,7 +672,7 @@ class _MapRow:
     @classmethod
     def of(cls, name: str, head_map: HeadMap) -> _MapRow:
         sparse = sparsity(ranked_by(head_map))
-        share, gini = (_percent(sparse.share), f"{sparse.gini:.2f}") if sparse else ("", "")
+        share, gini = (percent(sparse.share), f"{sparse.gini:.2f}") if sparse else ("", "")
         ranking, chosen = NAMES[head_map.ranking], len(head_map.selected)
         return cls(
             printable(name), head_map.examples, ranking, chosen, share, gini, _worth(head_map, "held-out writing")
