@@ -49,6 +49,7 @@ NIGHT = ("#8cc8ff", "#2f6fa9", "#23272d", "#a9611b", "#ffb768")
 TONES = np.linspace(-1, 1, 21)
 SHADES = "≡=-·░▒█"
 ASCII = str.maketrans({CHOSEN: "@", TIMES: "x", "±": "+-", "≡": "%", "·": ".", "░": ":", "▒": "*", "█": "#"})
+ASCII |= str.maketrans({"γ": "gamma", "β": "beta", MINUS: "-"})
 
 
 # --- scores ---
@@ -146,7 +147,7 @@ def _ink(colour: str) -> str:
     return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 else "#ffffff"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """A name out of a model file may hold escape sequences."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
@@ -162,10 +163,10 @@ def _step(room: float, needed: float) -> int:
 
 def _size(head_map: HeadMap) -> str:
     layers, heads = head_map.pcs.shape
-    return f"{_count(layers, 'layer')} {TIMES} {_count(heads, 'head')}"
+    return f"{count(layers, 'layer')} {TIMES} {count(heads, 'head')}"
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
@@ -206,7 +207,7 @@ def _table(rows: Sequence[Row], names: Sequence[str], exact: Sequence[str], z: b
         scores = [str(row.scores[name]) if name in exact else row.scores[name].short for name in names]
         end = [*([row.score.z] if z else []), row.n, CHOSEN if row.chosen else ""]
         cells = (str(row.rank), str(row.layer), str(row.head), *scores, *end)
-        table.add_row(*(_Spelled(Text(cell)) for cell in cells), style="bold" if row.chosen else None)
+        table.add_row(*(Spelled(Text(cell)) for cell in cells), style="bold" if row.chosen else None)
     return table
 
 
@@ -226,23 +227,21 @@ def findings(head_map: HeadMap) -> list[str]:
     """What a map says in words, a line each: what was chosen, how sure that is, and what steering is worth."""
     lines = []
     if head_map.selected:
-        lines.append(
-            f"chosen by the lower bound of {NAMES[head_map.ranking]}: {_count(len(head_map.selected), 'head')}"
-        )
+        lines.append(f"chosen by the lower bound of {NAMES[head_map.ranking]}: {count(len(head_map.selected), 'head')}")
     else:
         lines.append(f"no head qualifies: no lower bound of {NAMES[head_map.ranking]} is above 0")
     if sparse := sparsity(ranked_by(head_map)):
         lines.append(
-            f"the best {sparse.k} of {_count(sparse.heads, 'head')} hold {_percent(sparse.share)} of all positive "
+            f"the best {sparse.k} of {count(sparse.heads, 'head')} hold {percent(sparse.share)} of all positive "
             f"{NAMES[head_map.ranking]}; Gini coefficient {sparse.gini:.2f}"
         )
     if head_map.stability:
         s = head_map.stability
         lines.append(
-            f"halves of the examples agree on the ranking of {_count(s.heads, 'head')}: Spearman {s.spearman:.2f}, "
+            f"halves of the examples agree on the ranking of {count(s.heads, 'head')}: Spearman {s.spearman:.2f}, "
             f"overlap of the best {s.jaccard:.2f}"
         )
-    lines.append(f"null control {head_map.null_control:g}; {_count(head_map.evaluations, 'head evaluation')}")
+    lines.append(f"null control {head_map.null_control:g}; {count(head_map.evaluations, 'head evaluation')}")
     lines.append(_worth(head_map, "your writing"))
     return lines
 
@@ -253,12 +252,12 @@ def _worth(head_map: HeadMap, whose: str) -> str:
     return head_map.calibration.sentence(whose)
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
 @dataclass(frozen=True, slots=True)
-class _Spelled:
+class Spelled:
     """Text that turns to ASCII on a console that can write nothing else."""
 
     text: Text
@@ -290,15 +289,15 @@ class _HeatMap:
         yield from self._title()
         for heads, width in self._blocks(options.max_width):
             yield Text()
-            yield from map(_Spelled, self._block(heads, width, cell))
+            yield from map(Spelled, self._block(heads, width, cell))
         yield Text()
-        yield from map(_Spelled, self._legend(cell))
+        yield from map(Spelled, self._legend(cell))
 
-    def _title(self) -> Iterator[_Spelled]:
+    def _title(self) -> Iterator[Spelled]:
         head_map = self.head_map
-        yield _Spelled(Text(_printable(head_map.model), style="bold"))
-        about = f"{_printable(head_map.architecture)}, {_size(head_map)}, {_count(head_map.examples, 'example')}"
-        yield _Spelled(Text(about, style="dim"))
+        yield Spelled(Text(printable(head_map.model), style="bold"))
+        about = f"{printable(head_map.architecture)}, {_size(head_map)}, {count(head_map.examples, 'example')}"
+        yield Spelled(Text(about, style="dim"))
 
     def _blocks(self, room: int) -> Iterator[tuple[range, int]]:
         """The heads of each block of columns and the width of a cell in characters."""
@@ -436,9 +435,9 @@ def _frame(head_map: HeadMap, axes: Axes) -> None:
 
 
 def _name(head_map: HeadMap, axes: Axes, room: int) -> None:
-    chosen = _count(len(head_map.selected), "chosen head")
-    about = f"{_size(head_map)}, {_count(head_map.examples, 'example')}, {chosen} outlined"
-    _above(axes, 22, _cut(_printable(head_map.model), room), fontsize=11, fontweight="bold")
+    chosen = count(len(head_map.selected), "chosen head")
+    about = f"{_size(head_map)}, {count(head_map.examples, 'example')}, {chosen} outlined"
+    _above(axes, 22, _cut(printable(head_map.model), room), fontsize=11, fontweight="bold")
     _above(axes, 8, about, fontsize=8, color="#555555")
 
 
@@ -453,12 +452,12 @@ def _above(axes: Axes, points: float, text: str, **look: Any) -> None:
 
 def write_html(head_map: HeadMap, path: Path) -> None:
     """One page that needs nothing but itself: the heat map, what it means and the best heads."""
-    page = _template("head_map.html").render(_page(head_map))
+    page = template("head_map.html").render(_page(head_map))
     with atomic_write(path) as stream:
         stream.write(page.encode())
 
 
-def _template(name: str) -> Template:
+def template(name: str) -> Template:
     loader = FileSystemLoader(Path(__file__).parent / "templates")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["sign"] = lambda text: str(text).replace("-", MINUS)
@@ -467,29 +466,37 @@ def _template(name: str) -> Template:
 
 def _page(head_map: HeadMap) -> dict[str, object]:
     heads = ranking(head_map)
-    # the index into TONES of each head
-    steps = np.nan_to_num((_tones(ranked_by(head_map)) + 1) * 10).round().astype(int)
-    return _colours() | {
+    return page_colours() | {
         "map": head_map,
-        "model": _printable(head_map.model),
-        "architecture": _printable(head_map.architecture),
-        "size": _size(head_map),
-        "examples": _count(head_map.examples, "example"),
+        "model": printable(head_map.model),
+        "architecture": printable(head_map.architecture),
+        "examples": count(head_map.examples, "example"),
         "findings": findings(head_map),
-        "unit": _unit(head_map),
         "steering": f"{head_map.mode}, γ = {head_map.gamma:g}" if head_map.gamma else "off",
         "names": {name: NAMES[name] for name in measured(head_map)},
-        "ends": ENDS[head_map.ranking],
         "done": "muted" if head_map.probe == 0 else f"scaled by {head_map.probe:g}",
-        "limit": f"{_limit(ranked_by(head_map)):.4f}",
-        "heads": heads,
+        "drawn": drawn(head_map),
         "table": heads[: max(20, len(head_map.selected))],
+    }
+
+
+def drawn(head_map: HeadMap) -> dict[str, object]:
+    """Return what the macro `head_figure` draws."""
+    # the index into TONES of each head
+    steps = np.nan_to_num((_tones(ranked_by(head_map)) + 1) * 10).round().astype(int)
+    return {
+        "size": _size(head_map),
+        "unit": _unit(head_map),
+        "ends": ENDS[head_map.ranking],
+        "limit": f"{_limit(ranked_by(head_map)):.4f}",
+        "heads": ranking(head_map),
+        "chosen": head_map.selected,
         "steps": steps.tolist(),
         "grid": _Grid(*head_map.pcs.shape),
     }
 
 
-def _colours() -> dict[str, object]:
+def page_colours() -> dict[str, object]:
     light, dark = ([_colour(tone, ramp) for tone in TONES] for ramp in (PRINT, NIGHT))
     return {
         "light": list(zip(light, map(_ink, light), strict=True)),
@@ -548,7 +555,7 @@ def overlap_table(found: Overlap) -> RenderableType:
 
 
 def overlap_findings(found: Overlap) -> list[str]:
-    each = f"the best {found.k} of {_count(found.heads, 'head')} of each map"
+    each = f"the best {found.k} of {count(found.heads, 'head')} of each map"
     return [
         f"overlap of {each}: heads in both divided by heads in either (Jaccard)",
         f"different maps overlap by {found.mean:.2f} on average, random choices would by {found.random:.2f}",
@@ -563,10 +570,10 @@ class _OverlapTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         about, means = overlap_findings(self.found)
-        yield _Spelled(Text(about, style="bold"))
-        yield from map(_Spelled, self._lines(options.max_width, _has_colour(console)))
+        yield Spelled(Text(about, style="bold"))
+        yield from map(Spelled, self._lines(options.max_width, _has_colour(console)))
         yield Text()
-        yield _Spelled(Text(means))
+        yield Spelled(Text(means))
 
     def _lines(self, width: int, colour: bool) -> Iterator[Text]:
         n = len(self.found.names)
@@ -579,7 +586,7 @@ class _OverlapTable:
             numbers = "".join(str(column + 1).center(self.cell) for column in block)
             yield _line(Text(" " * (number + room + 3) + numbers.rstrip(), style="dim"))
             for row, name in enumerate(self.found.names):
-                label = f"{row + 1:>{number}} {_cut(_printable(name), room):<{room}}  "
+                label = f"{row + 1:>{number}} {_cut(printable(name), room):<{room}}  "
                 cells = Text().join(self._cell(float(self.found.matrix[row, column]), colour) for column in block)
                 yield _line(Text.assemble(label, cells))
 
@@ -592,7 +599,7 @@ class _OverlapTable:
 def write_overlap_png(found: Overlap, path: Path) -> None:
     """The matrix of overlaps; needs the extra `plot`."""
     n = len(found.names)
-    names = [_cut(_printable(name), 24) for name in found.names]
+    names = [_cut(printable(name), 24) for name in found.names]
     side, margin = 0.5 * n, 0.08 * max(map(len, names)) + 0.4  # inches
     figure = _empty_figure(margin + max(side, 3.6), side + 1)
     axes = figure.add_subplot(anchor="W")
@@ -609,7 +616,7 @@ def write_overlap_png(found: Overlap, path: Path) -> None:
     axes.grid(which="minor", color="white", linewidth=0.8)
     axes.tick_params(which="both", length=0, labelsize=8)
     axes.spines[:].set_visible(False)
-    _above(axes, 22, f"Overlap of the best {found.k} of {_count(found.heads, 'head')}", fontsize=11, fontweight="bold")
+    _above(axes, 22, f"Overlap of the best {found.k} of {count(found.heads, 'head')}", fontsize=11, fontweight="bold")
     about = f"Jaccard; mean of different maps {found.mean:.2f}, of random choices {found.random:.2f}"
     _above(axes, 8, about, fontsize=8, color="#555555")
     _save(figure, path)
@@ -617,24 +624,21 @@ def write_overlap_png(found: Overlap, path: Path) -> None:
 
 def write_overlap_html(maps: Mapping[str, HeadMap], found: Overlap, path: Path) -> None:
     """One page that needs nothing but itself: the matrix of overlaps, and what each map says."""
-    page = _template("overlap.html").render(_overlap_page(maps, found))
+    page = template("overlap.html").render(_overlap_page(maps, found))
     with atomic_write(path) as stream:
         stream.write(page.encode())
 
 
 def _overlap_page(maps: Mapping[str, HeadMap], found: Overlap) -> dict[str, object]:
     one = next(iter(maps.values()))
-    return _colours() | {
-        "model": _printable(one.model),
-        "architecture": _printable(one.architecture),
+    return page_colours() | {
+        "model": printable(one.model),
+        "architecture": printable(one.architecture),
         "size": _size(one),
         "fingerprint": one.fingerprint,
         "found": found,
-        "best": f"{found.k} of {_count(found.heads, 'head')}",
-        "rows": [
-            _OverlapRow(_printable(name), [(f"{x:.2f}", round((x + 1) * 10)) for x in row])
-            for name, row in zip(found.names, found.matrix.tolist(), strict=True)
-        ],
+        "best": f"{found.k} of {count(found.heads, 'head')}",
+        "rows": matrix_rows(found),
         "maps": [_MapRow.of(name, head_map) for name, head_map in maps.items()],
     }
 
@@ -645,6 +649,14 @@ class _OverlapRow:
 
     name: str
     cells: list[tuple[str, int]]
+
+
+def matrix_rows(found: Overlap) -> list[_OverlapRow]:
+    """Return what the macro `overlap_matrix` draws."""
+    return [
+        _OverlapRow(printable(name), [(f"{x:.2f}", round((x + 1) * 10)) for x in row])
+        for name, row in zip(found.names, found.matrix.tolist(), strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -660,8 +672,8 @@ class _MapRow:
     @classmethod
     def of(cls, name: str, head_map: HeadMap) -> _MapRow:
         sparse = sparsity(ranked_by(head_map))
-        share, gini = (_percent(sparse.share), f"{sparse.gini:.2f}") if sparse else ("", "")
+        share, gini = (percent(sparse.share), f"{sparse.gini:.2f}") if sparse else ("", "")
         ranking, chosen = NAMES[head_map.ranking], len(head_map.selected)
         return cls(
-            _printable(name), head_map.examples, ranking, chosen, share, gini, _worth(head_map, "held-out writing")
+            printable(name), head_map.examples, ranking, chosen, share, gini, _worth(head_map, "held-out writing")
         )

@@ -3,14 +3,14 @@ from __future__ import annotations
 import io
 import sys
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from rich.console import Console, RenderableType
+from rendered import Page, grounds, printed
+from rich.console import Console
 
 from dps_local.calibration import PLAIN, Calibration, Candidate
 from dps_local.drawing import (
@@ -101,23 +101,6 @@ def synthetic(layers: int, heads: int, chosen: int = 6) -> HeadMap:
     pcs = random.standard_t(1.5, (layers, heads)) * 0.002
     best = np.argsort(-pcs, axis=None)[:chosen]
     return scores_map(pcs, selected=tuple((int(place) // heads, int(place) % heads) for place in best))
-
-
-def printed(drawing: RenderableType, width: int = 80, colour: str | None = None, code: str = "utf8") -> str:
-    raw = io.BytesIO()
-    stream = io.TextIOWrapper(raw, encoding=code, write_through=True)
-    look = {"color_system": colour, "force_terminal": colour is not None, "no_color": colour is None}
-    console = Console(file=stream, width=width, legacy_windows=False, **look)  # type: ignore[arg-type]
-    console.print(drawing)
-    return raw.getvalue().decode(code)
-
-
-def grounds(drawing: RenderableType) -> list[list[str]]:
-    """The background colours of each line on a console with colour."""
-    console = Console(width=80, color_system="truecolor", force_terminal=True, no_color=False)
-    lines = console.render_lines(drawing, pad=False)
-    styles = [[segment.style for segment in line if segment.style] for line in lines]
-    return [[style.bgcolor.name for style in line if style.bgcolor] for line in styles]
 
 
 def rows(text: str) -> list[str]:
@@ -358,37 +341,6 @@ def test_findings_say_what_could_not_be_found() -> None:
 
 
 # --- HTML ---
-
-
-class Page(HTMLParser):
-    """Fails on a tag that is closed out of order; keeps tags and text."""
-
-    void = frozenset({"meta", "br"})
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.words: list[str] = []
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in self.void:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
 
 
 def page_of(head_map: HeadMap, folder: Path) -> str:
