@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from typing import Any
 
 # a word, or one character of the scripts that do not part words by spaces
@@ -24,6 +25,7 @@ def _index(texts: tuple[str, ...]) -> tuple[list[int], Any]:
     """Return the numbers of the texts that have words, and an index of these; None where there are none."""
     import bm25s  # nearly half a second that a start of the program need not wait for
 
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells every index
     words = {i: found for i, found in enumerate(_words(texts)) if found}
     if not words:
         return [], None
