@@ -28,6 +28,9 @@ from dps_local.evaluation.comparison import compare
 from dps_local.evaluation.dataset import load as load_dataset
 from dps_local.evaluation.evaluation import Evaluation
 from dps_local.evaluation.report_drawing import summary_table, write_report
+from dps_local.explanation import Explanation, steering_of
+from dps_local.explanation import explain as explain_answer
+from dps_local.explanation_drawing import explained_answer, write_explanation_html
 from dps_local.head_map import HeadMap
 from dps_local.measurement import ScoringOptions
 from dps_local.mixing import Gamma
@@ -140,22 +143,41 @@ def generate(
     score: ScoreOptions,
     model: ModelOptions,
     prompt: Annotated[str | None, typer.Argument(help="The request; read from stdin when left out.")] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show how far steering moved each token, and which heads did it.")
+    ] = False,
+    explain_html: Annotated[
+        Path | None, typer.Option("--explain-html", help="Write that as a self-contained page.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer one prompt. With --json: the text, and each token's probability plain, muted and steered."""
+    """Answer one prompt. With --json: the text, and each token's probability plain, muted and steered.
+
+    --explain decodes the answer once more for each head, and shows what steering did to each token.
+    """
     if chat.compare and as_json:
         raise typer.BadParameter("--compare and --json do not go together")
     prompt = sys.stdin.read().strip() if prompt is None else prompt
     if not prompt:
         raise typer.BadParameter("the prompt is empty")
     session = _session(_assistant(model, chat.profile, chat.settings(model, score)), chat.map)
+    explained = explain or explain_html is not None
+    if explained:
+        steering_of(session)  # says what is missing before the answer
     if as_json:
-        _generate_json(session, prompt, chat.n_predict)
+        answer = _generate_json(session, prompt, chat.n_predict)
     else:
         Chat(session, terminal, chat.n_predict, chat.compare).answer(prompt)
+    explanation = _explanation(session, explain_html) if explained and session.turns else None
+    if as_json:
+        tokens = [asdict(token) for token in explanation.tokens] if explanation else []
+        _print_json(answer | ({"explanation": tokens} if explain else {}))
+    elif explain and explanation:
+        terminal.show("")
+        terminal.show(explained_answer(explanation))
 
 
-def _generate_json(session: Session, prompt: str, n_predict: int) -> None:
+def _generate_json(session: Session, prompt: str, n_predict: int) -> dict[str, Any]:
     with interruptible(session.cancel):
         tokens = [asdict(token) for token in session.ask(prompt, n_predict)]
     steering, turn = session.steering, session.turns[-1] if session.turns else None
@@ -163,9 +185,17 @@ def _generate_json(session: Session, prompt: str, n_predict: int) -> None:
         raise KeyboardInterrupt
     gamma = None if steering is None else steering.gamma.value if not steering.gamma.entropy else str(steering.gamma)
     timings = {**asdict(turn.timings), "ttft_ms": turn.timings.ttft_ms}
-    _print_json(
-        {"text": turn.text, "gamma": gamma or 0, "stop": turn.stop, "tokens": tokens, "timings": timings},
-    )
+    return {"text": turn.text, "gamma": gamma or 0, "stop": turn.stop, "tokens": tokens, "timings": timings}
+
+
+def _explanation(session: Session, html: Path | None) -> Explanation:
+    """Explain the answer of a chat; the page is written too, if it is wanted."""
+    with terminal.progress("explaining") as progress:
+        found = explain_answer(session, progress)
+    if html:
+        write_explanation_html(found, html)
+        terminal.notice(f"wrote {html}")
+    return found
 
 
 @app.command("score")

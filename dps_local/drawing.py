@@ -49,7 +49,7 @@ NIGHT = ("#8cc8ff", "#2f6fa9", "#23272d", "#a9611b", "#ffb768")
 TONES = np.linspace(-1, 1, 21)
 SHADES = "≡=-·░▒█"
 ASCII = str.maketrans({CHOSEN: "@", TIMES: "x", "±": "+-", "≡": "%", "·": ".", "░": ":", "▒": "*", "█": "#"})
-ASCII |= str.maketrans({"γ": "gamma", "β": "beta", MINUS: "-"})
+ASCII |= str.maketrans({"γ": "gamma", "β": "beta", MINUS: "-", "…": "~", "␣": "_", "↵": "$", "⇥": ">"})
 
 
 # --- scores ---
@@ -117,7 +117,7 @@ def _best_first(scores: Floats) -> list[tuple[int, int]]:
     return list(zip(layers[order].tolist(), heads[order].tolist(), strict=True))
 
 
-def _limit(scores: Floats) -> float:
+def limit_of(scores: Floats) -> float:
     """The end of the colour scale, in nats per token: the 98th percentile of |score|."""
     sizes = np.abs(scores[np.isfinite(scores)])
     if not sizes.size:
@@ -127,20 +127,20 @@ def _limit(scores: Floats) -> float:
 
 def _tones(scores: Floats) -> Floats:
     """Scores as places on the scale, -1 to 1, [n_layer, n_head]; NaN stays."""
-    return np.clip(np.where(np.isfinite(scores), scores, np.nan) / _limit(scores), -1, 1)
+    return np.clip(np.where(np.isfinite(scores), scores, np.nan) / limit_of(scores), -1, 1)
 
 
 def _unit(head_map: HeadMap) -> str:
     return f"{NAMES[head_map.ranking]}, nats per token"
 
 
-def _colour(tone: float, ramp: Sequence[str] = PRINT) -> str:
+def colour_of(tone: float, ramp: Sequence[str] = PRINT) -> str:
     stops = np.array([list(bytes.fromhex(stop[1:])) for stop in ramp])
     places = np.linspace(-1, 1, len(ramp))
     return "#" + bytes(round(np.interp(tone, places, channel)) for channel in stops.T).hex()
 
 
-def _ink(colour: str) -> str:
+def ink_on(colour: str) -> str:
     """Black or white, whichever is told better from the ground."""
     channels = [byte / 255 for byte in bytes.fromhex(colour[1:])]
     red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
@@ -152,7 +152,7 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
-def _cut(name: str, room: int) -> str:
+def cut(name: str, room: int) -> str:
     return name if len(name) <= room else name[: room - 1] + "…"
 
 
@@ -185,7 +185,7 @@ def ranked_table(head_map: HeadMap, top: int = 20) -> RenderableType:
     """
     names = measured(head_map)
     rows = ranking(head_map)[: max(top, len(head_map.selected))]
-    return _Widest(
+    return Widest(
         [
             _table(rows, names, exact=names),
             _table(rows, names, exact=["pcs", "gain"]),
@@ -212,7 +212,7 @@ def _table(rows: Sequence[Row], names: Sequence[str], exact: Sequence[str], z: b
 
 
 @dataclass(frozen=True, slots=True)
-class _Widest:
+class Widest:
     """The first of several drawings that fits the console, else the last."""
 
     drawings: Sequence[RenderableType]
@@ -285,7 +285,7 @@ class _HeatMap:
         self.chosen = set(head_map.selected)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        cell = _painted if _has_colour(console) else _shaded
+        cell = _painted if has_colour(console) else _shaded
         yield from self._title()
         for heads, width in self._blocks(options.max_width):
             yield Text()
@@ -319,7 +319,7 @@ class _HeatMap:
 
     def _legend(self, cell: Cell) -> Iterator[Text]:
         margin = " " * self.margin
-        limit = _limit(self.scores)
+        limit = limit_of(self.scores)
         gap, steps = (" ", len(SHADES)) if cell is _shaded else ("", len(TONES))
         bar = Text(gap).join(cell(tone, False, 1) for tone in np.linspace(-1, 1, steps))
         yield Text(f"{margin}{_unit(self.head_map)}", style="dim")
@@ -330,7 +330,7 @@ class _HeatMap:
         yield Text(f"{margin}{CHOSEN} chosen: {len(self.chosen)}{blank}")
 
 
-def _has_colour(console: Console) -> bool:
+def has_colour(console: Console) -> bool:
     # sixteen colours hold no scale
     return console.color_system in ("256", "truecolor") and not console.no_color
 
@@ -352,7 +352,7 @@ def _painted(tone: float, chosen: bool, width: int) -> Text:
     if math.isnan(tone):
         return Text(" " * width)
     ink = "#ffffff" if abs(tone) > 0.75 else "#000000"
-    style = Style(color=ink, bgcolor=_colour(tone), bold=chosen)
+    style = Style(color=ink, bgcolor=colour_of(tone), bold=chosen)
     return Text((CHOSEN if chosen else " ").center(width), style=style)
 
 
@@ -406,7 +406,7 @@ def _plot(head_map: HeadMap, figure: Figure, axes: Axes) -> None:
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.patches import Rectangle
 
-    limit = _limit(ranked_by(head_map))
+    limit = limit_of(ranked_by(head_map))
     colours = LinearSegmentedColormap.from_list("scores", PRINT)
     image = axes.imshow(ranked_by(head_map), cmap=colours, vmin=-limit, vmax=limit, aspect="auto")
     for layer, head in head_map.selected:
@@ -437,7 +437,7 @@ def _frame(head_map: HeadMap, axes: Axes) -> None:
 def _name(head_map: HeadMap, axes: Axes, room: int) -> None:
     chosen = count(len(head_map.selected), "chosen head")
     about = f"{_size(head_map)}, {count(head_map.examples, 'example')}, {chosen} outlined"
-    _above(axes, 22, _cut(printable(head_map.model), room), fontsize=11, fontweight="bold")
+    _above(axes, 22, cut(printable(head_map.model), room), fontsize=11, fontweight="bold")
     _above(axes, 8, about, fontsize=8, color="#555555")
 
 
@@ -488,7 +488,7 @@ def drawn(head_map: HeadMap) -> dict[str, object]:
         "size": _size(head_map),
         "unit": _unit(head_map),
         "ends": ENDS[head_map.ranking],
-        "limit": f"{_limit(ranked_by(head_map)):.4f}",
+        "limit": f"{limit_of(ranked_by(head_map)):.4f}",
         "heads": ranking(head_map),
         "chosen": head_map.selected,
         "steps": steps.tolist(),
@@ -497,10 +497,10 @@ def drawn(head_map: HeadMap) -> dict[str, object]:
 
 
 def page_colours() -> dict[str, object]:
-    light, dark = ([_colour(tone, ramp) for tone in TONES] for ramp in (PRINT, NIGHT))
+    light, dark = ([colour_of(tone, ramp) for tone in TONES] for ramp in (PRINT, NIGHT))
     return {
-        "light": list(zip(light, map(_ink, light), strict=True)),
-        "dark": list(zip(dark, map(_ink, dark), strict=True)),
+        "light": list(zip(light, map(ink_on, light), strict=True)),
+        "dark": list(zip(dark, map(ink_on, dark), strict=True)),
     }
 
 
@@ -571,7 +571,7 @@ class _OverlapTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         about, means = overlap_findings(self.found)
         yield Spelled(Text(about, style="bold"))
-        yield from map(Spelled, self._lines(options.max_width, _has_colour(console)))
+        yield from map(Spelled, self._lines(options.max_width, has_colour(console)))
         yield Text()
         yield Spelled(Text(means))
 
@@ -586,20 +586,20 @@ class _OverlapTable:
             numbers = "".join(str(column + 1).center(self.cell) for column in block)
             yield _line(Text(" " * (number + room + 3) + numbers.rstrip(), style="dim"))
             for row, name in enumerate(self.found.names):
-                label = f"{row + 1:>{number}} {_cut(printable(name), room):<{room}}  "
+                label = f"{row + 1:>{number}} {cut(printable(name), room):<{room}}  "
                 cells = Text().join(self._cell(float(self.found.matrix[row, column]), colour) for column in block)
                 yield _line(Text.assemble(label, cells))
 
     def _cell(self, share: float, colour: bool) -> Text:
-        ground = _colour(share)
-        style = Style(color=_ink(ground), bgcolor=ground) if colour else Style()
+        ground = colour_of(share)
+        style = Style(color=ink_on(ground), bgcolor=ground) if colour else Style()
         return Text(f"{share:.2f}".center(self.cell), style=style)
 
 
 def write_overlap_png(found: Overlap, path: Path) -> None:
     """The matrix of overlaps; needs the extra `plot`."""
     n = len(found.names)
-    names = [_cut(printable(name), 24) for name in found.names]
+    names = [cut(printable(name), 24) for name in found.names]
     side, margin = 0.5 * n, 0.08 * max(map(len, names)) + 0.4  # inches
     figure = _empty_figure(margin + max(side, 3.6), side + 1)
     axes = figure.add_subplot(anchor="W")
@@ -608,7 +608,7 @@ def write_overlap_png(found: Overlap, path: Path) -> None:
     axes.imshow(found.matrix, cmap=LinearSegmentedColormap.from_list("shares", PRINT), vmin=-1, vmax=1)
     for row, column in np.ndindex(n, n):
         share = float(found.matrix[row, column])
-        axes.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=8, color=_ink(_colour(share)))
+        axes.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=8, color=ink_on(colour_of(share)))
     axes.set_xticks(range(n), [str(i + 1) for i in range(n)])
     axes.set_yticks(range(n), [f"{name}  {i + 1}" for i, name in enumerate(names)], parse_math=False)
     axes.set_xticks(np.arange(n + 1) - 0.5, minor=True)

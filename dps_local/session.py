@@ -58,7 +58,7 @@ class Session:
         self.steering, self.engine, self.cache = steering, engine, cache
         self.sampler = Sampler(sampling or Sampling())
         self._n_ctx, self._n_threads = n_ctx, n_threads
-        self.full = Stream(self._context())
+        self.full = Stream(self.context())
         self._muted: Stream | None = None
         self._synced: Steering | None = None  # what the muted stream was read with
         self._prompt_scales: HeadScales | None = None  # what the full stream's prompts are read with
@@ -67,7 +67,8 @@ class Session:
         self.past: list[tuple[str, str]] = []  # questions and answers of those that were
         self.cancel = threading.Event()  # set it (from a signal handler, say) to end the answer at the next step
 
-    def _context(self, late: bool = False) -> Context:
+    def context(self, late: bool = False) -> Context:
+        """Return a new context; late: for up to WINDOW steps in one call, with the bits of single ones on the CPU."""
         return Context(
             self.model,
             self._n_ctx,
@@ -264,7 +265,7 @@ class Session:
     def _sync(self, steering: Steering, turn: Turn) -> Stream:
         """Bring the muted stream to where the full stream is, before the last token of a turn's prompt."""
         if self._muted is None:
-            self._muted = Stream(self._context(late=True))
+            self._muted = Stream(self.context(late=True))
         muted = self._muted
         if steering.mode == "cad":
             self._synced = steering

@@ -258,6 +258,43 @@ def test_compare_shows_both_answers(program: Program, model: Path, steering_map:
     assert "\nsteered  " in result.stdout
 
 
+def test_an_answer_can_be_explained(program: Program, model: Path, steering_map: Path, tmp_path: Path) -> None:
+    arguments = ["generate", "-m", model, "--map", steering_map, "-c", "512", "-n", "6", "--temp", "0", "say hello"]
+    html = tmp_path / "answer.html"
+    plain, explained = program(*arguments), program(*arguments, "--explain", "--explain-html", html)
+    assert explained.stdout.startswith(f"{plain.stdout}\ncontrast with 2 muted heads, γ = 0.5, β = 0.1\n")
+    assert "L1H2 " in explained.stdout
+    assert "explaining: 100 %" in explained.stderr
+    assert explained.stderr.splitlines()[-1] == f"wrote {html}"
+    assert "What each head did" in html.read_text()
+    html.unlink()
+    assert program(*arguments, "--explain-html", html).stdout == plain.stdout
+    assert html.exists()
+    compared = program(*arguments, "--explain", "--compare").stdout
+    assert compared.endswith(explained.stdout.removeprefix(plain.stdout))
+
+
+@pytest.mark.parametrize("mode", [["--mode", "contrast"], ["--mode", "amplify"]])
+def test_an_explanation_as_json_has_the_shift_and_the_heads_of_each_token(
+    program: Program, model: Path, steering_map: Path, mode: list[str]
+) -> None:
+    arguments = ["generate", "-m", model, "--map", steering_map, "-c", "512", "-n", "6", "--temp", "0", "--json", "hi"]
+    answer = json.loads(program(*arguments, *mode, "--gamma", "1", "--explain").stdout)
+    assert [t["id"] for t in answer["explanation"]] == [t["id"] for t in answer["tokens"]]
+    for token in answer["explanation"]:
+        assert {"text", "p_plain", "p_steered", "shift", "replaced"} <= token.keys()
+        heads = {(share["layer"], share["head"]) for share in token["heads"]}
+        assert heads == ({(1, 2), (0, 3)} if mode[1] == "contrast" else {(1, 2)})
+        assert token["replaced"] is None or token["replaced"].keys() == {"id", "text", "p_plain", "p_steered"}
+    assert "explanation" not in json.loads(program(*arguments, *mode).stdout)
+
+
+def test_without_steering_there_is_nothing_to_explain(program: Program, model: Path, steering_map: Path) -> None:
+    arguments = ["generate", "-m", model, "-c", "512", "-n", "2", "hi"]
+    for more in (["--explain"], ["--explain-html", "x.html"], ["--map", steering_map, "--gamma", "0", "--explain"]):
+        assert "--gamma 0.5 the strength" in program.fails(*arguments, *more)
+
+
 def test_generate_reads_its_prompt_from_stdin(program: Program, model: Path) -> None:
     arguments = ["generate", "-m", model, "-c", "512", "-n", "4", "--temp", "0"]
     assert program(*arguments, stdin="say hello\n").stdout == program(*arguments, "say hello").stdout

@@ -969,7 +969,7 @@ def test_a_second_context_that_cannot_be_made_takes_the_question_back(
     def refused(**_: bool) -> Context:
         raise NativeError("no memory")
 
-    monkeypatch.setattr(session, "_context", refused)
+    monkeypatch.setattr(session, "context", refused)
     with pytest.raises(NativeError, match="no memory"):
         list(session.ask("Why?"))
     assert (session.turns, session.full.n) == ([], 0)
