@@ -59,7 +59,7 @@ def test_an_evaluation_prints_rows_and_writes_a_report(run: Run, data: Path, tmp
     assert "DEBUG" not in found.stderr
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Does steering help?" in page
-    assert "news_headline" in (tmp_path / "out" / "report.md").read_text()
+    assert "news" in (tmp_path / "out" / "report.md").read_text()
     again = run(*arguments, "-o", "out")
     assert again.returncode == 0, again.stderr
     assert "news_headline" in again.stdout
