@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -134,7 +133,7 @@ def _answer(asked: Asked, way: Way, likelihood: Likelihood, answers: Answers, re
     if ids := turn.ids:
         plain = [token.p_plain for token in turn.tokens if token.p_plain is not None]
         loss = -float(np.mean(np.log(plain))) if plain else _plain_loss(asked, way, likelihood, ids)
-        result.values["answer_perplexity"] = math.exp(loss)
+        result.values["answer_nll"] = loss
     if len(ids) >= FEWEST_TIMED:
         result.token_ms = turn.timings.token_ms
 

@@ -36,15 +36,23 @@ def measures_of(records: Sequence[Record]) -> list[Measure]:
         found.append(Measure("nll", -1, _has_nll, _plain_nll, _first))
         found.append(Measure("nll_matched", -1, _has_nll, _mean_nll, _lowest))
     for name in sorted({name for r in records for name in r.values}):
-        has = partial(_has_value, name)
-        found.append(Measure(name, BETTER.get(name, 0), has, partial(_mean_value, name), _first))
-        if name.startswith("mae"):
-            found.append(Measure(name.replace("mae", "rmse"), -1, has, partial(_mean_square, name), _root))
+        found += _of_value(name)
     gold = sorted({r.labels["gold"] for r in records if "gold" in r.labels})
     for by in sorted({name for r in records for name in r.labels if name != "gold"}):
         has, f1 = partial(_has_label, by), partial(_macro_f1, len(gold))
         found.append(Measure(f"accuracy_{by}", 1, has, partial(_accuracy, by), _first))
-        found.append(Measure(f"macro_f1_{by}", 1, has, partial(_confusion, by, gold), f1))
+        if 2 * len(gold) <= len({(r.user, r.query) for r in records}):  # else options are each query's own
+            found.append(Measure(f"macro_f1_{by}", 1, has, partial(_confusion, by, gold), f1))
+    return found
+
+
+def _of_value(name: str) -> list[Measure]:
+    has, mean = partial(_has_value, name), partial(_mean_value, name)
+    if name == "answer_nll":
+        return [Measure("answer_perplexity", 0, has, mean, _perplexity)]
+    found = [Measure(name, BETTER.get(name, 0), has, mean, _first)]
+    if name.startswith("mae"):
+        found.append(Measure(name.replace("mae", "rmse"), -1, has, partial(_mean_square, name), _root))
     return found
 
 
@@ -55,7 +63,6 @@ BETTER = {
     "meteor_stem": 1,
     "mae_answer": -1,
     "mae_likelihood": -1,
-    "answer_perplexity": -1,
     "repetition": -1,
     "time": -1,
 }
@@ -116,6 +123,10 @@ def _first(sums: Sums) -> NDArray[np.float64]:
 
 def _root(sums: Sums) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(sums[..., 0]))
+
+
+def _perplexity(sums: Sums) -> NDArray[np.float64]:
+    return np.asarray(np.exp(sums[..., 0]))
 
 
 def _lowest(sums: Sums) -> NDArray[np.float64]:
