@@ -234,6 +234,17 @@ def test_amplified_heads_need_one_stream_alone(program: Program, model: Path, st
     assert [t["p_steered"] for t in answer["tokens"]] != [t["p_steered"] for t in plain["tokens"]]
 
 
+def test_what_the_profile_changes_steers_without_scoring(program: Program, model: Path, profile: Path) -> None:
+    common = ["generate", "-m", model, "--mode", "cad", *QUICK, "-n", "6", "--temp", "0", "--json", "say hello"]
+    result = program(*common, "-p", profile, "--gamma", "2", "--engine", "eager")
+    answer = json.loads(result.stdout)
+    assert "steering by what the profile changes, γ = 2" in result.stderr
+    assert "scoring" not in result.stderr
+    assert any(token["p_muted"] != token["p_plain"] for token in answer["tokens"])
+    assert "there is no measured γ for cad" in program(*common, "-p", profile).stderr
+    assert program.fails(*common).endswith("give a --profile")
+
+
 def test_with_gamma_zero_the_muted_stream_is_not_needed(program: Program, model: Path, steering_map: Path) -> None:
     arguments = ["generate", "-m", model, *QUICK, "-n", "6", "--temp", "0", "--json", "hello", "--map", steering_map]
     answer = json.loads(program(*arguments, "--gamma", "0").stdout)

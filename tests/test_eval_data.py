@@ -579,3 +579,10 @@ def test_a_user_is_embedded_by_the_newest_of_the_items(make: Make) -> None:
     few = replace(p, budget=200).describe()
     assert "Note 8" in few
     assert "Note 0" not in few
+
+
+def test_a_user_or_a_query_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DpsError, match="the user 'mara' of news_headline is there 2 times: give each once"):
+        loaded(tmp_path, WRITER, WRITER)
+    with pytest.raises(DpsError, match="line 1: 'queries' has an 'id' twice"):
+        loaded(tmp_path, WRITER | {"queries": [*WRITER["queries"], *WRITER["queries"]]})

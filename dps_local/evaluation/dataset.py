@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,9 @@ def load(paths: Sequence[Path]) -> Dataset:
     which has *_outputs.json beside it.
     """
     found = [user for path in paths for user in _read(path)]
+    for (task, id_), times in Counter((user.task, user.id) for user, _ in found).items():
+        if times > 1:
+            raise DpsError(f"the user {id_!r} of {task} is there {times} times: give each once")
     return Dataset(tuple(user for user, _ in found), sum(dropped for _, dropped in found))
 
 
@@ -110,6 +114,8 @@ def _user_of(row: _Row) -> tuple[User, int]:
     queries = [_query(q, task, q.text("id"), q.text("output")) for q in row.rows("queries")]
     if not queries:
         raise row.fail("has no query: 'queries' is empty")
+    if len({query.id for query in queries}) < len(queries):
+        raise row.fail("'queries' has an 'id' twice")
     return _user(row.text("user_id"), task, row.rows("profile"), queries, row.texts("preferences"))
 
 

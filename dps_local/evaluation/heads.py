@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -57,7 +58,9 @@ class Heads:
 
     def __post_init__(self) -> None:
         self.half = halves(list(self.prompters), self.options.seed)
-        self._clusters: dict[Half, ClusterMap] = {}
+        self._made: dict[Path, HeadMap | ClusterMap] = {}
+        self._vectors: dict[str, Vector] = {}
+        self._other_half: dict[Half, list[TaskPrompter]] = {}
 
     def own(self, user: str) -> bool:
         """Whether a user's heads come from their own history."""
@@ -75,7 +78,8 @@ class Heads:
         return HeadMap.load(path) if path.exists() else None
 
     def _scored_on(self, user: str, ranking: Ranking) -> tuple[ScoringOptions, list[TaskPrompter]]:
-        prompters = [self.prompters[user]] if self.own(user) else self._others(user)
+        most = 2 * self.options.examples  # users: some to score on, as many to calibrate
+        prompters = [self.prompters[user]] if self.own(user) else self._others(user)[:most]
         return replace(self.options, ranking=ranking), prompters
 
     def _scored(self, prompters: Sequence[TaskPrompter], options: ScoringOptions) -> HeadMap:
@@ -85,36 +89,30 @@ class Heads:
 
     def cluster_map(self, user: str) -> ClusterMap:
         """Return the clusters of the other half's users."""
-        half = self.half[user]
-        if half not in self._clusters:
-            self._clusters[half] = self._cluster_map(self._others(user))
-        return self._clusters[half]
+        others = self._others(user)
+        return self._kept(ClusterMap, others, self.options, lambda: self._clustered(others))
 
-    def _cluster_map(self, others: Sequence[TaskPrompter]) -> ClusterMap:
-        embedder = Embedder(others[0].model, n_threads=self.options.n_threads)
-        try:
-            return self._kept(
-                ClusterMap,
-                others,
-                self.options,
-                lambda: score_clusters(
-                    others[0].model, others, self.clusters, self.options, embedder, progress=self.progress
-                ),
-            )
-        finally:
-            embedder.close()
+    def _clustered(self, others: Sequence[TaskPrompter]) -> ClusterMap:
+        model = others[0].model
+        with closing(Embedder(model, n_threads=self.options.n_threads)) as embedder:
+            return score_clusters(model, others, self.clusters, self.options, embedder, progress=self.progress)
 
     def vector(self, user: str) -> Vector:
         """Return a user's vector, for `cluster_map`."""
-        embedder = Embedder(self.prompters[user].model, n_threads=self.options.n_threads)
-        try:
-            return embed(embedder, self.prompters[user])
-        finally:
-            embedder.close()
+        if user not in self._vectors:
+            with closing(Embedder(self.prompters[user].model, n_threads=self.options.n_threads)) as embedder:
+                self._vectors[user] = embed(embedder, self.prompters[user])
+        return self._vectors[user]
 
     def _others(self, user: str) -> list[TaskPrompter]:
         """Return the users of the other half, in a random order."""
-        others = [name for name in self.prompters if self.half[name] != self.half[user]]
+        half = self.half[user]
+        if half not in self._other_half:
+            self._other_half[half] = self._of_half("choose" if half == "confirm" else "confirm")
+        return self._other_half[half]
+
+    def _of_half(self, half: Half) -> list[TaskPrompter]:
+        others = [name for name in self.prompters if self.half[name] == half]
         if not others:
             raise DpsError("heads from other users need at least two users: give more data, or other --methods")
         return [self._with_history(name) for name in shuffled(others, self.options.seed)]
@@ -147,10 +145,15 @@ class Heads:
     ) -> Map:
         """Return a map from the folder, or make it and keep it there."""
         path = self._path(kind, prompters, options)
+        known = self._made.get(path)
+        if isinstance(known, kind):
+            return known
         if path.exists():
-            return kind.load(path)
-        found = make()
-        found.save(path)
+            found = kind.load(path)
+        else:
+            found = make()
+            found.save(path)
+        self._made[path] = found
         return found
 
     def _path(self, kind: type[Map], prompters: Sequence[TaskPrompter], options: ScoringOptions) -> Path:
