@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Container, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from dps_local import map_file, prompt
+from dps_local import map_file
 from dps_local.baking import load_map
 from dps_local.cluster_map import TEMPERATURE, ClusterMap, Routing
 from dps_local.clusters import embed, score_clusters
@@ -89,13 +89,11 @@ class Assistant:
         """Return where the head map of this model, profile and these scoring options is cached."""
         assert self.profile
         assert self.prompter
-        options = asdict(replace(self.settings.scoring, parallel=None, n_threads=None, resume=True))
         key = [
             FORMAT,
-            prompt.VERSION,
             self.model.fingerprint,
             self.profile.digest(),
-            options,
+            self.settings.scoring.key(),
             self.prompter.budget,
             self.n_ctx,
         ]

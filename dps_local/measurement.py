@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from dps_local import native
+from dps_local import native, prompt
 from dps_local.branches import Text, longest
+from dps_local.calibration import GAMMAS, STEPS
 from dps_local.errors import ModelError
 from dps_local.evidence import Evidence, Ranking
 from dps_local.files import cache_folder
@@ -49,6 +50,11 @@ class ScoringOptions:
     parallel: int | None = None
     n_threads: int | None = None
 
+    def key(self) -> list[object]:
+        """Return what a head map depends on beside the model and the texts, for JSON."""
+        options = asdict(replace(self, parallel=None, n_threads=None, resume=True))
+        return [native.PATCH_VERSION, prompt.VERSION, options, GAMMAS, STEPS]
+
 
 @dataclass(frozen=True)
 class Example:
@@ -64,13 +70,13 @@ class Example:
 
 def make_example(prompter: Prompter, i: int, options: ScoringOptions) -> Example | None:
     """Return history item i as an example, None when it has no tokens."""
-    prompt, target, rejected = prompter.example(i, options.target_tokens)
+    request, target, rejected = prompter.example(i, options.target_tokens)
     if not target:
         return None
     bare = None
     if options.contrast or options.ranking == "contrast":
         bare = Text(prompter.example(i, options.target_tokens, bare=True)[0], target)
-    return Example(Text(prompt, target), bare, Text(prompt, rejected) if rejected else None)
+    return Example(Text(request, target), bare, Text(request, rejected) if rejected else None)
 
 
 class Measurement:

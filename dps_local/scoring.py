@@ -118,8 +118,6 @@ class Scoring:
         selected = choose(values, self.measurement.k)
         calibration = self._calibrate(evidence, len(selected))
         best = calibration.best if calibration and calibration.helps else Candidate("contrast", None, 0.0)
-        if best.gamma and best.mode == "contrast":
-            selected = selected[: best.heads]
         grids = grids_of(self.model, evidence, self.options.probe)
         if np.isnan(grids["pcs"]).all():
             raise ModelError(

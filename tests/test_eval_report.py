@@ -411,30 +411,30 @@ def test_the_heat_map_is_the_mean_over_users() -> None:
     assert found.ranking == "pcs"
 
 
-def test_head_maps_are_drawn_and_users_compared(tmp_path: Path) -> None:
+def test_head_maps_are_drawn_and_compared(tmp_path: Path) -> None:
     maps = {"ada": a_map([[0.1, 0.2]]), "bob": a_map([[0.3, -0.1]])}
     html = report(typed(), tmp_path, {("titles", "tiny"): maps})
     page = Page(html)
-    assert "PCS of each head, mean of 2 users" in page.words
+    assert "PCS of each head, mean of 2 maps" in page.words
     assert "layer 0, head 0: +0.2000 ± 0.1000 nats per token" in page.words
-    assert "Do users share heads?" in page.words
+    assert "Do the maps share heads?" in page.words
     assert html.count('<td class="c20">1.00</td>') == 4
     assert sparseness(maps) in page.words
 
 
 def test_one_map_is_drawn_and_not_compared(tmp_path: Path) -> None:
     page = Page(report(typed(), tmp_path, {("titles", "tiny"): {"ada": a_map([[0.1, 0.2]])}}))
-    assert "PCS of each head, one user" in page.words
-    assert "Do users share heads?" not in page.words
+    assert "PCS of each head, one map" in page.words
+    assert "Do the maps share heads?" not in page.words
     assert "matrix" not in {value for _, value in page.attributes}
 
 
-def test_sparseness_is_a_mean_over_users() -> None:
+def test_sparseness_is_a_mean_over_maps() -> None:
     # of 25 heads the best one holds all, and 1/25
     one, even = np.zeros((5, 5), np.float32), np.ones((5, 5), np.float32)
     one[2, 3] = 1
     assert sparseness({"a": a_map(one), "b": a_map(even)}) == (
-        "A user’s best 1 of 25 heads hold 52 % of all positive PCS; Gini coefficient 0.48 (means of 2 users)."
+        "The best 1 of 25 heads hold 52 % of all positive PCS; Gini coefficient 0.48 (means of 2 maps)."
     )
     assert sparseness({"a": a_map(-even)}) == ""
 

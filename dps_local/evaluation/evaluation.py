@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from dps_local import native, prompt
 from dps_local.errors import DpsError
 from dps_local.evaluation.arms import METHODS, Arm, Grid, Method
 from dps_local.evaluation.asked import Answers, Asked, Result, results
@@ -75,11 +74,9 @@ class EvaluationOptions:
         """Return a digest of what the numbers of one arm and query depend on."""
         key = [
             model.fingerprint,
-            native.PATCH_VERSION,
-            prompt.VERSION,
             [self.source, self.items, self.chosen_by, self.profile_tokens, self.n_ctx, self.clusters],
             [self.n_predict, self.target_tokens, self.answers, asdict(self.sampling)],
-            asdict(replace(self.scoring, parallel=None, n_threads=None, resume=True)),
+            self.scoring.key(),
         ]
         return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
 
@@ -195,11 +192,9 @@ class Evaluation:
         return [r for r in found if setting[r.task, r.model] == r.setting]
 
     def maps(self) -> dict[tuple[str, str], dict[str, HeadMap]]:
-        """Return the head maps that were made, by task and model, then by user."""
+        """Return the head maps that were made, by task and model, then by whose they are."""
         ranking = self.options.scoring.ranking
         return {
-            (task, self.model.name): {
-                user.id: found for user, _ in people if (found := self.heads[task].made(user.id, ranking))
-            }
+            (task, self.model.name): self.heads[task].made([user.id for user, _ in people], ranking)
             for task, people in self.chosen.items()
         }

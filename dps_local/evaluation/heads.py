@@ -7,11 +7,10 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from dps_local import native, prompt
 from dps_local.cluster_map import ClusterMap
 from dps_local.clusters import embed, score_clusters
 from dps_local.embedding import Embedder, Vector
@@ -27,6 +26,7 @@ from dps_local.scoring import Scoring, Split, score
 FEWEST_ITEMS = 8  # of a user's own; with fewer, heads come from other users
 Source = Literal["user", "task"]
 Half = Literal["choose", "confirm"]
+OTHER: dict[Half, Half] = {"choose": "confirm", "confirm": "choose"}
 Map = TypeVar("Map", HeadMap, ClusterMap)
 
 
@@ -66,16 +66,23 @@ class Heads:
         """Whether a user's heads come from their own history."""
         return self.source == "user" and len(self.prompters[user].items) >= FEWEST_ITEMS
 
+    def _whose(self, user: str) -> str:
+        """Return a name for those whose texts a user's heads come from: the user, or the other half of the users."""
+        return user if self.own(user) else f"part {OTHER[self.half[user]]}"
+
     def map(self, user: str, ranking: Ranking) -> HeadMap:
         """Return the head map of a user, calibrated."""
         options, prompters = self._scored_on(user, ranking)
         return self._kept(HeadMap, prompters, options, lambda: self._scored(prompters, options))
 
-    def made(self, user: str, ranking: Ranking) -> HeadMap | None:
-        """Return the head map of a user if it was made before."""
-        options, prompters = self._scored_on(user, ranking)
-        path = self._path(HeadMap, prompters, options)
-        return HeadMap.load(path) if path.exists() else None
+    def made(self, users: Sequence[str], ranking: Ranking) -> dict[str, HeadMap]:
+        """Return the head maps of users that were made before, by whose they are."""
+        paths = {
+            self._whose(user): self._path(HeadMap, prompters, options)
+            for user in users
+            for options, prompters in [self._scored_on(user, ranking)]
+        }
+        return {name: HeadMap.load(path) for name, path in paths.items() if path.exists()}
 
     def _scored_on(self, user: str, ranking: Ranking) -> tuple[ScoringOptions, list[TaskPrompter]]:
         most = 2 * self.options.examples  # users: some to score on, as many to calibrate
@@ -108,7 +115,7 @@ class Heads:
         """Return the users of the other half, in a random order."""
         half = self.half[user]
         if half not in self._other_half:
-            self._other_half[half] = self._of_half("choose" if half == "confirm" else "confirm")
+            self._other_half[half] = self._of_half(OTHER[half])
         return self._other_half[half]
 
     def _of_half(self, half: Half) -> list[TaskPrompter]:
@@ -163,9 +170,7 @@ class Heads:
             kind.__name__,
             self.clusters if kind is ClusterMap else None,
             first.model.fingerprint,
-            native.PATCH_VERSION,
-            prompt.VERSION,
-            asdict(replace(options, parallel=None, n_threads=None, resume=True)),
+            options.key(),
             [first.task.name, first.budget, first.n_ctx, first.most, first.chosen_by],
             [prompter.profile.digest() for prompter in prompters],
         ]

@@ -18,7 +18,7 @@ from dps_local.head_map import HeadMap
 from dps_local.overlap import sparsity
 
 Over = Literal["gamma", "heads"]
-Maps = Mapping[tuple[str, str], Mapping[str, HeadMap]]  # of (task, model), by user
+Maps = Mapping[tuple[str, str], Mapping[str, HeadMap]]  # of (task, model), by whose they are
 
 # the first of these that a task has says whether an arm helps: of text, a number, a choice
 PRIMARY = (
@@ -285,7 +285,7 @@ def tallies(parts: Sequence[Part]) -> list[Tally]:
 
 
 def mean_map(maps: Mapping[str, HeadMap]) -> HeadMap:
-    """Return a map of the mean PCS over users, with its standard error over them."""
+    """Return a map of the mean PCS of maps, with its standard error over them."""
     one = next(iter(maps.values()))
     mean, stderr, _ = mean_stderr(np.array([m.pcs.ravel() for m in maps.values()], np.float64))
     pcs, error = (x.reshape(one.pcs.shape).astype(np.float32) for x in (mean, stderr))
@@ -293,13 +293,13 @@ def mean_map(maps: Mapping[str, HeadMap]) -> HeadMap:
 
 
 def sparseness(maps: Mapping[str, HeadMap]) -> str:
-    """Say how few heads hold the positive PCS of a user; nothing where no user has any."""
+    """Say how few heads hold the positive PCS; nothing where no map has any."""
     found = [sparse for head_map in maps.values() if (sparse := sparsity(head_map.pcs))]
     if not found:
         return ""
     share, gini = np.mean([s.share for s in found]), np.mean([s.gini for s in found])
-    whose = f"means of {len(found)} users" if len(found) > 1 else "one user"
+    of = f"means of {len(found)} maps" if len(found) > 1 else "one map"
     return (
-        f"A user’s best {found[0].k} of {count(found[0].heads, 'head')} hold {percent(float(share))} of all positive "
-        f"PCS; Gini coefficient {gini:.2f} ({whose})."
+        f"The best {found[0].k} of {count(found[0].heads, 'head')} hold {percent(float(share))} of all positive "
+        f"PCS; Gini coefficient {gini:.2f} ({of})."
     )

@@ -53,7 +53,7 @@ SYMBOLS: dict[Over, str] = {"gamma": "γ", "heads": "K"}
 
 
 def write_report(folder: Path, rows: Sequence[Row], maps: Maps, about: Mapping[str, str]) -> None:
-    """Write report.md and report.html. maps: by user; about: settings, versions and the date, for the end."""
+    """Write report.md and report.html. maps: by whose they are; about: settings, versions and the date, for the end."""
     parts = parts_of(rows, maps)
     for name, text in (("report.md", _markdown(parts, about)), ("report.html", _page(parts, about))):
         with atomic_write(folder / name) as stream:
@@ -183,7 +183,7 @@ def _heads_in_words(part: Part) -> Iterator[str]:
     if part.maps and (said := sparseness(part.maps)):
         yield said
     if len(part.maps) > 1:
-        yield "Heads of different users: " + "; ".join(overlap_findings(overlap(part.maps))) + "."
+        yield "Do the maps share heads? " + "; ".join(overlap_findings(overlap(part.maps))) + "."
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -233,7 +233,7 @@ def _part(part: Part) -> dict[str, object]:
         "better": label(part.primary),
         "figures": list(_figures(part)),
         "heat": drawn(mean_map(part.maps)) if part.maps else None,
-        "users": len(part.maps),
+        "maps": len(part.maps),
         "sparse": sparseness(part.maps) if part.maps else "",
         **_overlap(part),
     }
