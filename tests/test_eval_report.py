@@ -398,6 +398,14 @@ def test_the_page_has_a_bar_for_each_user_of_the_calibrated_and_of_the_best_arm(
     assert [len(svg.findall("rect")) for svg in bars] == [4, 4]
 
 
+def test_an_arm_that_answered_fewer_queries_says_how_many(tmp_path: Path) -> None:
+    """Else its mean would be compared with those of others, which are of other queries."""
+    rows = [replace(r, queries=7) if r.arm == GAIN else r for r in typed()]
+    assert f"| {GAIN}; 7 queries |" in markdown(rows, tmp_path)
+    assert f"{GAIN}; 7 queries" in Page(report(rows, tmp_path)).words
+    assert f"| {GAIN} |" in markdown(typed(), tmp_path)
+
+
 # --- head maps ---
 
 NAN = float("nan")

@@ -204,6 +204,13 @@ class Part:
         row = self.findings[0].row if self.findings else self.rows[0]
         return f"{count(row.users, 'user')}, {_queries(row.queries)}, intervals over {row.unit}"
 
+    def named(self, arm: Arm) -> str:
+        """Return an arm's name, with the number of its queries where others answered more."""
+        row = self.by.get((arm, self.primary))
+        if row is None or row.queries == max(r.queries for r in self.rows if r.metric == self.primary):
+            return str(arm)
+        return f"{arm}; {_queries(row.queries)}"
+
     def curves(self, metric: str, over: Over) -> list[Curve]:
         lines: dict[Arm, list[Row]] = defaultdict(list)
         for row in self.rows:

@@ -156,7 +156,7 @@ def _section(part: Part) -> Iterator[str]:
     yield "<details><summary>All metrics</summary>"
     yield _table(
         ["arm", *(f"{label(m)}{f', {direction(better)}' if better else ''}" for m, better in metrics.items())],
-        [[str(arm), *(_marked(part.by.get((arm, metric))) for metric in metrics)] for arm in part.arms],
+        [[part.named(arm), *(_marked(part.by.get((arm, metric))) for metric in metrics)] for arm in part.arms],
     )
     yield "</details>"
     yield from _heads_in_words(part)
@@ -166,7 +166,7 @@ def _line(part: Part, arm: Arm) -> list[str]:
     row, time = part.by.get((arm, part.primary)), part.by.get((arm, "time"))
     against = [_compared(row, other) for other in ("profile", "random")]
     users = _users(row.against.get("profile")) if row else ""
-    return [str(arm), _value(row) if row else "", *against, users, _value(time) if time else ""]
+    return [part.named(arm), _value(row) if row else "", *against, users, _value(time) if time else ""]
 
 
 def _compared(row: Row | None, other: str) -> str:
@@ -226,8 +226,10 @@ def _part(part: Part) -> dict[str, object]:
         "heading": _heading(part),
         "findings": [(finding, whisker(finding, limit)) for finding in part.findings],
         "metrics": [(label(metric), direction(better)) for metric, better in metrics.items()],
-        "best": part.best.row.arm if part.best else None,
-        "arms": [(arm, [_cell(part, part.by.get((arm, metric))) for metric in metrics]) for arm in part.arms],
+        "best": part.named(part.best.row.arm) if part.best else None,
+        "arms": [
+            (part.named(arm), [_cell(part, part.by.get((arm, metric))) for metric in metrics]) for arm in part.arms
+        ],
         "comparisons": [_comparison(part, metric) for metric in metrics],
         "gains": gains_by_user(part.findings),
         "better": label(part.primary),
@@ -270,12 +272,14 @@ class _Comparison:
 
     label: str
     direction: str
-    lines: list[tuple[Arm, list[_Cell]]]
+    lines: list[tuple[str, list[_Cell]]]
 
 
 def _comparison(part: Part, metric: str) -> _Comparison:
     rows = [row for arm in part.arms if (row := part.by.get((arm, metric))) and row.against]
-    lines = [(row.arm, [*_differences(part, row), _Cell(_users(row.against.get("profile")))]) for row in rows]
+    lines = [
+        (part.named(row.arm), [*_differences(part, row), _Cell(_users(row.against.get("profile")))]) for row in rows
+    ]
     return _Comparison(label(metric), direction(part.metrics[metric]), lines)
 
 
