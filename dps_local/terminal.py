@@ -77,13 +77,16 @@ class _Tenths:
     """Progress as lines of text, for logs."""
 
     def __init__(self, what: str, notice: Callable[[str], None]) -> None:
-        self.what, self.notice, self.shown, self.started = what, notice, 0, time.monotonic()
+        self.what, self.notice = what, notice
+        self.shown, self.done, self.at = 0, 0, time.monotonic()  # of the line before
 
     def __call__(self, done: int, total: int | None) -> None:
         tenths = 10 * done // total if total else 0
         if total and tenths > self.shown:
-            self.shown = tenths
-            left = (time.monotonic() - self.started) * (total - done) / done
+            # by the pace since the line before: what an earlier run did flashes past
+            now = time.monotonic()
+            left = (now - self.at) * (total - done) / (done - self.done)
+            self.shown, self.done, self.at = tenths, done, now
             self.notice(f"{self.what}: {10 * tenths} %, {left:.0f} s left")
 
 
