@@ -34,7 +34,7 @@ class SteeringLogitsProcessor:
         from llama_cpp import Llama
 
         llama = Llama("model.gguf", n_ctx=4096)
-        steering = SteeringLogitsProcessor(llama, "me.dps.gguf", gamma=0.5)
+        steering = SteeringLogitsProcessor(llama, "me.dps.gguf", gamma=0.25)
         llama.create_chat_completion(messages, logits_processor=[steering])
 
     Import it before llama_cpp: the package's own copy, with the patched library, takes that name then.

@@ -281,10 +281,10 @@ class EvalOptions:
     queries: Annotated[int | None, typer.Option(min=1, help="Of each user, drawn at random. Default: all.")] = None
     gamma: Annotated[
         Any, typer.Option(parser=_gammas, metavar="LIST", help="γ of contrasts: the main one, then others to try.")
-    ] = "0.5"
+    ] = "0.25"
     step: Annotated[
         Any, typer.Option(parser=_gammas, metavar="LIST", help="γ of amplified heads: the main one, then others.")
-    ] = "0.1"
+    ] = "0.4"
     top: Annotated[
         Any, typer.Option(parser=_counts, metavar="LIST", help="Muted heads: as many, then others. Default: 4 %.")
     ] = ""

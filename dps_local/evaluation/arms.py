@@ -93,10 +93,10 @@ class Grid:
     other arms. seeds: how many choices of random heads.
     """
 
-    gammas: tuple[Gamma, ...] = (Gamma(0.5),)
+    gammas: tuple[Gamma, ...] = (Gamma(0.25),)
     heads: tuple[int, ...] = (8,)
     betas: tuple[float, ...] = (0.1,)
-    steps: tuple[Gamma, ...] = (Gamma(0.1),)
+    steps: tuple[Gamma, ...] = (Gamma(0.4),)
     items: tuple[int, ...] = ()
     seeds: int = 3
 
