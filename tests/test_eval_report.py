@@ -181,6 +181,37 @@ def test_the_primary_metric_goes_with_the_kind_of_task(metrics: Sequence[str], p
     assert next(iter(part.metrics)) == primary
 
 
+def test_a_glance_tells_likelihood_beside_answers(tmp_path: Path) -> None:
+    """A few answers show no difference where the likelihood of the same texts does."""
+    likelihood = [
+        row(PROFILE, 4.2, metric="nll_matched", better=-1),
+        row(CALIBRATED, 4.1, (-0.1, -0.13, -0.07), metric="nll_matched", better=-1),
+        row(GAIN, 4.0, (-0.2, -0.23, -0.17), metric="nll_matched", better=-1),
+    ]
+    rows = [*typed(), *likelihood]
+    (part,) = parts_of(rows, {})
+    assert [f.row.metric for f in part.findings] == ["rouge_l", "rouge_l"]
+    found = [str(finding) for finding in part.likelihood]
+    assert found[0].startswith("calibrated: NLL at the best temperature 4.1000, better by 0.1000 than with the profile")
+    assert found[1].startswith(f"{GAIN}, best of 1 arm: NLL at the best temperature 4.0000, better by 0.2000")
+    assert [str(tally).split(":")[1] for tally in tallies([part])] == [
+        " helps in 0, no difference shown in 1, hurts in 0, of 1; 50 % of users helped.",
+        " helps in 1, no difference shown in 0, hurts in 0, of 1; 75 % of users helped.",
+        " helps in 1, no difference shown in 0, hurts in 0, of 1; 75 % of users helped; a token takes 1.27 times as "
+        "long.",
+    ]
+    text, page = markdown(rows, tmp_path), Page(report(rows, tmp_path))
+    output = printed(summary_table(rows), width=200)
+    for finding in found:
+        assert finding in text
+        assert f"{finding}." in squeezed(page.words)
+    assert "by NLL at the best temperature" in output
+    assert f"{MINUS}0.1000 [{MINUS}0.1300, {MINUS}0.0700]" in output
+    only = parts_of(likelihood, {})[0]
+    assert [f.row.metric for f in only.findings] == ["nll_matched", "nll_matched"]
+    assert only.likelihood == []
+
+
 def test_all_tasks_and_models_are_counted_together() -> None:
     other = [replace(r, model="larger") for r in typed() if r.arm != CALIBRATED]
     calibrated, best = tallies(parts_of([*typed(), *other], {}))

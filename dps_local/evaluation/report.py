@@ -29,6 +29,7 @@ PRIMARY = (
     "accuracy_answer",
     "nll_matched",
 )
+LIKELIHOOD = "nll_matched"  # tells more from few queries than answers do, and less of what a user will read
 STEERED = [m for m in METHODS if m not in ("none", "profile", "cad", "random", "calibrated")]
 CONTROLS = ("none", "profile", "cad", "random")
 VERDICTS = ("helps", "no difference shown", "hurts")
@@ -179,24 +180,38 @@ class Part:
         found = dict.fromkeys(row.metric for row in self.rows)
         return next((metric for metric in PRIMARY if metric in found), next(iter(found)))
 
-    @cached_property
+    @property
     def best(self) -> Finding | None:
         """The arm that steers heads and did best against 'profile'; picked by looking at the results."""
-        rows = self._compared(STEERED)
-        if not rows:
-            return None
-        best = max(rows, key=_gain)
-        ahead = max(self._compared(CONTROLS), key=_gain, default=None)
-        return self._finding(best, len(rows), ahead if ahead and _gain(ahead) > _gain(best) else None)
+        return self.best_by(self.primary)
 
-    @cached_property
+    @property
     def calibrated(self) -> Finding | None:
-        rows = self._compared(["calibrated"])
-        return self._finding(rows[0]) if rows else None
+        return self.calibrated_by(self.primary)
 
     @property
     def findings(self) -> list[Finding]:
-        return [finding for finding in (self.calibrated, self.best) if finding]
+        return self._findings(self.primary)
+
+    @property
+    def likelihood(self) -> list[Finding]:
+        """The same by likelihood, where that is not the primary metric."""
+        return [] if self.primary == LIKELIHOOD else self._findings(LIKELIHOOD)
+
+    def best_by(self, metric: str) -> Finding | None:
+        rows = self._compared(STEERED, metric)
+        if not rows:
+            return None
+        best = max(rows, key=_gain)
+        ahead = max(self._compared(CONTROLS, metric), key=_gain, default=None)
+        return self._finding(best, len(rows), ahead if ahead and _gain(ahead) > _gain(best) else None)
+
+    def calibrated_by(self, metric: str) -> Finding | None:
+        rows = self._compared(["calibrated"], metric)
+        return self._finding(rows[0]) if rows else None
+
+    def _findings(self, metric: str) -> list[Finding]:
+        return [finding for finding in (self.calibrated_by(metric), self.best_by(metric)) if finding]
 
     @property
     def size(self) -> str:
@@ -223,8 +238,8 @@ class Part:
         arm = Arm("random", row.arm.gamma, row.arm.heads, row.arm.beta)
         return None if arm == row.arm else self.by.get((arm, row.metric))
 
-    def _compared(self, methods: Sequence[str]) -> list[Row]:
-        return [r for r in self.rows if r.metric == self.primary and r.arm.method in methods and r.verdict()]
+    def _compared(self, methods: Sequence[str], metric: str) -> list[Row]:
+        return [r for r in self.rows if r.metric == metric and r.arm.method in methods and r.verdict()]
 
     def _finding(self, row: Row, among: int | None = None, ahead: Row | None = None) -> Finding:
         return Finding(row, self.by.get((row.arm, "time")), among, ahead)
@@ -286,6 +301,10 @@ def _span(values: Sequence[float], digits: int) -> str:
 def tallies(parts: Sequence[Part]) -> list[Tally]:
     found = [
         Tally("Calibrated, so chosen without these queries", tuple(p.calibrated for p in parts if p.calibrated)),
+        Tally(
+            "The same by the likelihood of the users’ own text",
+            tuple(f for p in parts if p.likelihood and (f := p.calibrated_by(LIKELIHOOD))),
+        ),
         Tally("The best arm each time, picked by these results", tuple(p.best for p in parts if p.best)),
     ]
     return [tally for tally in found if tally.findings]

@@ -27,6 +27,7 @@ from dps_local.evaluation.arms import MEANINGS, Arm
 from dps_local.evaluation.comparison import Difference, Row
 from dps_local.evaluation.report import (
     INTERVALS,
+    LIKELIHOOD,
     VERDICTS,
     Finding,
     Maps,
@@ -40,7 +41,7 @@ from dps_local.evaluation.report import (
     sparseness,
     tallies,
 )
-from dps_local.evaluation.report_figures import Panel, gains_by_user, panels, signed, tone, whisker
+from dps_local.evaluation.report_figures import Panel, gains_by_user, panels, signed, tone, whiskers
 from dps_local.files import atomic_write
 from dps_local.overlap import overlap
 
@@ -92,7 +93,7 @@ def summary_table(rows: Sequence[Row]) -> RenderableType:
     parts = [part for part in parts_of(rows, {}) if part.findings]
     if not parts:
         return Spelled(Text(NOTHING))
-    tables = (drawing for part in parts for drawing in (*_title(part), _summary(part.findings), Text()))
+    tables = (drawing for part in parts for drawing in (*_title(part), *_summaries(part)))
     return Group(*tables, *(Spelled(Text(str(tally))) for tally in tallies(parts)))
 
 
@@ -100,6 +101,15 @@ def _title(part: Part) -> Iterator[RenderableType]:
     yield Spelled(Text(printable(f"{part.task}, {part.model}"), style="bold"))
     yield Spelled(Text(_heading(part), style="dim"))
     yield Text()
+
+
+def _summaries(part: Part) -> Iterator[RenderableType]:
+    yield _summary(part.findings)
+    yield Text()
+    if part.likelihood:
+        yield Spelled(Text(f"by {label(LIKELIHOOD)}", style="dim"))
+        yield _summary(part.likelihood)
+        yield Text()
 
 
 def _summary(findings: Sequence[Finding]) -> Table:
@@ -141,7 +151,7 @@ def _markdown(parts: Sequence[Part], about: Mapping[str, str]) -> str:
 
 def _glance(part: Part) -> str:
     lines = [f"- **{_name(part)}**: {_heading(part)}"]
-    lines += [f"  - **{finding.row.verdict()}**: {finding}" for finding in part.findings]
+    lines += [f"  - **{finding.row.verdict()}**: {finding}" for finding in (*part.findings, *part.likelihood)]
     return "\n".join(lines)
 
 
@@ -218,13 +228,12 @@ def _page(parts: Sequence[Part], about: Mapping[str, str]) -> str:
 
 
 def _part(part: Part) -> dict[str, object]:
-    limit = max((abs(x) for finding in part.findings for x in finding.bounds), default=0) or 1
     metrics = part.metrics
     return {
         "task": printable(part.task),
         "model": printable(part.model),
         "heading": _heading(part),
-        "findings": [(finding, whisker(finding, limit)) for finding in part.findings],
+        "findings": [*whiskers(part.findings), *whiskers(part.likelihood)],
         "metrics": [(label(metric), direction(better)) for metric, better in metrics.items()],
         "best": part.named(part.best.row.arm) if part.best else None,
         "arms": [

@@ -224,6 +224,7 @@ class Whisker:
     width = 2 * REACH + 8
 
 
-def whisker(finding: Finding, limit: float) -> Whisker:
-    value, low, high = (round(Whisker.middle + REACH * x / limit, 1) for x in finding.bounds)
-    return Whisker(value, low, high)
+def whiskers(findings: Sequence[Finding]) -> list[tuple[Finding, Whisker]]:
+    """Return findings of one metric with their intervals, on one scale."""
+    limit = max((abs(x) for finding in findings for x in finding.bounds), default=0) or 1
+    return [(f, Whisker(*(round(Whisker.middle + REACH * x / limit, 1) for x in f.bounds))) for f in findings]
