@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from dps_local import map_file
 from dps_local.baking import load_map
 from dps_local.cluster_map import TEMPERATURE, ClusterMap, Routing
@@ -23,7 +21,7 @@ from dps_local.head_map import HeadMap
 from dps_local.map_file import FORMAT
 from dps_local.measurement import Notice, Progress, ScoringOptions
 from dps_local.mixing import Gamma
-from dps_local.model import Head, HeadScales, Model, Scope
+from dps_local.model import Head, HeadScales, Model, Scope, head_mask
 from dps_local.prefix_cache import PrefixCache
 from dps_local.profile import Profile
 from dps_local.prompt import Prompter
@@ -173,8 +171,7 @@ class Assistant:
         if self.settings.mode == "cad":
             if self.profile is None:
                 raise DpsError("--mode cad contrasts answers with and without a profile: give a --profile")
-            plain = np.ones((self.model.n_layer, self.model.n_head_max), np.float32)
-            return self._steering(plain, Gamma(), "generated", "cad")
+            return self._steering(head_mask(self.model, []), Gamma(), "generated", "cad")
         if head_map is None:
             return None
         head_map.check(self.model.name, self.model.fingerprint)

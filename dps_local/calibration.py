@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dps_local.evidence import student_t
-from dps_local.mixing import Logits
+from dps_local.mixing import Logits, mix
 from dps_local.model import Head, HeadScales, Model, head_mask
 
 Mode = Literal["contrast", "amplify"]
@@ -51,7 +51,7 @@ class Candidate:
 
     def mix(self, full: Logits, own: Logits) -> Logits:
         """Return the steered logits of a token, where this candidate's own stream gave `own`."""
-        return full + np.float32(self.gamma) * (full - own) if self.mode == "contrast" else own
+        return mix(full, own, self.gamma, beta=0.0) if self.mode == "contrast" else own
 
 
 PLAIN = Candidate("contrast", 0, 0.0)

@@ -16,7 +16,7 @@ from dps_local.errors import ProfileError
 from dps_local.evidence import Evidence, choose, mean_stderr
 from dps_local.head_map import Scores
 from dps_local.measurement import Example, Measurement, Notice, Progress, ScoringOptions, make_example
-from dps_local.model import Model
+from dps_local.model import Model, head_mask
 from dps_local.prompt import Prompter
 from dps_local.scoring import grid, grids_of
 from dps_local.trial import Trial
@@ -143,7 +143,7 @@ def _calibrate(
         return None
     chosen = np.random.default_rng(options.seed).permutation(len(texts))[:HELD_OUT]
     tried = [PLAIN, *(Candidate("contrast", None, gamma) for gamma in GAMMAS)]
-    plain = np.ones((cluster_map.n_layer, cluster_map.n_head), np.float32)
+    plain = head_mask(model, [])
     trial = Trial(model, [texts[i][0] for i in chosen], options.scope, options.n_threads)
     try:
         losses = []

@@ -31,11 +31,12 @@ def meteor(answer: str, references: Sequence[str]) -> tuple[str, float]:
     its search for the ends of sentences, which would need data.
     """
     words, score = _meteor_parts()
+    said = words(answer)
     wordnet = _wordnet()
     name = "meteor_stem" if isinstance(wordnet, _NoSynonyms) else "meteor"
-    if not words(answer):
+    if not said:
         return name, 0.0
-    return name, float(score([words(r) for r in references], words(answer), wordnet=wordnet))
+    return name, float(score([words(r) for r in references], said, wordnet=wordnet))
 
 
 def choice_of(answer: str, options: Sequence[str]) -> int:
