@@ -14,7 +14,7 @@ import numpy as np
 import typer
 
 import dps_local
-from dps_local import drawing, memory, native, registry
+from dps_local import memory, native, registry
 from dps_local.assistant import Assistant, Settings, describe
 from dps_local.baking import bake as bake_map
 from dps_local.baking import load_map
@@ -30,6 +30,7 @@ from dps_local.explanation import Explanation, steering_of
 from dps_local.explanation import explain as explain_answer
 from dps_local.explanation_drawing import explained_answer, write_explanation_html
 from dps_local.head_map import HeadMap
+from dps_local.head_map_drawing import findings, heat_map, ranked_table, write_html, write_png
 from dps_local.measurement import ScoringOptions
 from dps_local.mixing import Gamma
 from dps_local.model import Model
@@ -52,6 +53,7 @@ from dps_local.options import (
     expand,
 )
 from dps_local.overlap import overlap
+from dps_local.overlap_drawing import overlap_table, write_overlap_html, write_overlap_png
 from dps_local.profile import load_profile, load_profiles
 from dps_local.prompt import request_of
 from dps_local.sampler import Sampling
@@ -298,7 +300,7 @@ def inspect(
             _show_overlap(clusters, png, html, as_json)
             return
         (head_map,) = clusters.values()
-    for path, write in ((png, drawing.write_png), (html, drawing.write_html)):
+    for path, write in ((png, write_png), (html, write_html)):
         if path:
             write(head_map, path)
             terminal.notice(f"wrote {path}")
@@ -317,15 +319,15 @@ def _named_maps(files: list[Path]) -> dict[str, HeadMap]:
 def _show_overlap(maps: dict[str, HeadMap], png: Path | None, html: Path | None, as_json: bool) -> None:
     found = overlap(maps)
     if png:
-        drawing.write_overlap_png(found, png)
+        write_overlap_png(found, png)
         terminal.notice(f"wrote {png}")
     if html:
-        drawing.write_overlap_html(maps, found, html)
+        write_overlap_html(maps, found, html)
         terminal.notice(f"wrote {html}")
     if as_json:
         _print_json({"maps": [head_map.as_json() for head_map in maps.values()], "overlap": found.as_json()})
     else:
-        terminal.show(drawing.overlap_table(found))
+        terminal.show(overlap_table(found))
 
 
 def _show_map(head_map: HeadMap, as_json: bool, top: int, picture: bool) -> None:
@@ -333,10 +335,10 @@ def _show_map(head_map: HeadMap, as_json: bool, top: int, picture: bool) -> None
         _print_json(head_map.as_json())
         return
     if picture:
-        terminal.show(drawing.heat_map(head_map))
+        terminal.show(heat_map(head_map))
         terminal.show("")
-    terminal.show(drawing.ranked_table(head_map, top))
-    for line in drawing.findings(head_map):
+    terminal.show(ranked_table(head_map, top))
+    for line in findings(head_map):
         terminal.show(line)
 
 

@@ -26,10 +26,9 @@ from dps_local.drawing import (
     limit_of,
     page_colours,
     printable,
-    template,
+    write_page,
 )
 from dps_local.explanation import Explained, Explanation
-from dps_local.files import atomic_write
 
 TOP = 12  # tokens, and heads, in a table of the terminal
 HEADS = 3  # of a token that are named
@@ -52,9 +51,7 @@ def explained_answer(explanation: Explanation) -> RenderableType:
 
 def write_explanation_html(explanation: Explanation, path: Path) -> None:
     """One page that needs nothing but itself: the tinted answer, its tokens and the heads."""
-    page = template("explanation.html").render(_page(explanation))
-    with atomic_write(path) as stream:
-        stream.write(page.encode())
+    write_page(path, "explanation.html", _page(explanation))
 
 
 # --- words ---

@@ -141,3 +141,9 @@ def stock_lib() -> Path:
     if given := os.environ.get("DPS_LOCAL_STOCK_LIB"):
         return Path(given)
     return built("stock", "-DDPS_LOCAL_PATCH=OFF") / "llama_cpp" / "lib"
+
+
+@pytest.fixture
+def _no_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("matplotlib", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)

@@ -7,8 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from dps_local.calibration import Calibration, Candidate
+from dps_local.drawing import Floats
+from dps_local.evidence import Stability
 from dps_local.head_map import SCORES, HeadMap
 from dps_local.model import Model
+
+NAN = float("nan")
 
 
 def hand_made_map(model: Model, **changes: Any) -> HeadMap:
@@ -38,3 +43,47 @@ def hand_made_map(model: Model, **changes: Any) -> HeadMap:
         gamma=0.5,
     )
     return replace(made, **changes)
+
+
+def scores_map(pcs: Floats, **changes: Any) -> HeadMap:
+    """A map whose gain is half its PCS; contrast and pairwise are not measured."""
+    pcs = pcs.astype(np.float32)
+    nothing, error = np.full_like(pcs, NAN), np.where(np.isnan(pcs), NAN, 0.01).astype(np.float32)
+    found = HeadMap(
+        model="tiny",
+        architecture="llama",
+        fingerprint="0123abcd",
+        scope="generated",
+        ranking="pcs",
+        probe=0.0,
+        seed=0,
+        examples=12,
+        tokens=384,
+        evaluations=96,
+        nll=2.5,
+        pcs=pcs,
+        pcs_stderr=error,
+        gain=pcs / np.float32(2),
+        gain_stderr=error / np.float32(2),
+        variance=error,
+        contrast=nothing,
+        contrast_stderr=nothing,
+        pairwise=nothing,
+        pairwise_stderr=nothing,
+        counts=error * 0 + 12,
+        weights=nothing,
+        null_control=0.0,
+        selected=(),
+        mode="contrast",
+        gamma=1.5,
+        stability=Stability(0.75, 0.5, 8),
+        calibration=Calibration(0.05, 0.01, 0.09, 12, Candidate("contrast", 2, 1.5), 1.1, 1.2),
+    )
+    return replace(found, **changes)
+
+
+def synthetic(layers: int, heads: int, chosen: int = 6) -> HeadMap:
+    random = np.random.default_rng(7)
+    pcs = random.standard_t(1.5, (layers, heads)) * 0.002
+    best = np.argsort(-pcs, axis=None)[:chosen]
+    return scores_map(pcs, selected=tuple((int(place) // heads, int(place) % heads) for place in best))

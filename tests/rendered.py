@@ -7,6 +7,8 @@ from html.parser import HTMLParser
 
 from rich.console import Console, RenderableType
 
+MAGIC = b"\x89PNG\r\n\x1a\n"
+
 
 def printed(drawing: RenderableType, width: int = 80, colour: str | None = None, code: str = "utf8") -> str:
     raw = io.BytesIO()

@@ -12,17 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dps_local.drawing import (
-    NAMES,
-    Spelled,
-    drawn,
-    matrix_rows,
-    overlap_findings,
-    page_colours,
-    percent,
-    printable,
-    template,
-)
+from dps_local.drawing import Spelled, page_colours, percent, printable, write_page
 from dps_local.evaluation.arms import MEANINGS, Arm
 from dps_local.evaluation.comparison import Difference, Row
 from dps_local.evaluation.report import (
@@ -43,7 +33,9 @@ from dps_local.evaluation.report import (
 )
 from dps_local.evaluation.report_figures import Panel, gains_by_user, panels, signed, tone, whiskers
 from dps_local.files import atomic_write
+from dps_local.head_map_drawing import NAMES, drawn
 from dps_local.overlap import overlap
+from dps_local.overlap_drawing import matrix_rows, overlap_findings
 
 TITLE = "Does steering help?"
 NOTHING = "No arm that steers heads was compared with the profile alone; the tables show what was measured."
@@ -56,9 +48,9 @@ SYMBOLS: dict[Over, str] = {"gamma": "γ", "heads": "K"}
 def write_report(folder: Path, rows: Sequence[Row], maps: Maps, about: Mapping[str, str]) -> None:
     """Write report.md and report.html. maps: by whose they are; about: settings, versions and the date, for the end."""
     parts = parts_of(rows, maps)
-    for name, text in (("report.md", _markdown(parts, about)), ("report.html", _page(parts, about))):
-        with atomic_write(folder / name) as stream:
-            stream.write(text.encode(errors="replace"))
+    with atomic_write(folder / "report.md") as stream:
+        stream.write(_markdown(parts, about).encode(errors="replace"))
+    write_page(folder / "report.html", "evaluation.html", _page(parts, about))
 
 
 def _value(row: Row) -> str:
@@ -213,8 +205,8 @@ def _escaped(text: str) -> str:
 # --- HTML ---
 
 
-def _page(parts: Sequence[Part], about: Mapping[str, str]) -> str:
-    content = page_colours() | {
+def _page(parts: Sequence[Part], about: Mapping[str, str]) -> dict[str, object]:
+    return page_colours() | {
         "title": TITLE,
         "nothing": NOTHING,
         "tallies": tallies(parts),
@@ -224,7 +216,6 @@ def _page(parts: Sequence[Part], about: Mapping[str, str]) -> str:
         "intervals": INTERVALS,
         "about": {printable(name): printable(text) for name, text in about.items()},
     }
-    return template("evaluation.html").render(content)
 
 
 def _part(part: Part) -> dict[str, object]:
