@@ -24,8 +24,6 @@ from dps_local.branches import MAX_TARGET
 from dps_local.chat import Chat
 from dps_local.cluster_map import ClusterMap
 from dps_local.errors import DpsError, HeadMapError, RegistryError
-from dps_local.evaluation.dataset import load as load_dataset
-from dps_local.evaluation.evaluation import Evaluation
 from dps_local.explanation import Explanation, steering_of
 from dps_local.explanation import explain as explain_answer
 from dps_local.explanation_drawing import explained_answer, write_explanation_html
@@ -450,8 +448,10 @@ def evaluate(
     An interrupted run goes on where it stopped. Runs with other models or data may share a folder: its report.md and
     report.html show all of them.
     """
-    # what draws reports is a part of the start that other commands need not wait for
+    # no other command need wait for these
     from dps_local.evaluation.comparison import compare
+    from dps_local.evaluation.dataset import load as load_dataset
+    from dps_local.evaluation.evaluation import Evaluation
     from dps_local.evaluation.report_drawing import summary_table, write_report
 
     dataset = load_dataset(data)

@@ -17,7 +17,7 @@ from dps_local.assistant import Settings
 from dps_local.branches import MAX_TARGET
 from dps_local.errors import DpsError
 from dps_local.evaluation.arms import METHODS, Grid, Method
-from dps_local.evaluation.evaluation import EvaluationOptions
+from dps_local.evaluation.evaluation_options import EvaluationOptions
 from dps_local.head_map import top_k
 from dps_local.measurement import ScoringOptions
 from dps_local.mixing import Gamma

@@ -17,7 +17,8 @@ from tiny import TinyModel
 from dps_local.clusters import embed
 from dps_local.errors import DpsError
 from dps_local.evaluation.dataset import Dataset, Query, User, load
-from dps_local.evaluation.task_prompt import Selection, TaskPrompter, task_prompter
+from dps_local.evaluation.evaluation_options import Selection
+from dps_local.evaluation.task_prompt import TaskPrompter, task_prompter
 from dps_local.evaluation.tasks import TASKS, Task
 from dps_local.measurement import ScoringOptions, make_example
 from dps_local.prompt import DEFAULT_REQUEST

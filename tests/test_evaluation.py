@@ -23,7 +23,8 @@ from dps_local.evaluation import evaluation, heads
 from dps_local.evaluation.arms import METHODS, Arm, Grid
 from dps_local.evaluation.asked import Asked, results
 from dps_local.evaluation.dataset import Query, User
-from dps_local.evaluation.evaluation import Evaluation, EvaluationOptions
+from dps_local.evaluation.evaluation import Evaluation
+from dps_local.evaluation.evaluation_options import EvaluationOptions
 from dps_local.evaluation.heads import Heads, halves
 from dps_local.evaluation.likelihood import Likelihood
 from dps_local.evaluation.records import Record, RecordFile

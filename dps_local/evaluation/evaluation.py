@@ -2,83 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from dps_local.errors import DpsError
-from dps_local.evaluation.arms import METHODS, Arm, Grid, Method
+from dps_local.evaluation.arms import Arm
 from dps_local.evaluation.asked import Answers, Asked, Result, results
 from dps_local.evaluation.dataset import Query, User
-from dps_local.evaluation.heads import Half, Heads, Source, halves, shuffled
+from dps_local.evaluation.evaluation_options import EvaluationOptions
+from dps_local.evaluation.heads import Heads, halves, shuffled
 from dps_local.evaluation.likelihood import Likelihood
 from dps_local.evaluation.records import Record, RecordFile
-from dps_local.evaluation.task_prompt import Selection, task_prompter
+from dps_local.evaluation.task_prompt import task_prompter
 from dps_local.evaluation.tasks import TASKS
 from dps_local.evaluation.way import way_of
 from dps_local.head_map import HeadMap
-from dps_local.measurement import Progress, ScoringOptions
+from dps_local.measurement import Progress
 from dps_local.model import Model
-from dps_local.sampler import Sampling
 from dps_local.session import Session
 from dps_local.template import ChatTemplate
 
 SCORING = 20  # units of progress of a user's scoring; a query is one
-Part = Literal["all"] | Half
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """methods and grid: what is compared. source: of heads. part: which half of the users is evaluated.
-
-    users, queries: at most so many users of a task, and queries of a user, drawn at random; None for all. items: of a
-    profile that are shown at most; chosen_by: which. profile_tokens: that they may take. n_predict: of an answer.
-    target_tokens: of a gold text whose likelihood is taken. answers: generate, too. clusters: of other users.
-    """
-
-    methods: tuple[Method, ...] = METHODS
-    grid: Grid = field(default_factory=Grid)
-    source: Source = "user"
-    part: Part = "all"
-    users: int | None = None
-    queries: int | None = None
-    items: int = 4
-    chosen_by: Selection = "bm25"
-    profile_tokens: int = 512
-    n_ctx: int = 4096
-    n_threads: int | None = None
-    n_predict: int = 48
-    target_tokens: int = 64
-    answers: bool = True
-    clusters: int = 3
-    sampling: Sampling = field(default_factory=lambda: Sampling(temp=0, seed=1))
-    scoring: ScoringOptions = field(default_factory=ScoringOptions)
-
-    def about(self, model: Model) -> dict[str, str]:
-        """Return what a reader of results needs to know of the settings."""
-        return {
-            "model": f"{model.name}, fingerprint {model.fingerprint[:12]}",
-            "profile": f"at most {self.items} items in {self.profile_tokens} tokens, chosen by {self.chosen_by}",
-            "heads": f"from what the {'user' if self.source == 'user' else 'other half of the users'} wrote: "
-            f"{self.scoring.examples} examples of {self.scoring.target_tokens} tokens, scope {self.scoring.scope}",
-            "users": f"part {self.part}, seed {self.scoring.seed}",
-            "answers": f"at most {self.n_predict} tokens, temperature {self.sampling.temp:g}"
-            if self.answers
-            else "none",
-        }
-
-    def digest(self, model: Model) -> str:
-        """Return a digest of what the numbers of one arm and query depend on."""
-        key = [
-            model.fingerprint,
-            [self.source, self.items, self.chosen_by, self.profile_tokens, self.n_ctx, self.clusters],
-            [self.n_predict, self.target_tokens, self.answers, asdict(self.sampling)],
-            self.scoring.key(),
-        ]
-        return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
 
 
 class Evaluation:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from dps_local.cluster_map import ClusterMap
 from dps_local.clusters import embed, score_clusters
 from dps_local.embedding import Embedder, Vector
 from dps_local.errors import DpsError
 from dps_local.evaluation.dataset import User
+from dps_local.evaluation.evaluation_options import Half, Source
 from dps_local.evaluation.task_prompt import TaskPrompter
 from dps_local.evidence import Ranking
 from dps_local.head_map import HeadMap
@@ -24,8 +25,6 @@ from dps_local.profile import HistoryItem
 from dps_local.scoring import Scoring, Split, score
 
 FEWEST_ITEMS = 8  # of a user's own; with fewer, heads come from other users
-Source = Literal["user", "task"]
-Half = Literal["choose", "confirm"]
 OTHER: dict[Half, Half] = {"choose": "confirm", "confirm": "choose"}
 Map = TypeVar("Map", HeadMap, ClusterMap)
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from dps_local.evaluation.dataset import User
+from dps_local.evaluation.evaluation_options import Selection
 from dps_local.evaluation.tasks import Task
 from dps_local.model import Model
 from dps_local.profile import HistoryItem, Profile
 from dps_local.prompt import CUT_ADDS, ITEM_SHARE, Prompter
 from dps_local.retrieval import most_relevant
 from dps_local.template import ChatTemplate
-
-Selection = Literal["bm25", "recent"]
 
 
 @dataclass(frozen=True, kw_only=True)

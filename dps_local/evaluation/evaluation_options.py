@@ -1,0 +1,69 @@
+"""`EvaluationOptions`: what an evaluation compares, of whom, and how."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from dps_local.evaluation.arms import METHODS, Grid, Method
+from dps_local.measurement import ScoringOptions
+from dps_local.model import Model
+from dps_local.sampler import Sampling
+
+Source = Literal["user", "task"]
+Selection = Literal["bm25", "recent"]
+Half = Literal["choose", "confirm"]
+Part = Literal["all"] | Half
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """methods and grid: what is compared. source: of heads. part: which half of the users is evaluated.
+
+    users, queries: at most so many users of a task, and queries of a user, drawn at random; None for all. items: of a
+    profile that are shown at most; chosen_by: which. profile_tokens: that they may take. n_predict: of an answer.
+    target_tokens: of a gold text whose likelihood is taken. answers: generate, too. clusters: of other users.
+    """
+
+    methods: tuple[Method, ...] = METHODS
+    grid: Grid = field(default_factory=Grid)
+    source: Source = "user"
+    part: Part = "all"
+    users: int | None = None
+    queries: int | None = None
+    items: int = 4
+    chosen_by: Selection = "bm25"
+    profile_tokens: int = 512
+    n_ctx: int = 4096
+    n_threads: int | None = None
+    n_predict: int = 48
+    target_tokens: int = 64
+    answers: bool = True
+    clusters: int = 3
+    sampling: Sampling = field(default_factory=lambda: Sampling(temp=0, seed=1))
+    scoring: ScoringOptions = field(default_factory=ScoringOptions)
+
+    def about(self, model: Model) -> dict[str, str]:
+        """Return what a reader of results needs to know of the settings."""
+        return {
+            "model": f"{model.name}, fingerprint {model.fingerprint[:12]}",
+            "profile": f"at most {self.items} items in {self.profile_tokens} tokens, chosen by {self.chosen_by}",
+            "heads": f"from what the {'user' if self.source == 'user' else 'other half of the users'} wrote: "
+            f"{self.scoring.examples} examples of {self.scoring.target_tokens} tokens, scope {self.scoring.scope}",
+            "users": f"part {self.part}, seed {self.scoring.seed}",
+            "answers": f"at most {self.n_predict} tokens, temperature {self.sampling.temp:g}"
+            if self.answers
+            else "none",
+        }
+
+    def digest(self, model: Model) -> str:
+        """Return a digest of what the numbers of one arm and query depend on."""
+        key = [
+            model.fingerprint,
+            [self.source, self.items, self.chosen_by, self.profile_tokens, self.n_ctx, self.clusters],
+            [self.n_predict, self.target_tokens, self.answers, asdict(self.sampling)],
+            self.scoring.key(),
+        ]
+        return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
