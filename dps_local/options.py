@@ -7,7 +7,6 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -15,57 +14,18 @@ import typer
 
 from dps_local.assistant import Settings
 from dps_local.branches import MAX_TARGET
+from dps_local.cluster_map import Routing
+from dps_local.decoding import Engine
 from dps_local.errors import DpsError
 from dps_local.evaluation.arms import METHODS, Grid, Method
-from dps_local.evaluation.evaluation_options import EvaluationOptions
+from dps_local.evaluation.evaluation_options import EvaluationOptions, Part, Selection, Source
+from dps_local.evidence import Ranking
 from dps_local.head_map import top_k
 from dps_local.measurement import ScoringOptions
 from dps_local.mixing import Gamma
+from dps_local.model import Scope
 from dps_local.sampler import RANDOM_SEED, Sampling
-
-
-class Scope(StrEnum):
-    generated = "generated"
-    all = "all"
-
-
-class RankingName(StrEnum):
-    pcs = "pcs"
-    gain = "gain"
-    contrast = "contrast"
-
-
-class RoutingName(StrEnum):
-    hard = "hard"
-    soft = "soft"
-
-
-class ModeName(StrEnum):
-    contrast = "contrast"
-    amplify = "amplify"
-    cad = "cad"
-
-
-class EngineName(StrEnum):
-    auto = "auto"
-    eager = "eager"
-    late = "late"
-
-
-class SelectionName(StrEnum):
-    bm25 = "bm25"
-    recent = "recent"
-
-
-class SourceName(StrEnum):
-    user = "user"
-    task = "task"
-
-
-class PartName(StrEnum):
-    all = "all"
-    choose = "choose"
-    confirm = "confirm"
+from dps_local.steering import SteeringMode
 
 
 def _gamma(text: str) -> Gamma:
@@ -117,7 +77,7 @@ class ModelOptions:
 @dataclass(frozen=True)
 class ScoreOptions:
     scope: Annotated[Scope, typer.Option(help="Mute the answer only, or the prompt too (slower by far to score).")] = (
-        Scope.generated
+        "generated"
     )
     examples: Annotated[int, typer.Option(min=1, help="History items to score on, the newest; fewer is faster.")] = (
         ScoringOptions.examples
@@ -129,9 +89,9 @@ class ScoreOptions:
         None
     )
     ranking: Annotated[
-        RankingName,
+        Ranking,
         typer.Option("--score", help="Choose heads by PCS, by its part that favours your words, or by the profile's."),
-    ] = RankingName.gain
+    ] = "gain"
     contrast: Annotated[
         bool, typer.Option("--profile-contrast", help="Also measure PCS without the profile; takes twice as long.")
     ] = ScoringOptions.contrast
@@ -154,11 +114,11 @@ class ScoreOptions:
         if self.probe == 1 or not math.isfinite(self.probe):
             raise typer.BadParameter("--probe 1 leaves a head as it is: choose another scale")
         return ScoringOptions(
-            scope=self.scope.value,
+            scope=self.scope,
             examples=self.examples,
             target_tokens=self.target_tokens,
             top=self.heads,
-            ranking=self.ranking.value,
+            ranking=self.ranking,
             contrast=self.contrast,
             probe=self.probe,
             exhaustive=self.exhaustive,
@@ -179,26 +139,26 @@ class ChatOptions:
     map: MapOption = None
     gamma: GammaOption = None
     mode: Annotated[
-        ModeName | None,
+        SteeringMode | None,
         typer.Option(
             help="Contrast two streams; amplify heads in one; cad: contrast with a stream that sees no profile, which "
             "needs no scoring. Default: the head map's."
         ),
     ] = None
     routing: Annotated[
-        RoutingName, typer.Option(help="With a cluster map: the nearest cluster alone, or a mixture of all.")
-    ] = RoutingName.soft
+        Routing, typer.Option(help="With a cluster map: the nearest cluster alone, or a mixture of all.")
+    ] = "soft"
     routing_temp: Annotated[
         float, typer.Option(min=0.001, help="Temperature of soft routing; lower is nearer to hard.")
     ] = Settings.routing_temp
     embedding_model: EmbeddingOption = None
     beta: BetaOption = Settings.beta
     engine: Annotated[
-        EngineName,
+        Engine,
         typer.Option(
             help="How to compute a contrast: eager makes each step in both streams, late gives the same answer sooner."
         ),
-    ] = EngineName.auto
+    ] = "auto"
     prefix_cache: Annotated[
         bool,
         typer.Option("--prefix-cache/--no-prefix-cache", help="Keep what the model read of the profile."),
@@ -225,12 +185,12 @@ class ChatOptions:
             model.threads,
             score.profile_tokens,
             self.gamma,
-            self.mode.value if self.mode else None,
+            self.mode,
             self.beta,
-            self.routing.value,
+            self.routing,
             self.routing_temp,
             self.embedding_model,
-            self.engine.value,
+            self.engine,
             self.prefix_cache,
             sampling,
             score.scoring(model),
@@ -296,15 +256,15 @@ class EvalOptions:
     ] = "4"
     random: Annotated[int, typer.Option(min=1, help="How many choices of random heads.")] = Grid.seeds
     chosen_by: Annotated[
-        SelectionName, typer.Option(help="Profile items: those that go with the query, or the newest.")
-    ] = SelectionName.bm25
+        Selection, typer.Option(help="Profile items: those that go with the query, or the newest.")
+    ] = "bm25"
     heads_from: Annotated[
-        SourceName, typer.Option(help="Score heads on the user's own items, or on what other users wrote.")
-    ] = SourceName.user
+        Source, typer.Option(help="Score heads on the user's own items, or on what other users wrote.")
+    ] = "user"
     part: Annotated[
-        PartName,
+        Part,
         typer.Option(help="Evaluate all users, or a random half: choose settings on one, confirm on the other."),
-    ] = PartName.all
+    ] = "all"
     clusters: Annotated[int, typer.Option(min=1, help="Clusters of other users.")] = EvaluationOptions.clusters
     answers: Annotated[
         bool, typer.Option("--answers/--likelihood", help="Generate answers, or take likelihoods alone (fast).")
@@ -320,12 +280,12 @@ class EvalOptions:
         return EvaluationOptions(
             methods=self.methods,
             grid=Grid(self.gamma, self.top or (top_k(n_heads),), self.beta, self.step, self.items[1:], self.random),
-            source=self.heads_from.value,
-            part=self.part.value,
+            source=self.heads_from,
+            part=self.part,
             users=self.users,
             queries=self.queries,
             items=self.items[0],
-            chosen_by=self.chosen_by.value,
+            chosen_by=self.chosen_by,
             profile_tokens=score.profile_tokens or EvaluationOptions.profile_tokens,
             n_ctx=model.ctx_size,
             n_threads=model.threads,

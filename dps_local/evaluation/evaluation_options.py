@@ -15,7 +15,7 @@ from dps_local.sampler import Sampling
 Source = Literal["user", "task"]
 Selection = Literal["bm25", "recent"]
 Half = Literal["choose", "confirm"]
-Part = Literal["all"] | Half
+Part = Literal["all", "choose", "confirm"]
 
 
 @dataclass(frozen=True)
