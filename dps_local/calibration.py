@@ -23,7 +23,7 @@ Mode = Literal["contrast", "amplify"]
 # Few, as the interval of the best of many is wide: these were worth most to users of the evaluation that they were
 # chosen on (README). 0, no steering, is always a candidate.
 GAMMAS = (0.25,)  # of the contrast
-STEPS = (0.4, 0.8)  # γ of the amplification
+STEPS = (0.2, 0.4)  # γ of the amplification
 TEMPERATURES = (1.0, 1.1, 1.2, 1.35, 1.5)
 CONFIDENCE = 0.95  # of the two-sided interval
 FLIPS = 4096  # of the signs of many items

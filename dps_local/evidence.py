@@ -14,6 +14,7 @@ PCS, GAIN, VARIANCE = range(3)
 Ranking = Literal["pcs", "gain", "contrast"]
 Values = NDArray[np.float64]  # [n_examples, n_heads], NaN where a head was not evaluated
 CONFIDENCE = 0.95  # of the one-sided lower bound by which heads are chosen
+LARGEST = 2.5  # weight: where γ is 0.4, no head is scaled below 0, or as far above 1
 
 
 def effects_of(
@@ -127,18 +128,21 @@ def choose(values: Values, k: int) -> list[int]:
     return [int(i) for i in order if bound[i] > 0]
 
 
-def amplification(gains: Values, scale: float) -> NDArray[np.float64]:
-    """Return signed weights in [-1, 1] for scaling heads by 1 + γ·w: slopes of the gain, shrunk by their error.
+def amplification(gains: Values, variances: Values, scale: float) -> NDArray[np.float64]:
+    """Return signed weights for scaling heads by 1 + γ·w: slopes of the gain, shrunk by their error.
 
-    A slope m ± s keeps the part 1 - s²/m² of itself, and none where s exceeds |m|. scale: what gains were measured
-    at, the slope is taken from there to 1.
+    A slope m ± s keeps the part 1 - s²/m² of itself, and none where s exceeds |m|. Weights of all heads have the
+    length at which γ moves the plain distribution by a KL of about γ²/2 nats a token: to second order, that is half
+    the variance of the logits' change, and changes by several heads are taken as independent. scale: what gains and
+    variances were measured at, slopes are taken from there to 1.
     """
     mean, stderr, n = mean_stderr(gains / (1 - scale))
     kept = 1 - np.divide(stderr**2, mean**2, out=np.ones(len(mean)), where=(mean != 0) & np.isfinite(mean))
     weights = np.where(n > 2, mean * np.clip(kept, 0, 1), 0.0)
     weights = np.nan_to_num(weights)
-    largest = np.abs(weights).max(initial=0.0)
-    return weights / largest if largest else weights
+    variance = np.nan_to_num(mean_stderr(variances / (1 - scale) ** 2)[0])
+    length = max(np.sqrt(np.sum(weights**2 * variance)), np.abs(weights).max(initial=0.0) / LARGEST)
+    return weights / length if length else weights
 
 
 @dataclass(frozen=True)

@@ -244,7 +244,7 @@ class EvalOptions:
     ] = "0.25"
     step: Annotated[
         Any, typer.Option(parser=_gammas, metavar="LIST", help="γ of amplified heads: the main one, then others.")
-    ] = "0.4"
+    ] = "0.2"
     top: Annotated[
         Any, typer.Option(parser=_counts, metavar="LIST", help="Muted heads: as many, then others. Default: 4 %.")
     ] = ""

@@ -169,7 +169,7 @@ class Scoring:
         chosen = [
             self.measurement.heads[i] for i in choose(evidence.ranked_by(self.options.ranking), self.measurement.k)
         ]
-        weights = grid(self.model, amplification(evidence.effects[..., GAIN], self.options.probe))
+        weights = grid(self.model, weights_of(evidence, self.options.probe))
         return [c.scales(self.model, chosen, weights) for c in tried]
 
 
@@ -181,9 +181,14 @@ def grid(model: Model, values: NDArray[np.floating]) -> Scores:
     return scores
 
 
+def weights_of(evidence: Evidence, probe: float) -> NDArray[np.float64]:
+    """Return the weights of the amplification, F64 [n_heads]."""
+    return amplification(evidence.effects[..., GAIN], evidence.effects[..., VARIANCE], probe)
+
+
 def grids_of(model: Model, evidence: Evidence, probe: float) -> dict[str, Scores]:
     """Return the arrays of the head map."""
-    found = {"weights": amplification(evidence.effects[..., GAIN], probe)}
+    found = {"weights": weights_of(evidence, probe)}
     measures = {
         "pcs": evidence.effects[..., PCS],
         "gain": evidence.effects[..., GAIN],

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dps_local.evidence import (
     GAIN,
+    LARGEST,
     PCS,
     Evidence,
     amplification,
@@ -114,18 +115,24 @@ def test_chosen_heads_have_the_highest_bounds_above_zero(values: Array, k: int) 
 def test_weights_are_slopes_shrunk_by_their_error() -> None:
     # means 2, -1 and 0.1; standard errors 1/sqrt(3), 0 and above the mean
     gains = np.array([[1.0, 2.0, 3.0], [-1.0, -1.0, -1.0], [-1.0, 0.1, 1.2]]).T
-    kept = 1 - (1 / 3) / 4
-    weights = amplification(gains, scale=0.0)
-    assert weights == pytest.approx([1, -1 / (2 * kept), 0])
-    # a probe at 0.9 measures a tenth of the slope: normalised weights do not change
-    assert amplification(gains / 10, scale=0.9) == pytest.approx(weights)
+    variances = np.array([[3.0, 4.0, 5.0], [9.0, 9.0, 9.0], [100.0, 100.0, NAN]]).T
+    slopes = np.array([2 * (1 - (1 / 3) / 4), -1, 0])
+    weights = amplification(gains, variances, scale=0.0)
+    assert weights == pytest.approx(slopes / np.sqrt(4 * slopes[0] ** 2 + 9))
+    # a probe at 0.9 measures a tenth of the slope, and a hundredth of the variance
+    assert amplification(gains / 10, variances / 100, scale=0.9) == pytest.approx(weights)
     # above 1, a positive gain is one of less amplification
-    assert amplification(gains, scale=2.0) == pytest.approx(-weights)
+    assert amplification(gains, variances, scale=2.0) == pytest.approx(-weights)
+
+
+def test_no_weight_is_above_the_largest_however_little_heads_do() -> None:
+    gains = np.array([[0.02, -0.01]] * 3)
+    assert amplification(gains, np.full((3, 2), 1e-9), 0.0).tolist() == [LARGEST, -LARGEST / 2]
 
 
 @pytest.mark.parametrize("gains", [np.zeros((4, 3)), np.full((4, 3), NAN), np.ones((2, 3))])
 def test_gains_that_say_nothing_weigh_nothing(gains: Array) -> None:
-    assert amplification(gains, 0.0).tolist() == [0, 0, 0]
+    assert amplification(gains, np.ones_like(gains), 0.0).tolist() == [0, 0, 0]
 
 
 def evidence(pcs: Array, gain: Array | None = None) -> Evidence:

@@ -18,6 +18,7 @@ from dps_local import memory
 from dps_local.branches import ROWS, Branches, Text
 from dps_local.context import N_UBATCH, Context, Run
 from dps_local.errors import NativeError
+from dps_local.evidence import GAIN, LARGEST, VARIANCE, amplification
 from dps_local.model import Head, Model, head_mask
 from dps_local.scorer import MAX_PARALLEL, Scorer, parallel_sequences, sequence_bytes
 
@@ -157,6 +158,23 @@ def test_effects_equal_those_of_models_whose_output_columns_are_zero(
         # no scale is set here: the weights alone mute the head
         muted = forward(model, TEXT, [], scope, continue_with=without)
         assert_equals_brute_force(effects[None], np.array([effects_by_hand(full, muted, TEXT.target)]))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+def test_gamma_of_an_amplification_is_about_the_root_of_twice_the_kl(
+    kind: str, tiny_model: TinyModel, load: Callable[[Path], Model]
+) -> None:
+    model = load(tiny_model(kind))
+    effects, _, _ = measure(model, TEXT, scale=0.9)
+    head = int(np.argmax(effects[:, VARIANCE]))
+    alone = np.zeros((3, len(effects), 3))
+    alone[:, head] = effects[head]
+    weight = amplification(alone[..., GAIN], alone[..., VARIANCE], 0.9)[head]
+    assert 0 < abs(weight) < LARGEST
+    full = forward(model, TEXT, [], "generated")
+    amplified = forward(model, TEXT, [model.heads()[head]], "generated", scale=1 + 0.05 * weight)
+    *_, kl = effects_by_hand(full, amplified, TEXT.target)
+    assert kl == pytest.approx(0.05**2 / 2, rel=0.05)
 
 
 @pytest.mark.parametrize("scope", SCOPES)

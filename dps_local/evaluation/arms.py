@@ -96,7 +96,7 @@ class Grid:
     gammas: tuple[Gamma, ...] = (Gamma(0.25),)
     heads: tuple[int, ...] = (8,)
     betas: tuple[float, ...] = (0.1,)
-    steps: tuple[Gamma, ...] = (Gamma(0.4),)
+    steps: tuple[Gamma, ...] = (Gamma(0.2),)
     items: tuple[int, ...] = ()
     seeds: int = 3
 
