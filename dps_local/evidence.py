@@ -14,7 +14,7 @@ PCS, GAIN, VARIANCE = range(3)
 Ranking = Literal["pcs", "gain", "contrast"]
 Values = NDArray[np.float64]  # [n_examples, n_heads], NaN where a head was not evaluated
 CONFIDENCE = 0.95  # of the one-sided lower bound by which heads are chosen
-LARGEST = 2.5  # weight: where γ is 0.4, no head is scaled below 0, or as far above 1
+LARGEST = 2.5  # weight: where γ is 0.4, no head is scaled below 0 or above 2
 
 
 def effects_of(
@@ -78,6 +78,10 @@ class Evidence:
         error, spread = float(np.mean(stderr[known] ** 2)), float(np.var(gain[known]))
         kept = max(1 - error / spread, 0.0) if spread and np.isfinite(error) else 0.0
         return np.asarray(mean - (1 - kept) * gain)
+
+    def weights(self, scale: float) -> NDArray[np.float64]:
+        """Return each head's weight in the amplification, F64 [n_heads]. scale: what heads were evaluated at."""
+        return amplification(self.effects[..., GAIN], self.effects[..., VARIANCE], scale)
 
     def of(self, examples: Sequence[int]) -> Evidence:
         """Return the part that some of the examples give."""

@@ -77,7 +77,7 @@ class ModelOptions:
 @dataclass(frozen=True)
 class ScoreOptions:
     scope: Annotated[Scope, typer.Option(help="Mute the answer only, or the prompt too (slower by far to score).")] = (
-        "generated"
+        ScoringOptions.scope
     )
     examples: Annotated[int, typer.Option(min=1, help="History items to score on, the newest; fewer is faster.")] = (
         ScoringOptions.examples
@@ -91,7 +91,7 @@ class ScoreOptions:
     ranking: Annotated[
         Ranking,
         typer.Option("--score", help="Choose heads by PCS, by its part that favours your words, or by the profile's."),
-    ] = "gain"
+    ] = ScoringOptions.ranking
     contrast: Annotated[
         bool, typer.Option("--profile-contrast", help="Also measure PCS without the profile; takes twice as long.")
     ] = ScoringOptions.contrast
@@ -147,7 +147,7 @@ class ChatOptions:
     ] = None
     routing: Annotated[
         Routing, typer.Option(help="With a cluster map: the nearest cluster alone, or a mixture of all.")
-    ] = "soft"
+    ] = Settings.routing
     routing_temp: Annotated[
         float, typer.Option(min=0.001, help="Temperature of soft routing; lower is nearer to hard.")
     ] = Settings.routing_temp
@@ -158,7 +158,7 @@ class ChatOptions:
         typer.Option(
             help="How to compute a contrast: eager makes each step in both streams, late gives the same answer sooner."
         ),
-    ] = "auto"
+    ] = Settings.engine
     prefix_cache: Annotated[
         bool,
         typer.Option("--prefix-cache/--no-prefix-cache", help="Keep what the model read of the profile."),
@@ -241,30 +241,30 @@ class EvalOptions:
     queries: Annotated[int | None, typer.Option(min=1, help="Of each user, drawn at random. Default: all.")] = None
     gamma: Annotated[
         Any, typer.Option(parser=_gammas, metavar="LIST", help="γ of contrasts: the main one, then others to try.")
-    ] = "0.25"
+    ] = str(Grid.gammas[0])
     step: Annotated[
         Any, typer.Option(parser=_gammas, metavar="LIST", help="γ of amplified heads: the main one, then others.")
-    ] = "0.2"
+    ] = str(Grid.steps[0])
     top: Annotated[
         Any, typer.Option(parser=_counts, metavar="LIST", help="Muted heads: as many, then others. Default: 4 %.")
     ] = ""
     beta: Annotated[
         Any, typer.Option(parser=_shares, metavar="LIST", help="β of the plausibility mask: the main one, then others.")
-    ] = "0.1"
+    ] = str(Grid.betas[0])
     items: Annotated[
         Any, typer.Option(parser=_counts, metavar="LIST", help="Profile items shown: at most so many, then others.")
-    ] = "4"
+    ] = str(EvaluationOptions.items)
     random: Annotated[int, typer.Option(min=1, help="How many choices of random heads.")] = Grid.seeds
     chosen_by: Annotated[
         Selection, typer.Option(help="Profile items: those that go with the query, or the newest.")
-    ] = "bm25"
+    ] = EvaluationOptions.chosen_by
     heads_from: Annotated[
         Source, typer.Option(help="Score heads on the user's own items, or on what other users wrote.")
-    ] = "user"
+    ] = EvaluationOptions.source
     part: Annotated[
         Part,
         typer.Option(help="Evaluate all users, or a random half: choose settings on one, confirm on the other."),
-    ] = "all"
+    ] = EvaluationOptions.part
     clusters: Annotated[int, typer.Option(min=1, help="Clusters of other users.")] = EvaluationOptions.clusters
     answers: Annotated[
         bool, typer.Option("--answers/--likelihood", help="Generate answers, or take likelihoods alone (fast).")

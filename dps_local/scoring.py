@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dps_local.calibration import Calibration, Candidate, calibrate, candidates
 from dps_local.errors import ModelError, ProfileError
-from dps_local.evidence import GAIN, PCS, VARIANCE, Evidence, amplification, choose, mean_stderr, stability
+from dps_local.evidence import GAIN, PCS, VARIANCE, Evidence, choose, mean_stderr, stability
 from dps_local.head_map import HeadMap, Scores
 from dps_local.measurement import Example, Measurement, Notice, Progress, ScoringOptions, make_example
 from dps_local.model import HeadScales, Model
@@ -169,7 +169,7 @@ class Scoring:
         chosen = [
             self.measurement.heads[i] for i in choose(evidence.ranked_by(self.options.ranking), self.measurement.k)
         ]
-        weights = grid(self.model, weights_of(evidence, self.options.probe))
+        weights = grid(self.model, evidence.weights(self.options.probe))
         return [c.scales(self.model, chosen, weights) for c in tried]
 
 
@@ -181,14 +181,9 @@ def grid(model: Model, values: NDArray[np.floating]) -> Scores:
     return scores
 
 
-def weights_of(evidence: Evidence, probe: float) -> NDArray[np.float64]:
-    """Return the weights of the amplification, F64 [n_heads]."""
-    return amplification(evidence.effects[..., GAIN], evidence.effects[..., VARIANCE], probe)
-
-
 def grids_of(model: Model, evidence: Evidence, probe: float) -> dict[str, Scores]:
     """Return the arrays of the head map."""
-    found = {"weights": weights_of(evidence, probe)}
+    found = {"weights": evidence.weights(probe)}
     measures = {
         "pcs": evidence.effects[..., PCS],
         "gain": evidence.effects[..., GAIN],

@@ -16,35 +16,6 @@ from dps_local.model import Model
 NAN = float("nan")
 
 
-def hand_made_map(model: Model, **changes: Any) -> HeadMap:
-    pcs = np.linspace(-0.25, 0.25, model.n_layer * model.n_head_max, dtype=np.float32)
-    pcs = pcs.reshape(model.n_layer, model.n_head_max)
-    others: dict[str, Any] = {
-        name: np.full_like(pcs, i) for i, name in enumerate(SCORES) if name not in ("pcs", "pcs_stderr")
-    }
-    made = HeadMap(
-        model=model.name,
-        architecture=model.architecture,
-        fingerprint=model.fingerprint,
-        scope="generated",
-        ranking="gain",
-        probe=0.0,
-        seed=0,
-        examples=3,
-        tokens=96,
-        evaluations=216,
-        nll=2.5,
-        pcs=pcs,
-        pcs_stderr=np.full_like(pcs, 0.125),
-        **others,
-        null_control=0.0,
-        selected=((model.n_layer - 1, model.n_head_max - 1), (0, 0)),
-        mode="contrast",
-        gamma=0.5,
-    )
-    return replace(made, **changes)
-
-
 def scores_map(pcs: Floats, **changes: Any) -> HeadMap:
     """A map whose gain is half its PCS; contrast and pairwise are not measured."""
     pcs = pcs.astype(np.float32)
@@ -87,3 +58,26 @@ def synthetic(layers: int, heads: int, chosen: int = 6) -> HeadMap:
     pcs = random.standard_t(1.5, (layers, heads)) * 0.002
     best = np.argsort(-pcs, axis=None)[:chosen]
     return scores_map(pcs, selected=tuple((int(place) // heads, int(place) % heads) for place in best))
+
+
+def hand_made_map(model: Model, **changes: Any) -> HeadMap:
+    pcs = np.linspace(-0.25, 0.25, model.n_layer * model.n_head_max, dtype=np.float32)
+    pcs = pcs.reshape(model.n_layer, model.n_head_max)
+    others: dict[str, Any] = {
+        name: np.full_like(pcs, i) for i, name in enumerate(SCORES) if name not in ("pcs", "pcs_stderr")
+    }
+    made = scores_map(
+        pcs,
+        model=model.name,
+        architecture=model.architecture,
+        fingerprint=model.fingerprint,
+        ranking="gain",
+        examples=3,
+        pcs_stderr=np.full_like(pcs, 0.125),
+        **others,
+        selected=((model.n_layer - 1, model.n_head_max - 1), (0, 0)),
+        gamma=0.5,
+        stability=None,
+        calibration=None,
+    )
+    return replace(made, **changes)

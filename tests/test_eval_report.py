@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from maps import scores_map
 from numpy.typing import NDArray
 from rendered import Page, printed
 
@@ -86,25 +87,7 @@ def squeezed(words: Sequence[str]) -> str:
 def a_map(pcs: NDArray[np.float32] | Sequence[Sequence[float]]) -> HeadMap:
     scores = np.asarray(pcs, np.float32)
     others: dict[str, Any] = {name: scores * 0 + 1 for name in SCORES if name != "pcs"}
-    return HeadMap(
-        model="tiny",
-        architecture="llama",
-        fingerprint="0123abcd",
-        scope="generated",
-        ranking="gain",
-        probe=0.0,
-        seed=0,
-        examples=4,
-        tokens=128,
-        evaluations=32,
-        nll=2.5,
-        **others,
-        pcs=scores,
-        null_control=0.0,
-        selected=((0, 0),),
-        mode="contrast",
-        gamma=0.5,
-    )
+    return scores_map(scores, ranking="gain", selected=((0, 0),), gamma=0.5, **others)
 
 
 # --- at a glance ---

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from dps_local.calibration import GAMMAS, STEPS
 from dps_local.mixing import Gamma
 
 Method = Literal[
@@ -93,10 +94,10 @@ class Grid:
     other arms. seeds: how many choices of random heads.
     """
 
-    gammas: tuple[Gamma, ...] = (Gamma(0.25),)
+    gammas: tuple[Gamma, ...] = (Gamma(GAMMAS[0]),)
     heads: tuple[int, ...] = (8,)
     betas: tuple[float, ...] = (0.1,)
-    steps: tuple[Gamma, ...] = (Gamma(0.2),)
+    steps: tuple[Gamma, ...] = (Gamma(STEPS[0]),)
     items: tuple[int, ...] = ()
     seeds: int = 3
 

@@ -48,9 +48,10 @@ SYMBOLS: dict[Over, str] = {"gamma": "γ", "heads": "K"}
 def write_report(folder: Path, rows: Sequence[Row], maps: Maps, about: Mapping[str, str]) -> None:
     """Write report.md and report.html. maps: by whose they are; about: settings, versions and the date, for the end."""
     parts = parts_of(rows, maps)
-    with atomic_write(folder / "report.md") as stream:
-        stream.write(_markdown(parts, about).encode(errors="replace"))
+    markdown = _markdown(parts, about)
     write_page(folder / "report.html", "evaluation.html", _page(parts, about))
+    with atomic_write(folder / "report.md") as stream:
+        stream.write(markdown.encode(errors="replace"))
 
 
 def _value(row: Row) -> str:
