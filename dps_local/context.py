@@ -18,7 +18,6 @@ from dps_local.model import HeadScales, Model
 
 N_UBATCH = 512  # llama.cpp's default; larger brings nothing on a CPU
 Logits = NDArray[np.float32]
-KEEP_LAYERS = -1  # for Context.compare
 KV_STEP = 256  # attention looks at so many KV cells more at a time
 ROW_STEP = 16  # Context.decode_rows computes a multiple of so many rows
 
@@ -38,8 +37,8 @@ class Context:
 
     n_outputs: tokens of one batch whose logits can be had; a large vocabulary makes them dear.
     flash_attn: None lets llama.cpp choose. type_k, type_v: enum ggml_type of the KV cache, None for F16.
-    tokens_alone: up to eight tokens of a batch get the bits that they would get one after the other on the CPU, if
-    their KV cells end in the same step of KV_STEP.
+    tokens_alone: up to eight tokens of a batch get the bits that they would get one after the other, if their KV cells
+    end in the same step of KV_STEP; nothing is changed where llama.cpp cannot promise that, as on a GPU.
 
     Each sequence has KV cells of its own (kv_unified = false), and a sliding-window cache keeps all of them
     (swa_full), so that sequences can be cut back exactly. Equal shapes give equal bits on the CPU.
@@ -99,7 +98,7 @@ class Context:
                 "try a smaller --ctx-size"
             )
         self._use(model, handle, owned=True)
-        self.native.set_tokens_alone(handle, tokens_alone)
+        self.tokens_alone = not self.native.set_tokens_alone(handle, tokens_alone) and tokens_alone
 
     def _use(self, model: Model, handle: Any, *, owned: bool) -> None:
         self.model, self.llama, self.native = model, model.llama, model.native
@@ -133,52 +132,44 @@ class Context:
         logits = self.llama.llama_get_logits(self.handle)
         return np.ctypeslib.as_array(logits, (n_outputs, self.model.n_vocab))
 
-    def compare(self, runs: Sequence[Run], targets: Sequence[int], layer_start: int = 0) -> NDArray[np.float32]:
+    def compare(self, runs: Sequence[Run], targets: Sequence[int]) -> NDArray[np.float32]:
         """Run the model once, and compare the logits m of each run with the logits f of the first one, in the graph.
 
         Each run asks for as many logits as there are targets, and goes on a sequence of its own. Returns F32
         [n_runs, n_targets, 4]: p = softmax(m)[y] of the target y, m[y] - f[y], and the mean and the mean square of
         m - f under softmax(f).
-
-        layer_start: KEEP_LAYERS keeps the output of each layer; above 0 the layers below it are not computed, but
-        taken from the last call that kept them, which must have had the same runs, or the first part of them if the
-        others only repeat it in other sequences.
         """
-        ys = np.asarray(targets, np.int32)
-        try:
-            self._start_at(layer_start)
-            self._check("llama_set_compare", self.native.set_compare(self.handle, ys.ctypes.data, ys.size))
-            self._decode(runs)
-            found = self.native.get_compare(self.handle)
-            return np.ctypeslib.as_array(found, (len(runs), ys.size, 4)).copy()
-        finally:
-            self.native.set_compare(self.handle, None, 0)
-            self._start_at(0)
+        found, _ = self._decode_part(runs, np.asarray(targets, np.int32), compare=True)
+        return found.reshape(len(runs), len(targets), 4)
 
-    def keep_layers(self, keep: bool) -> None:
-        """Keep the output of each layer in the calls from now on, for `layer_output`; or no more."""
-        self._start_at(KEEP_LAYERS if keep else 0)
+    def keep_layers(self, layers: range) -> None:
+        """Keep what these layers put out in the calls from now on, for `layer_output`; range(0) keeps nothing."""
+        status = self.native.set_layer_outputs(self.handle, layers.start, layers.stop)
+        self._check("llama_set_layer_outputs", status)
 
     def layer_output(self, layer: int, n_tokens: int) -> NDArray[np.float32] | None:
-        """Return the output F32 [n_tokens, n_embd] of a layer in the last call; None where it has no name."""
+        """Return the output F32 [n_tokens, n_embd] of a layer in the last call; None where it was not kept.
+
+        The architecture may have no name for it, and the last layer computes outputs only.
+        """
         data = np.empty((n_tokens, self.model.n_embd), np.float32)
         status = self.native.get_layer_output(self.handle, layer, data.ctypes.data, data.size)
         return None if status else data
 
     @contextmanager
     def above(self, layer: int, output: NDArray[np.float32]) -> Iterator[None]:
-        """Start calls within a block at a layer, from what another context put out below it: F32 [n_tokens, n_embd].
+        """Start calls within a block at a layer, from what the one below it put out: F32 [n_tokens, n_embd].
 
-        The layers below have nothing of these tokens in their KV cache then.
+        A call then has these tokens, once or in several sequences, and the layers below have nothing of them in their
+        KV cache. layer: one that Model.layer_start returns.
         """
         data = np.ascontiguousarray(output, np.float32)
-        status = self.native.set_layer_output(self.handle, layer - 1, data.ctypes.data, data.size)
-        self._check("llama_set_layer_output", status)
-        self._start_at(layer)
+        status = self.native.set_layer_start(self.handle, layer, data.ctypes.data, data.size)
+        self._check("llama_set_layer_start", status)
         try:
             yield
         finally:
-            self._start_at(0)
+            self.native.set_layer_start(self.handle, 0, None, 0)
 
     def decode_rows(self, runs: Sequence[Run], rows: NDArray[np.integer]) -> Logits:
         """Run the model once, and return the logits of some tokens only: F32 [sum of n_logits, n_rows]."""
@@ -186,16 +177,19 @@ class Context:
             -(-rows.size // ROW_STEP) * ROW_STEP, rows[0], np.int32
         )  # other numbers of rows would be other graphs
         ids[: rows.size] = rows
-        try:
-            self._check("llama_set_logit_rows", self.native.set_logit_rows(self.handle, ids.ctypes.data, ids.size))
-            n_outputs = self._decode(runs)
-            found = self.native.get_logit_rows(self.handle)
-            return np.ctypeslib.as_array(found, (n_outputs, ids.size))[:, : rows.size].copy()
-        finally:
-            self.native.set_logit_rows(self.handle, None, 0)
+        found, n_outputs = self._decode_part(runs, ids, compare=False)
+        return found.reshape(n_outputs, ids.size)[:, : rows.size]
 
-    def _start_at(self, layer_start: int) -> None:
-        self._check("llama_set_layer_start", self.native.set_layer_start(self.handle, layer_start))
+    def _decode_part(self, runs: Sequence[Run], tokens: NDArray[np.int32], *, compare: bool) -> tuple[Logits, int]:
+        """Run the model once; return what llama_set_logits_part gives, flat, and the number of outputs."""
+        data, n = tokens.ctypes.data, tokens.size
+        try:
+            self._check("llama_set_logits_part", self.native.set_logits_part(self.handle, data, n, compare))
+            n_outputs = self._decode(runs)
+            found = self.native.get_logits_part(self.handle)
+            return np.ctypeslib.as_array(found, (n_outputs * (4 if compare else n),)).copy(), n_outputs
+        finally:
+            self.native.set_logits_part(self.handle, None, 0, False)
 
     def _check(self, function: str, status: int) -> None:
         if status:
@@ -281,7 +275,6 @@ class Context:
         buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
         if self.llama.llama_state_set_data(self.handle, buffer, len(state)) != len(state):
             raise NativeError(f"llama.cpp did not take a KV state: {self.native.log.last()}")
-        self.native.memory_seek_end(self.memory)
 
 
 def default_threads() -> int:

@@ -75,11 +75,11 @@ class Contrast:
         self.eager, self.window = eager, 1 if eager else window or WINDOW
         self.counts = Counts()
         self.late: list[Late] = []
-        self._layer = 0 if eager else steering.first_layer
+        self._layer = 0 if eager else full.context.model.layer_start(steering.first_layer)
 
     def keep_layers(self, keep: bool = True) -> None:
         """Let the full stream keep what the muted one starts from; or no more."""
-        self.full.context.keep_layers(keep and self._layer > 0)
+        self.full.context.keep_layers(range(self._layer - 1, self._layer) if keep and self._layer else range(0))
 
     @property
     def due(self) -> bool:

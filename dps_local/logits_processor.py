@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dps_local import native
 from dps_local.baking import load_map
-from dps_local.context import KEEP_LAYERS, Context
+from dps_local.context import Context
 from dps_local.contrast import WINDOW, Contrast
 from dps_local.errors import DpsError, HeadMapError
 from dps_local.head_map import HeadMap
@@ -64,16 +64,14 @@ class SteeringLogitsProcessor:
         self.model = Model(path, n_gpu_layers, llama._model.model)
         self.steering = _steering(self.model, head_map, gamma, beta)
         self._context = Context.borrowed(self.model, llama._ctx.ctx)
-        self._muted = Stream(
-            Context.beside(self.model, llama.context_params, n_outputs=WINDOW, tokens_alone=not self.model.offloads)
-        )
+        self._muted = Stream(Context.beside(self.model, llama.context_params, n_outputs=WINDOW, tokens_alone=True))
         if llama._lora_adapter is not None:
             _adapt(llama, self._muted.context)
         self._heads = bool((self.steering.scales != 1).any())
         self._contrast: Contrast | None = None
         self._seen: list[int] = []
         llama._stack.callback(self.close)  # a context goes before its model
-        _read_last_token_alone(llama)
+        _read_last_token_alone(llama, self.model.layer_start(self.steering.first_layer))
 
     def close(self) -> None:
         """Free the second context; `Llama.close` does so, too."""
@@ -113,20 +111,31 @@ class SteeringLogitsProcessor:
         return Contrast(full, muted, self.steering)
 
 
-def _read_last_token_alone(llama: Llama) -> None:
-    """Let `llama` read the last token of a prompt in a call of its own, and keep the layers' outputs of single ones."""
-    if "eval" in vars(llama):
-        return
-    read, set_layer_start = llama.eval, native.load().set_layer_start
+class _ReadLastTokenAlone:
+    """Takes the place of `llama.eval`: the last token of a prompt is read in a call of its own.
 
-    def evaluate(tokens: Sequence[int]) -> None:
-        set_layer_start(llama._ctx.ctx, 0)
+    layers: whose outputs are kept of single tokens.
+    """
+
+    def __init__(self, llama: Llama, layers: range) -> None:
+        self.read, self.layers, self._llama = llama.eval, layers, llama
+
+    def __call__(self, tokens: Sequence[int]) -> None:
+        keep, context = native.load().set_layer_outputs, self._llama._ctx.ctx
+        keep(context, 0, 0)
         if len(tokens) > 1:
-            read(tokens[:-1])
-        set_layer_start(llama._ctx.ctx, KEEP_LAYERS)
-        read(tokens[-1:])
+            self.read(tokens[:-1])
+        keep(context, self.layers.start, self.layers.stop)
+        self.read(tokens[-1:])
 
-    llama.eval = evaluate
+
+def _read_last_token_alone(llama: Llama, layer_start: int) -> None:
+    """Let `llama` read the last token of a prompt alone, and keep what the layer below a start puts out."""
+    layers, before = range(max(0, layer_start - 1), layer_start), vars(llama).get("eval")
+    if isinstance(before, _ReadLastTokenAlone):  # of another processor
+        before.layers = range(min(layers.start, before.layers.start), max(layers.stop, before.layers.stop))
+    else:
+        llama.eval = _ReadLastTokenAlone(llama, layers)
 
 
 def _steering(

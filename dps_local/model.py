@@ -86,6 +86,10 @@ class Model:
         """Return every (layer, head), layer by layer."""
         return [(layer, head) for layer, n in enumerate(self.n_heads) for head in range(n)]
 
+    def layer_start(self, layer: int) -> int:
+        """Return the highest layer up to `layer` that needs only what the one below it puts out; 0 where none does."""
+        return int(self.native.model_layer_start(self.handle, layer))
+
     def tokenize(self, text: str, *, special: bool, bos: bool = False) -> list[int]:
         """Return the tokens of `text`; `special` parses <|…|>-like tokens, `bos` adds what the model starts with."""
         data = text.encode()

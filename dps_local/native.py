@@ -20,7 +20,7 @@ from typing import Any
 
 from dps_local.errors import NativeError
 
-PATCH_VERSION = 3  # raised with every change of the patches' C interface; the build records it beside the library
+PATCH_VERSION = 4  # raised with every change of the patches' C interface; the build records it beside the library
 HOW_TO_BUILD = "run `pip install --force-reinstall --no-deps .` in the dps-local source folder to build it"
 
 
@@ -131,24 +131,20 @@ class Native:
         # int32_t llama_set_adapter_head_scale(struct llama_context *, llama_seq_id, const float * data, size_t len);
         self.set_adapter_head_scale = llama("llama_set_adapter_head_scale", i32, void_p, i32, void_p, size_t)
 
-        # int32_t llama_set_compare(struct llama_context *, const llama_token * targets, size_t n_targets);
-        self.set_compare = llama("llama_set_compare", i32, void_p, void_p, size_t)
-        # const float * llama_get_compare(struct llama_context *);
-        self.get_compare = llama("llama_get_compare", ctypes.POINTER(ctypes.c_float), void_p)
-        # void llama_memory_seek_end(llama_memory_t);
-        self.memory_seek_end = llama("llama_memory_seek_end", None, void_p)
-        # void llama_set_tokens_alone(struct llama_context *, bool alone);
-        self.set_tokens_alone = llama("llama_set_tokens_alone", None, void_p, ctypes.c_bool)
-        # int32_t llama_set_logit_rows(struct llama_context *, const llama_token * rows, size_t n_rows);
-        self.set_logit_rows = llama("llama_set_logit_rows", i32, void_p, void_p, size_t)
-        # const float * llama_get_logit_rows(struct llama_context *);
-        self.get_logit_rows = llama("llama_get_logit_rows", ctypes.POINTER(ctypes.c_float), void_p)
-        # int32_t llama_set_layer_start(struct llama_context *, int32_t il_start);
-        self.set_layer_start = llama("llama_set_layer_start", i32, void_p, i32)
+        # int32_t llama_set_logits_part(struct llama_context *, const llama_token *, size_t n_tokens, bool compare);
+        self.set_logits_part = llama("llama_set_logits_part", i32, void_p, void_p, size_t, ctypes.c_bool)
+        # const float * llama_get_logits_part(struct llama_context *);
+        self.get_logits_part = llama("llama_get_logits_part", ctypes.POINTER(ctypes.c_float), void_p)
+        # int32_t llama_set_layer_outputs(struct llama_context *, int32_t il_start, int32_t il_end);
+        self.set_layer_outputs = llama("llama_set_layer_outputs", i32, void_p, i32, i32)
         # int32_t llama_get_layer_output(struct llama_context *, int32_t il, float * data, size_t len);
         self.get_layer_output = llama("llama_get_layer_output", i32, void_p, i32, void_p, size_t)
-        # int32_t llama_set_layer_output(struct llama_context *, int32_t il, const float * data, size_t len);
-        self.set_layer_output = llama("llama_set_layer_output", i32, void_p, i32, void_p, size_t)
+        # int32_t llama_set_layer_start(struct llama_context *, int32_t il, const float * data, size_t len);
+        self.set_layer_start = llama("llama_set_layer_start", i32, void_p, i32, void_p, size_t)
+        # int32_t llama_model_layer_start(const struct llama_model *, int32_t il);
+        self.model_layer_start = llama("llama_model_layer_start", i32, void_p, i32)
+        # int32_t llama_set_tokens_alone(struct llama_context *, bool alone);
+        self.set_tokens_alone = llama("llama_set_tokens_alone", i32, void_p, ctypes.c_bool)
 
         # struct gguf_context * gguf_init_from_file(const char * fname, struct gguf_init_params params);
         self.gguf_init_from_file = ggml("gguf_init_from_file", void_p, char_p, GGUFInitParams)

@@ -74,7 +74,7 @@ class Session:
             self._n_ctx,
             n_outputs=WINDOW if late else 1,
             n_threads=self._n_threads,
-            tokens_alone=late and not self.model.offloads,  # a GPU wants its batches whole
+            tokens_alone=late,
         )
 
     def close(self) -> None:

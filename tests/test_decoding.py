@@ -29,8 +29,24 @@ from dps_local.stream import Stream
 from dps_local.template import ChatTemplate
 from dps_local.turn import Token
 
-LAST = {"llama": (2, 2), "qwen2": (1, 3), "gemma3": (2, 3), "deci": (4, 2), "deepseek2": (1, 0), "lfm2": (1, 2)}
-FIRST = {"llama": (0, 1), "qwen2": (0, 1), "gemma3": (0, 2), "deci": (1, 1), "deepseek2": (0, 3), "lfm2": (1, 0)}
+LAST = {
+    "llama": (2, 2),
+    "qwen2": (1, 3),
+    "gemma3": (2, 3),
+    "gemma4": (5, 1),
+    "deci": (4, 2),
+    "deepseek2": (1, 0),
+    "lfm2": (1, 2),
+}
+FIRST = {
+    "llama": (0, 1),
+    "qwen2": (0, 1),
+    "gemma3": (0, 2),
+    "gemma4": (0, 3),
+    "deci": (1, 1),
+    "deepseek2": (0, 3),
+    "lfm2": (1, 0),
+}
 MLA = "deepseek2"  # multiplies by the weights of its attention otherwise: late steps are the same to rounding only
 PROMPT = list(b"The letter that you wrote to the editor on Sunday, word for word.")  # a byte's token is its number
 QUESTIONS = ["Where is the harbour?", "And the tide?", "Who said so?"]
@@ -236,11 +252,12 @@ def test_rows_that_are_no_tokens_are_refused_and_leave_nothing_set(tiny_model: T
     context.close()
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma3"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma3", "lfm2"])
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_context_goes_on_from_another_ones_layer(tiny_model: TinyModel, load: Load, kind: str, n: int) -> None:
     model = load(tiny_model(kind))
-    contexts = [Context(model, 256, n_outputs=4, n_threads=1, tokens_alone=True) for _ in range(3)]
+    # the first one as a chat makes it: its graphs are those of plain decoding, but for what is kept
+    contexts = [Context(model, 256, n_outputs=4, n_threads=1, tokens_alone=alone) for alone in (False, True, True)]
     for context in contexts:
         context.decode([Run(0, 0, PROMPT)])
     full, whole, part = contexts
@@ -248,7 +265,7 @@ def test_a_context_goes_on_from_another_ones_layer(tiny_model: TinyModel, load: 
     for context in (whole, part):
         context.set_head_scales(0, head_mask(model, [(layer, head)]))
     tokens = list(b"Dear all")
-    full.keep_layers(True)
+    full.keep_layers(range(layer - 1, layer))
     for i in range(0, 6, n):
         below = []
         for j in range(i, i + n):
@@ -263,6 +280,26 @@ def test_a_context_goes_on_from_another_ones_layer(tiny_model: TinyModel, load: 
     assert full.layer_output(layer - 1, 2) is None
     for context in contexts:
         context.close()
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3", "lfm2"])
+def test_other_layers_may_be_kept_from_one_call_to_the_next(tiny_model: TinyModel, load: Load, kind: str) -> None:
+    model = load(tiny_model(kind))
+    context = Context(model, 256, n_threads=1)
+    run = Run(0, 0, PROMPT[:1], 1)
+
+    def kept(layers: range) -> list[NDArray[np.float32] | None]:
+        context.keep_layers(layers)
+        context.decode([run])
+        context.truncate(0, 0)
+        return [context.layer_output(layer, 1) for layer in range(model.n_layer)]
+
+    every = kept(range(model.n_layer))
+    for layers in (range(1), range(1, 2), range(0), range(1, 2), range(1), range(2)):
+        for layer, output in enumerate(kept(layers)):
+            assert (output is None) == (layer not in layers)
+            assert output is None or np.array_equal(output, every[layer])  # type: ignore[arg-type]
+    context.close()
 
 
 def test_a_copy_of_a_sliding_window_goes_on_bit_for_bit(tiny_model: TinyModel, load: Load) -> None:

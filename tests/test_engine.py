@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tiny import ATTENTION, KINDS, N_VOCAB, TinyModel
 
-from dps_local.context import KEEP_LAYERS, N_UBATCH, Context, Run
+from dps_local.context import N_UBATCH, Context, Run
 from dps_local.errors import NativeError
 from dps_local.model import Head, Model, head_mask
 
@@ -35,6 +35,7 @@ HEADS: dict[str, tuple[Head, ...]] = {
     "gemma3": ((0, 2), (2, 3)),  # layers 0 and 2 slide, layer 1 does not
     "deci": ((1, 1), (4, 2)),
     "deepseek2": ((0, 3), (1, 0)),
+    "gemma4": ((1, 1), (5, 3)),
     "lfm2": ((1, 0), (1, 2)),
 }
 
@@ -455,6 +456,7 @@ BAD: dict[str, tuple[int, Callable[[], NDArray[np.float32]]]] = {
     "too long": (0, lambda: np.zeros(19, np.float32)),
     "empty": (0, lambda: np.zeros(0, np.float32)),
     "a negative sequence": (-1, lambda: np.zeros((3, 6), np.float32)),
+    "a sequence that the context does not have": (1, lambda: np.zeros((3, 6), np.float32)),
     "not a number": (0, lambda: np.where(np.arange(18) == 17, np.nan, 0).astype(np.float32)),
     "infinite": (0, lambda: np.where(np.arange(18) == 0, np.inf, 0).astype(np.float32)),
     "minus infinite": (0, lambda: np.where(np.arange(18) == 9, -np.inf, 0).astype(np.float32)),
@@ -474,11 +476,11 @@ def test_a_refused_call_keeps_the_scales_as_they_were(case: str, open_context: O
     assert difference(again(context, chat()), muted) == 0.0
 
 
-def test_clearing_takes_any_length_but_no_negative_sequence(open_context: Open) -> None:
+def test_clearing_takes_any_length_but_no_sequence_that_is_not_there(open_context: Open) -> None:
     context = open_context("llama")
     call = context.native.set_adapter_head_scale
-    assert [call(context.handle, seq, None, n) for seq, n in ((0, 0), (0, 18), (0, 99), (7, 0))] == [0, 0, 0, 0]
-    assert call(context.handle, -1, None, 0) == -1
+    assert [call(context.handle, 0, None, n) for n in (0, 18, 99)] == [0, 0, 0]
+    assert [call(context.handle, seq, None, 0) for seq in (-1, 1, 7)] == [-1, -1, -1]
 
 
 def test_any_finite_value_is_taken(tiny_model: TinyModel, open_context: Open) -> None:
@@ -597,6 +599,25 @@ def some_scales(model: Model, lowest: int = 0) -> dict[int, NDArray[np.float32]]
     return {seq: head_mask(model, some, scale) for seq, (some, scale) in chosen.items()}
 
 
+def kept(context: Context, runs: list[Run]) -> tuple[NDArray[np.float32], dict[int, Logits]]:
+    """Compare with all layers kept; return what was found, and what each layer put out, where that can be had."""
+    context.keep_layers(range(context.model.n_layer))
+    found = context.compare(runs, TARGETS)
+    context.keep_layers(range(0))
+    n_tokens = sum(len(run.tokens) for run in runs)
+    outputs = {layer: context.layer_output(layer, n_tokens) for layer in range(context.model.n_layer)}
+    return found, {layer: output for layer, output in outputs.items() if output is not None}
+
+
+def compare_above(context: Context, layer: int, outputs: dict[int, Logits], runs: list[Run]) -> NDArray[np.float32]:
+    """Compare from a layer on, or from the highest below it where something was kept."""
+    layer = max((n + 1 for n in outputs if n < layer and context.model.layer_start(n + 1) == n + 1), default=0)
+    if not layer:
+        return context.compare(runs, TARGETS)
+    with context.above(layer, outputs[layer - 1]):
+        return context.compare(runs, TARGETS)
+
+
 @pytest.mark.parametrize("kind", ATTENTION)
 def test_a_comparison_equals_what_numpy_makes_of_all_logits(kind: str, open_context: Open) -> None:
     context, oracle = (at_the_answer(open_context(kind, n_seq=N_SEQ)) for _ in range(2))
@@ -656,9 +677,9 @@ def test_targets_change_from_one_comparison_to_the_next(open_context: Open) -> N
 @pytest.mark.parametrize("kind", KINDS)
 def test_after_a_comparison_every_logit_is_as_if_there_had_been_none(kind: str, open_context: Open) -> None:
     plain, context = (at_the_answer(open_context(kind, n_seq=N_SEQ)) for _ in range(2))
-    context.compare(branches(), TARGETS, KEEP_LAYERS)
+    _, outputs = kept(context, branches())
     branch_off(context)
-    context.compare(branches(), TARGETS, 1)
+    compare_above(context, 1, outputs, branches())
     branch_off(context)
     expected = plain.decode(branches()).copy()
     assert difference(context.decode(branches()).copy(), expected) == 0.0
@@ -682,7 +703,7 @@ REFUSED: dict[str, tuple[list[Run], list[int]]] = {
 def test_what_cannot_be_compared_is_refused_and_the_context_goes_on(case: str, open_context: Open) -> None:
     plain, context = (at_the_answer(open_context("llama", 640, n_seq=N_SEQ)) for _ in range(2))
     runs, targets = REFUSED[case]
-    with pytest.raises(NativeError, match=r"llama_set_compare: .*vocabulary|llama_decode failed with -1"):
+    with pytest.raises(NativeError, match=r"llama_set_logits_part: .*vocabulary|llama_decode failed with -1"):
         context.compare(runs, targets)
     expected = plain.decode(branches()).copy()
     assert difference(context.decode(branches()).copy(), expected) == 0.0  # not truncated: nothing was decoded
@@ -699,7 +720,8 @@ def test_layers_below_the_first_scaled_one_need_not_be_computed_again(kind: str,
     context, full = (at_the_answer(open_context(kind, n_seq=N_SEQ)) for _ in range(2))
     model = context.model
     plain = full.compare(branches(), TARGETS)
-    assert np.array_equal(context.compare(branches(), TARGETS, KEEP_LAYERS), plain)
+    found, outputs = kept(context, branches())
+    assert np.array_equal(found, plain)
     layers = [*range(1, model.n_layer), *range(model.n_layer - 1, 0, -1)]
     for layer in layers:
         for lowest in (layer, min(layer + 1, model.n_layer - 1), None):  # scales at the layer, above it, none
@@ -708,22 +730,35 @@ def test_layers_below_the_first_scaled_one_need_not_be_computed_again(kind: str,
             branch_off(full)
             with context.head_scales(scales), full.head_scales(scales):
                 expected = full.compare(branches(), TARGETS)
-                assert np.array_equal(context.compare(branches(), TARGETS, layer), expected), (layer, lowest)
+                assert np.array_equal(compare_above(context, layer, outputs, branches()), expected), (layer, lowest)
             if not scales:
                 assert np.array_equal(expected, plain)
 
 
-def test_nothing_is_skipped_before_something_was_kept(open_context: Open) -> None:
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("llama", [0, 1, 2, 2, 2]),
+        ("gemma4", [0, 1, 1, 1, 1, 1, 1]),  # layers 3 to 5 read the keys and values of layers 1 and 2
+        ("mamba", [0, 1, 1]),
+    ],
+)
+def test_no_layer_above_the_start_reads_what_those_below_it_leave(
+    kind: str, expected: list[int], tiny_model: TinyModel, load: Callable[[Path], Model]
+) -> None:
+    model = load(tiny_model(kind))
+    assert [model.layer_start(layer) for layer in range(-1, len(expected) - 1)] == [0, *expected[:-1]]
+    assert model.layer_start(99) == expected[-1]
+
+
+def test_a_batch_of_another_number_of_tokens_is_refused_and_the_context_goes_on(open_context: Open) -> None:
     context, full = (at_the_answer(open_context("llama", n_seq=N_SEQ)) for _ in range(2))
-    expected = full.compare(branches(), TARGETS)
-    assert np.array_equal(context.compare(branches(), TARGETS, 2), expected)
-    # nor for another number of tokens than what was kept
+    assert context.layer_output(1, len(ANSWER)) is None  # nothing was kept yet
+    _, outputs = kept(context, branches())
     branch_off(context)
-    context.compare(branches(), TARGETS, KEEP_LAYERS)
-    for c in (context, full):
-        branch_off(c)
-    found = context.compare(branches()[:3], TARGETS, 2)
-    assert np.array_equal(found, full.compare(branches()[:3], TARGETS))
+    with pytest.raises(NativeError, match="llama_decode failed with -1"):
+        compare_above(context, 2, outputs, branches()[:3])
+    assert np.array_equal(context.compare(branches()[:3], TARGETS), full.compare(branches()[:3], TARGETS))
 
 
 def test_what_the_last_call_kept_is_what_counts(open_context: Open) -> None:
@@ -731,45 +766,57 @@ def test_what_the_last_call_kept_is_what_counts(open_context: Open) -> None:
     other = [Run(seq, len(PROMPT), ANSWER[::-1], len(ANSWER)) for seq in range(1, N_SEQ)]
     for runs in (branches(), other, branches()):
         branch_off(context)
-        context.compare(runs, TARGETS, KEEP_LAYERS)
+        _, outputs = kept(context, runs)
         for layer in (2, 1):
             for c in (context, full):
                 branch_off(c)
             scales = some_scales(context.model, layer)
             with context.head_scales(scales), full.head_scales(scales):
-                assert np.array_equal(context.compare(runs, TARGETS, layer), full.compare(runs, TARGETS))
+                assert np.array_equal(compare_above(context, layer, outputs, runs), full.compare(runs, TARGETS))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "gemma4"])  # there, tokens come in at each layer
 def test_layers_below_the_start_are_indeed_those_that_were_kept(kind: str, open_context: Open) -> None:
     context = at_the_answer(open_context(kind, n_seq=N_SEQ))
     other = [Run(seq, len(PROMPT), ANSWER[::-1], len(ANSWER)) for seq in range(1, N_SEQ)]
     for layer in range(1, context.model.n_layer):
         branch_off(context)
-        expected = context.compare(branches(), TARGETS, KEEP_LAYERS)
+        expected, outputs = kept(context, branches())
         branch_off(context)
         # not what this is for: a call with other tokens shows what it starts from
-        assert np.array_equal(context.compare(other, TARGETS, layer), expected)
+        assert np.array_equal(compare_above(context, layer, outputs, other), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_one_part_of_a_batch_kept_stands_for_its_repetitions(kind: str, open_context: Open) -> None:
     context, full = (at_the_answer(open_context(kind, n_seq=N_SEQ)) for _ in range(2))
-    for kept in (2, 1, 4):  # of four sequences
+    for part in (2, 1, 4):  # of four sequences
         branch_off(context)
-        context.compare(branches()[:kept], TARGETS, KEEP_LAYERS)
+        _, outputs = kept(context, branches()[:part])
         for layer in range(context.model.n_layer - 1, 0, -1):
             for c in (context, full):
                 branch_off(c)
             scales = some_scales(context.model, layer)
             with context.head_scales(scales), full.head_scales(scales):
-                found = context.compare(branches(), TARGETS, layer)
-                assert np.array_equal(found, full.compare(branches(), TARGETS)), (kept, layer)
+                found = compare_above(context, layer, outputs, branches())
+                assert np.array_equal(found, full.compare(branches(), TARGETS)), (part, layer)
 
 
-@pytest.mark.parametrize("layer", [-2, -99, 3, 99])
+@pytest.mark.parametrize("layer", [-2, -99, 0, 3, 99])
 def test_a_layer_that_is_not_there_is_refused(layer: int, open_context: Open) -> None:
     context, full = (at_the_answer(open_context("llama", n_seq=N_SEQ)) for _ in range(2))
-    with pytest.raises(NativeError, match=f"llama_set_layer_start: .*there is no layer {layer}"):
-        context.compare(branches(), TARGETS, layer)
+    _, outputs = kept(context, branches())
+    branch_off(context)
+    with (
+        pytest.raises(NativeError, match=f"llama_set_layer_start: .*no batch can start at layer {layer}"),
+        context.above(layer, outputs[1]),
+    ):
+        pass
+    with (
+        pytest.raises(NativeError, match=r"llama_set_layer_start: .*not those of whole tokens"),
+        context.above(2, outputs[1].reshape(-1)[1:]),
+    ):
+        pass
+    with pytest.raises(NativeError, match=r"llama_set_layer_outputs: .*there are no layers"):
+        context.keep_layers(range(min(layer, 1), 99))
     assert np.array_equal(context.compare(branches(), TARGETS), full.compare(branches(), TARGETS))

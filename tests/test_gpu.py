@@ -33,6 +33,7 @@ MUTED: dict[str, Head] = {
     "gemma3": (2, 3),
     "deci": (4, 2),
     "deepseek2": (1, 0),
+    "gemma4": (5, 1),
     "lfm2": (1, 2),
 }
 

@@ -32,6 +32,7 @@ MUTED = {
     "gemma3": [(1, 1), (2, 3)],
     "deci": [(4, 2)],
     "deepseek2": [(1, 0)],
+    "gemma4": [(4, 1), (5, 2)],
     "lfm2": [(1, 2)],
 }
 QUESTIONS = ["Where is the harbour?", "And the tide, word for word, and what the editor wrote?", "Why?"]

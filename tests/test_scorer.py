@@ -145,7 +145,13 @@ def test_effects_equal_one_full_forward_for_each_head(
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize(
     ("kind", "heads"),
-    [("llama", ((0, 5), (1, 0))), ("gemma3", ((0, 1), (2, 2))), ("deci", ((1, 1), (4, 2))), ("lfm2", ((1, 0),))],
+    [
+        ("llama", ((0, 5), (1, 0))),
+        ("gemma3", ((0, 1), (2, 2))),
+        ("gemma4", ((0, 1), (3, 3), (5, 2))),
+        ("deci", ((1, 1), (4, 2))),
+        ("lfm2", ((1, 0),)),
+    ],
 )
 def test_effects_equal_those_of_models_whose_output_columns_are_zero(
     kind: str, heads: tuple[Head, ...], scope: Scope, tiny_model: TinyModel, load: Callable[[Path], Model]
@@ -343,7 +349,7 @@ def test_what_a_sequence_takes_is_its_cache_its_logits_and_its_layers_outputs(
 ) -> None:
     model = load(tiny_model())  # 3 layers of 96 numbers, 2 key/value heads of 16 in each, 274 tokens
     assert model.kv_bytes == 384  # 3 · 2 · (16 + 16) numbers of 2 bytes
-    assert sequence_bytes(model, 100, 10) == 384 * 356 + 4 * 10 * (3 * 274 + 2 * 3 * 96)
+    assert sequence_bytes(model, 100, 10) == 384 * 356 + 4 * 10 * 3 * 274
 
 
 def test_sequences_come_in_fours_fill_a_batch_and_fit_into_half_of_the_free_memory(
@@ -356,7 +362,7 @@ def test_sequences_come_in_fours_fill_a_batch_and_fit_into_half_of_the_free_memo
     assert parallel_sequences(model, 300, 32) == 16
     assert parallel_sequences(model, 300, 128) == 4
     assert [parallel_sequences(model, 300, 25, wanted) for wanted in (1, 3, 4, 7, 8, 99)] == [4, 4, 8, 8, 12, 20]
-    kept, each = 4 * 512 * 3 * 96, sequence_bytes(model, 300, 25)
+    kept, each = 3 * 4 * 4 * 25 * 3 * 96, sequence_bytes(model, 300, 25)
     for n, expected in ((3, 4), (4, 4), (7, 4), (8, 8), (13, 12), (0, 4)):
         monkeypatch.setattr(memory, "available", lambda n=n: 2 * (kept + (n + 1) * each))
         assert parallel_sequences(model, 300, 25) == expected

@@ -223,7 +223,7 @@ def test_two_chats_with_one_model_do_not_touch_each_other(open_session: Open) ->
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma3", "deci", "deepseek2", "lfm2"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma3", "gemma4", "deci", "deepseek2", "lfm2"])
 def test_heads_that_are_not_changed_contrast_to_exactly_nothing(open_session: Open, kind: str, scope: Scope) -> None:
     plain = open_session(kind)
     steered = open_session(kind, steering=null(plain.model, scope=scope))
@@ -478,7 +478,7 @@ def test_amplification_by_gamma_zero_is_the_plain_chat(open_session: Open, llama
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma3", "deci", "deepseek2", "lfm2"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma3", "gemma4", "deci", "deepseek2", "lfm2"])
 def test_heads_amplified_by_one_are_exactly_the_plain_chat(open_session: Open, kind: str, scope: Scope) -> None:
     plain = open_session(kind)
     session = open_session(kind, steering=replace(null(plain.model, scope=scope), mode="amplify"))

@@ -6,6 +6,7 @@ attention that llama.cpp builds.
     gemma3     sliding window, norms on Q and K, head size that is not n_embd / n_head, tied embeddings
     deci       another number of heads in each layer, one with linear attention, one without any
     deepseek2  latent attention (MLA): the values are decompressed after the attention
+    gemma4     the upper layers have no keys and values of their own, and embeddings of each layer come in from beside
     lfm2       hybrid: a short convolution in place of attention in two of three layers
     mamba      recurrent: no attention at all
 """
@@ -25,11 +26,12 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 Edit = Mapping[tuple[int, int], float]  # (layer, head) → factor of the head's columns of W_O
 
-ATTENTION = ("llama", "qwen2", "gemma3", "deci", "deepseek2", "lfm2")
+ATTENTION = ("llama", "qwen2", "gemma3", "gemma4", "deci", "deepseek2", "lfm2")
 KINDS = (*ATTENTION, "mamba")
 
 N_FF = 64
 CONTEXT_LENGTH = 512
+PER_LAYER = 8  # gemma4: size of a layer's own embedding of a token
 LORA = 16  # deepseek2: rank of the compressed queries; keys and values share another of the same size
 D_STATE, D_CONV = 4, 4  # mamba
 
@@ -83,6 +85,22 @@ SHAPES = {
         (1, 1, 1),
         32,
         {"attention.sliding_window": 8, "attention.sliding_window_pattern": 2, "rope.freq_base": 1e6},
+    ),
+    "gemma4": Shape(
+        64,
+        (4,) * 6,
+        (2,) * 6,
+        16,
+        {
+            "attention.sliding_window": 8,
+            "attention.sliding_window_pattern": [1, 1, 0, 1, 1, 0],
+            "attention.shared_kv_layers": 3,
+            "attention.key_length_swa": 16,
+            "attention.value_length_swa": 16,
+            "embedding_length_per_layer_input": PER_LAYER,
+            "rope.freq_base": 1e6,
+            "rope.freq_base_swa": 1e4,
+        },
     ),
     "deci": Shape(64, (4, 2, 4, 0, 3), (2, 1, 0, 0, 3), 16),
     "deepseek2": Shape(
@@ -282,11 +300,16 @@ Spec = tuple[str, tuple[int, ...], float]  # name, dimensions, spread: 0 for a n
 
 
 def _outer(kind: str, s: Shape) -> Iterable[Spec]:
-    tied = kind in ("gemma3", "lfm2", "mamba")
+    tied = kind in ("gemma3", "gemma4", "lfm2", "mamba")
     yield "token_embd.weight", (N_VOCAB, s.n_embd), 1.2 if tied else 4.0  # tied: or each token foretells itself
     yield ("token_embd_norm.weight" if kind == "lfm2" else "output_norm.weight"), (s.n_embd,), 0
     if not tied:
         yield "output.weight", (N_VOCAB, s.n_embd), 2.0
+    if kind == "gemma4":
+        yield "rope_freqs.weight", (s.head_size // 2,), 0
+        yield "per_layer_token_embd.weight", (N_VOCAB, PER_LAYER * s.n_layer), 1.0
+        yield "per_layer_model_proj.weight", (PER_LAYER * s.n_layer, s.n_embd), 1.0
+        yield "per_layer_proj_norm.weight", (PER_LAYER,), 0
 
 
 def _layer(kind: str, s: Shape, layer: int) -> Iterable[Spec]:
@@ -315,10 +338,10 @@ def _attention(kind: str, s: Shape, layer: int) -> Iterable[Spec]:
         if kind == "qwen2":
             yield f"{part}.bias", (n,), 0.5
     yield "attn_output.weight", (s.n_embd, n_q), 1.0
-    if kind in ("gemma3", "lfm2"):
+    if kind in ("gemma3", "gemma4", "lfm2"):
         yield "attn_q_norm.weight", (s.head_size,), 0
         yield "attn_k_norm.weight", (s.head_size,), 0
-    if kind == "gemma3":
+    if kind in ("gemma3", "gemma4"):
         yield "post_attention_norm.weight", (s.n_embd,), 0
 
 
@@ -339,8 +362,12 @@ def _feed_forward(kind: str, s: Shape) -> Iterable[Spec]:
     yield "ffn_gate.weight", (s.n_ff, s.n_embd), 1.0
     yield "ffn_up.weight", (s.n_ff, s.n_embd), 1.0
     yield "ffn_down.weight", (s.n_embd, s.n_ff), 1.0
-    if kind == "gemma3":
+    if kind in ("gemma3", "gemma4"):
         yield "post_ffw_norm.weight", (s.n_embd,), 0
+    if kind == "gemma4":
+        yield "inp_gate.weight", (PER_LAYER, s.n_embd), 1.0
+        yield "proj.weight", (s.n_embd, PER_LAYER), 1.0
+        yield "post_norm.weight", (s.n_embd,), 0
 
 
 def _mamba(n_embd: int) -> Iterable[Spec]:
