@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
+import itertools
 import json
 import os
 import sys
@@ -195,6 +196,10 @@ class Native:
         registry = functools.partial(self._function, ctypes.CDLL(str(self.library("ggml"))))
         self.ggml_backend_dev_count = registry("ggml_backend_dev_count", size_t)
         self.ggml_backend_dev_get = registry("ggml_backend_dev_get", void_p, size_t)
+        # ggml_backend_reg_t ggml_backend_reg_by_name(const char * name);
+        self.ggml_backend_reg_by_name = registry("ggml_backend_reg_by_name", void_p, char_p)
+        # void * ggml_backend_reg_get_proc_address(ggml_backend_reg_t reg, const char * name);
+        self.ggml_backend_reg_get_proc_address = ggml("ggml_backend_reg_get_proc_address", void_p, void_p, char_p)
         # const char * ggml_backend_dev_name(ggml_backend_dev_t);  const char * ggml_backend_dev_description(…);
         self.ggml_backend_dev_name = ggml("ggml_backend_dev_name", char_p, void_p)
         self.ggml_backend_dev_description = ggml("ggml_backend_dev_description", char_p, void_p)
@@ -215,10 +220,25 @@ class Native:
             for d in devices
         ]
 
+    def features(self) -> dict[str, str]:
+        """Return what the CPU's back end was compiled for and found, as ggml names it: {"AVX2": "1", "OPENMP": "1"}."""
+        cpu = self.ggml_backend_reg_by_name(b"CPU")
+        # typedef struct ggml_backend_feature * (*ggml_backend_get_features_t)(ggml_backend_reg_t reg);
+        get_features = ctypes.CFUNCTYPE(ctypes.POINTER(BackendFeature), ctypes.c_void_p)(
+            self.ggml_backend_reg_get_proc_address(cpu, b"ggml_backend_get_features")
+        )
+        listed = itertools.takewhile(lambda feature: feature.name, get_features(cpu))
+        return {feature.name.decode(): feature.value.decode() for feature in listed}
+
 
 class GGUFInitParams(ctypes.Structure):
     # struct gguf_init_params { bool no_alloc; struct ggml_context ** ctx; };
     _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
+
+
+class BackendFeature(ctypes.Structure):
+    # struct ggml_backend_feature { const char * name; const char * value; };  the last one's name is NULL
+    _fields_ = (("name", ctypes.c_char_p), ("value", ctypes.c_char_p))
 
 
 @functools.cache

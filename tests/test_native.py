@@ -4,6 +4,7 @@ import functools
 import importlib
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -211,6 +212,18 @@ def test_the_processor_is_among_the_backends() -> None:
     backends = native.load().backends()
     assert "CPU" in [b["name"] for b in backends]
     assert all(b["description"] for b in backends)
+
+
+X86_LINUX = platform.machine() == "x86_64" and Path("/proc/cpuinfo").exists()
+
+
+@pytest.mark.skipif(not X86_LINUX, reason="reads the flags of an x86 processor as Linux lists them")
+def test_the_features_are_some_that_the_processor_has() -> None:
+    known = {"SSE3": "pni", "SSSE3": "ssse3", "AVX": "avx", "AVX2": "avx2", "FMA": "fma", "AVX512": "avx512f"}
+    flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")).split()
+    features = native.load().features()
+    used = {known[name] for name, value in features.items() if name in known and value == "1"}
+    assert {"pni", "ssse3"} <= used <= set(flags)
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="lists the loaded libraries as Linux does")
