@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-import platformdirs
-
+from dps_local import cache
 from dps_local.errors import DpsError
 
 
@@ -42,15 +41,8 @@ def _one_line(path: Path) -> Iterator[None]:
 
 
 def cache_folder(name: str) -> Path:
-    """Return the folder `name` of the cache, mode 0700, made if missing.
-
-    The cache is `$DPS_LOCAL_CACHE` if that is set, otherwise the platform's cache folder for dps-local.
-    """
-    chosen = os.environ.get("DPS_LOCAL_CACHE")
-    root = Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("dps-local")
+    """Return the folder `name` of the cache, mode 0700, made if missing."""
     try:
-        for folder in (root, root / name):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return cache.make(name)
     except OSError as exc:
-        raise DpsError(f"cannot make the cache folder {root}: {exc.strerror}") from exc
-    return root / name
+        raise DpsError(f"cannot make the cache folder {cache.root()}: {exc.strerror}") from exc

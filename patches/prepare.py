@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -21,7 +21,6 @@ import tempfile
 from pathlib import Path
 
 import patch_ng
-import platformdirs
 
 HERE = Path(__file__).resolve().parent
 UPSTREAM = HERE / "upstream.txt"
@@ -45,8 +44,8 @@ def sha256(path: Path) -> str:
 def fetch() -> Path:
     """Return the cached sdist, downloaded by name with pip when it is not there yet."""
     name, version, digest = pin()
-    folder = Path(os.environ.get("DPS_LOCAL_CACHE") or platformdirs.user_cache_path("dps-local")) / "source"
-    folder.mkdir(parents=True, exist_ok=True)
+    # not by import: the package needs what a build's own environment lacks
+    folder: Path = runpy.run_path(str(HERE.parent / "dps_local" / "cache.py"))["make"]("source")
     sdist = folder / f"{name.replace('-', '_')}-{version}.tar.gz"
     if sdist.exists() and sha256(sdist) == digest:
         return sdist

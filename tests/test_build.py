@@ -85,6 +85,18 @@ def test_a_cached_source_with_another_checksum_is_not_used(
         prepare.fetch()
 
 
+def test_a_build_makes_the_cache_for_its_owner_alone_and_without_the_package(
+    prepare: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DPS_LOCAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "executable", "false")
+    for name in ("dps_local", "numpy", "typer"):  # the build's own environment has none of them
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(SystemExit, match="could not download"):
+        prepare.fetch()
+    assert {folder.stat().st_mode & 0o777 for folder in (tmp_path / "cache", tmp_path / "cache" / "source")} == {0o700}
+
+
 def test_every_patch_is_in_the_index(prepare: ModuleType) -> None:
     index = (PATCHES / "README.md").read_text()
     assert prepare.PATCHES
