@@ -14,7 +14,7 @@ import numpy as np
 import typer
 
 import dps_local
-from dps_local import memory, native, registry
+from dps_local import memory, native, registry, self_test
 from dps_local.assistant import Assistant, Settings, describe
 from dps_local.baking import bake as bake_map
 from dps_local.baking import load_map
@@ -23,7 +23,7 @@ from dps_local.bench_scoring import bench_scoring as time_scoring
 from dps_local.branches import MAX_TARGET
 from dps_local.chat import Chat
 from dps_local.cluster_map import ClusterMap
-from dps_local.errors import DpsError, HeadMapError, RegistryError
+from dps_local.errors import DpsError, HeadMapError, RegistryError, SelfTestError
 from dps_local.explanation import Explanation, steering_of
 from dps_local.explanation import explain as explain_answer
 from dps_local.explanation_drawing import explained_answer, write_explanation_html
@@ -76,9 +76,14 @@ WAYS = {"eager": "contrast, eager", "late": "contrast, late", "amplify": "amplif
 def _assistant(model: ModelOptions, profile: str | None, settings: Settings) -> Assistant:
     """Read the profile and load the model; the profile first, as its mistakes are found at once."""
     person = load_profile(profile) if profile else None
-    return Assistant(
-        Model(_model_file(model.model, model.offline), model.n_gpu_layers), person, settings, terminal.notice
-    )
+    return Assistant(_model(model), person, settings, terminal.notice)
+
+
+def _model(options: ModelOptions) -> Model:
+    """Load the model; before the first one after an install, a child process finds out whether that can go well."""
+    path = _model_file(options.model, options.offline)
+    self_test.check(terminal.notice, offload=options.n_gpu_layers != 0)
+    return Model(path, options.n_gpu_layers)
 
 
 def _model_file(name: str | None, offline: bool) -> Path:
@@ -282,6 +287,8 @@ def inspect(
     """
     if bool(map_files) == (profile is not None):
         raise typer.BadParameter("give either files of head maps or --profile")
+    if map_files:
+        self_test.check(terminal.notice, offload=False)
     if map_files and len(map_files) > 1:
         _show_overlap(_named_maps(map_files), png, html, as_json)
         return
@@ -347,7 +354,9 @@ def bake(
     output: Annotated[Path, typer.Option("--output", "-o", help="The new GGUF.")],
 ) -> None:
     """Write a copy of a model that carries a head map in its metadata. Stock llama.cpp loads it as before."""
-    bake_map(registry.resolve(model), map_file, output)
+    source = registry.resolve(model)
+    self_test.check(terminal.notice, offload=False)
+    bake_map(source, map_file, output)
     terminal.notice(f"wrote {output}: chat with it by `dps-local chat -m {output}`")
 
 
@@ -362,7 +371,7 @@ def bench_scoring(
     as_json: JsonOption = False,
 ) -> None:
     """Time the scoring of all heads against llama.cpp's prompt processing, and against one forward for each head."""
-    loaded = Model(_model_file(model.model, model.offline), model.n_gpu_layers)
+    loaded = _model(model)
     with terminal.progress("timing", unit="repeats") as progress:
         found = time_scoring(loaded, prompt_tokens, target_tokens, repeats, parallel, model.threads, progress)
     if as_json:
@@ -457,7 +466,7 @@ def evaluate(
     dataset = load_dataset(data)
     if dataset.dropped:
         terminal.notice(f"{dataset.dropped} profile items are left out: they hold the answer to a query")
-    loaded = Model(_model_file(model.model, model.offline), model.n_gpu_layers)
+    loaded = _model(model)
     options = evaluation.settings(model, score, seed, len(loaded.heads()))
     with terminal.progress("evaluating") as progress:
         found = Evaluation(loaded, dataset.users, options, out, progress)
@@ -515,24 +524,30 @@ def models_verify(name: NameArgument) -> None:
 
 @app.command()
 def doctor(as_json: JsonOption = False) -> None:
-    """Show what is installed: the patched library, its version, devices, folders."""
-    library = native.load()
+    """Show what is installed, and test whether it works here: the patched library, CPU features, devices, folders."""
+    tested = self_test.run()
+    found: dict[str, Any] = {"libllama": None, "llama_cpp_python": None, "backends": [], "features": {}} | tested.engine
     report = {
         "dps_local": dps_local.__version__,
-        "libllama": str(library.library("llama")),
+        "libllama": found["libllama"],
         "patch": native.PATCH_VERSION,
-        "llama_cpp_python": library.version,
-        "backends": library.backends(),
+        "llama_cpp_python": found["llama_cpp_python"],
+        "backends": found["backends"],
+        "features": found["features"],
         "python": sys.version.split()[0],
         "models": str(registry.cache_dir()),
         "default_model": registry.default_name(),
         "default_model_downloaded": registry.is_downloaded(registry.default_name()),
+        "self_test": tested.failure or "ok",
     }
     if as_json:
         _print_json(report)
-        return
-    devices = [f"{d['name']}: {d['description']}" for d in library.backends()]
-    terminal.table(["", ""], [[key, str(value)] for key, value in (report | {"backends": ", ".join(devices)}).items()])
+    else:
+        devices = ", ".join(f"{d['name']}: {d['description']}" for d in found["backends"])
+        shown = report | {"backends": devices, "features": " ".join(found["features"])}
+        terminal.table(["", ""], [[key, str(value)] for key, value in shown.items()])
+    if tested.failure:
+        raise SelfTestError(tested.failure)
 
 
 def _version(show: bool) -> None:
@@ -557,7 +572,7 @@ def _print_json(data: dict[str, Any]) -> None:
 def main() -> None:
     """Run the program: an error is one line on stderr and exit code 1, a usage error 2, Ctrl-C 130."""
     try:
-        app()
+        app(prog_name="dps-local")
     except DpsError as exc:
         terminal.error(str(exc))
     except KeyboardInterrupt:

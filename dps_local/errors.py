@@ -2,6 +2,7 @@
 
 DpsError                  one line that says what is wrong and what to do
 ├── NativeError           the patched library is missing, does not match, or refused a call
+│   └── SelfTestError     … crashes on this machine, or computes wrong numbers there
 ├── ModelError            a GGUF that is missing, damaged or has no attention heads to steer
 ├── ProfileError          a profile that breaks its contract: names the field and the line
 ├── HeadMapError          a head map that is damaged or belongs to another model
@@ -16,6 +17,10 @@ class DpsError(Exception):
 
 class NativeError(DpsError):
     """The patched libllama is missing, does not match this package, or refused a call."""
+
+
+class SelfTestError(NativeError):
+    """The patched libllama crashes on this machine, or computes wrong numbers there."""
 
 
 class ModelError(DpsError):
