@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dps_local.context import Context
 from dps_local.contrast import Counts
 from dps_local.decoding import Engine
 from dps_local.errors import DpsError
@@ -36,7 +37,13 @@ class Follower:
         self.differ: list[float] = []  # by how many nats the own token's logit is above the other's
 
     def sample(self, logits: Logits, tokens: NDArray[np.integer] | None = None) -> int:
-        own, token = self.own.sample(logits, tokens), next(self.tokens)
+        return self._next(self.own.sample(logits, tokens), logits, tokens)
+
+    def sample_last(self, context: Context, logits: Logits) -> int:
+        return self._next(self.own.sample_last(context, logits), logits)
+
+    def _next(self, own: int, logits: Logits, tokens: NDArray[np.integer] | None = None) -> int:
+        token = next(self.tokens)
         if own != token:
             at = np.searchsorted(tokens, [own, token]) if tokens is not None else [own, token]
             self.differ.append(float(np.subtract(*logits[at])))

@@ -181,6 +181,7 @@ def generate(
 
 
 def _generate_json(session: Session, prompt: str, n_predict: int) -> dict[str, Any]:
+    session.probs = True
     with interruptible(session.cancel):
         tokens = [asdict(token) for token in session.ask(prompt, n_predict)]
     steering, turn = session.steering, session.turns[-1] if session.turns else None

@@ -34,12 +34,15 @@ class Counts:
 
 @dataclass(eq=False)
 class Late:
-    """A step that the muted stream has not made yet. kept: plausible tokens, f: their logits, p: probabilities."""
+    """A step that the muted stream has not made yet.
+
+    kept: plausible tokens, f: their logits, p: their probabilities, where these are asked for.
+    """
 
     fed: int  # the token that is read in this step
     kept: NDArray[np.intp]
     f: Logits
-    p: Logits
+    p: Logits | None
     gamma: float
     below: NDArray[np.float32] | None  # output [1, n_embd] of the layer below the first muted head
     end: int  # tokens in the full stream after it
@@ -50,7 +53,7 @@ class Late:
 
 @dataclass(frozen=True)
 class Muted:
-    """Logits m of plausible tokens, and their probabilities where all logits are there."""
+    """Logits m of plausible tokens, and their probabilities where these are asked for and all logits are there."""
 
     m: Logits
     p: Logits | None = None
@@ -65,13 +68,20 @@ class Contrast:
     of the eager engine, bit for bit.
 
     The eager engine makes each step in both streams, and computes everything. window: steps that the muted stream may
-    be late.
+    be late. probs: probabilities are asked for, which cost passes over the vocabulary.
     """
 
     def __init__(
-        self, full: Stream, muted: Stream, steering: Steering, *, eager: bool = False, window: int | None = None
+        self,
+        full: Stream,
+        muted: Stream,
+        steering: Steering,
+        *,
+        eager: bool = False,
+        window: int | None = None,
+        probs: bool = False,
     ) -> None:
-        self.full, self.muted, self.steering = full, muted, steering
+        self.full, self.muted, self.steering, self.probs = full, muted, steering, probs
         self.eager, self.window = eager, 1 if eager else window or WINDOW
         self.counts = Counts()
         self.late: list[Late] = []
@@ -95,7 +105,8 @@ class Contrast:
             self._layer = 0
         certain = kept.size == 1 and not self.eager
         gamma = 0.0 if certain else self.steering.gamma(f)
-        late = Late(token, kept, f[kept], probabilities(f)[kept], gamma, below, self.full.n, certain)
+        p = probabilities(f)[kept] if self.probs else None
+        late = Late(token, kept, f[kept], p, gamma, below, self.full.n, certain)
         self.late.append(late)
         return late
 
@@ -115,7 +126,8 @@ class Contrast:
         for i, m in enumerate(logits, len(self.late) - n):
             kept = self.late[i].kept
             if not self.late[i].certain:
-                found[i] = Muted(m[kept], probabilities(m)[kept]) if all_rows else Muted(m[np.searchsorted(rows, kept)])
+                p = probabilities(m)[kept] if self.probs and all_rows else None
+                found[i] = Muted(m[kept] if all_rows else m[np.searchsorted(rows, kept)], p)
         return found
 
     def rewind(self, late: Late) -> None:

@@ -24,12 +24,12 @@ SPREAD, PRIOR = 1.0, 4  # before anything is known, f - m spreads by one nat amo
 
 @dataclass(frozen=True)
 class Step:
-    """A sampled token, with its probability without, with muted, and with steered heads."""
+    """A sampled token, with its probability without, with muted, and with steered heads; None where not asked for."""
 
     id: int
-    p_plain: float | None  # None where heads were amplified in the one stream
-    p_muted: float | None  # None where not all logits of the muted stream were needed
-    p_steered: float
+    p_plain: float | None  # None too where heads were amplified in the one stream
+    p_muted: float | None  # None too where not all logits of the muted stream were needed
+    p_steered: float | None
 
 
 def no_room() -> bool:
@@ -43,17 +43,18 @@ def plain_steps(
     cancel: threading.Event,
     *,
     plain: bool = True,
+    probs: bool = False,
     room: Callable[[], bool] = no_room,
 ) -> Steps:
     """Decode and sample one token after the other, from `token` on.
 
-    plain: the heads are as they are. room: is called when the context is full, to shorten the stream; False when it
-    cannot, and the answer ends.
+    plain: the heads are as they are. probs: probabilities are asked for. room: is called when the context is full, to
+    shorten the stream; False when it cannot, and the answer ends.
     """
     while (stream.n < stream.context.n_ctx or room()) and not cancel.is_set():
         f = stream.decode([token], 1)[0]
-        token = sampler.sample(f)
-        p = float(probabilities(f)[token])
+        token = sampler.sample_last(stream.context, f)
+        p = float(probabilities(f)[token]) if probs else None
         yield Step(token, p if plain else None, None, p)
 
 
@@ -166,6 +167,8 @@ class Answer:
         self._given += 1
         self.counts.steps += 1
         self.counts.uncertain += late.kept.size > 1
+        if late.p is None:
+            return Step(late.token, None, None, None)
         at = int(np.searchsorted(late.kept, late.token))
         p_muted = float(muted.p[at]) if muted and muted.p is not None else None
         return Step(late.token, float(late.p[at]), p_muted, float(probabilities(logits)[at]))

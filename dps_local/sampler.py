@@ -1,17 +1,20 @@
-"""`Sampler`: llama.cpp's own sampler chain over logits from numpy."""
+"""`Sampler`: llama.cpp's own sampler chain, over logits from numpy or those of a context."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dps_local import native
 from dps_local.errors import NativeError
+
+if TYPE_CHECKING:
+    from dps_local.context import Context
 
 RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED: llama.cpp draws one
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # struct llama_token_data
@@ -81,8 +84,7 @@ class Sampler:
 
         It counts for the penalties from then on.
         """
-        if not logits.max() > -np.inf:
-            raise NativeError("the model gave no number for any token: its file may be damaged, verify it")
+        _check(logits)
         data = self._candidates(logits.size)
         data["id"], data["logit"] = self._ids[: logits.size] if tokens is None else tokens, logits
         array = self.llama.llama_token_data_array(
@@ -93,6 +95,14 @@ class Sampler:
         self.accept([token])
         return token
 
+    def sample_last(self, context: Context, logits: NDArray[np.float32]) -> int:
+        """Draw a token as `sample` does, from the last logits of a context, where llama.cpp has them.
+
+        logits: the same ones F32 [n_vocab].
+        """
+        _check(logits)
+        return int(self.llama.llama_sampler_sample(self.chain, context.handle, -1))  # which counts it, too
+
     def accept(self, tokens: Iterable[int]) -> None:
         """Count tokens for the penalties, as llama.cpp counts those of the prompt."""
         for token in tokens:
@@ -102,3 +112,9 @@ class Sampler:
         """Let the penalties know these tokens only; the draws go on as before."""
         self.llama.llama_sampler_reset(self.llama.llama_sampler_chain_get(self.chain, 0))  # the penalties
         self.accept(tokens)
+
+
+def _check(logits: NDArray[np.float32]) -> None:
+    """Raise NativeError where one is no number, which llama.cpp's sorts do not expect, or none is above -inf."""
+    if not logits.max() > -np.inf:
+        raise NativeError("the model gave no number for any token: its file may be damaged, verify it")

@@ -37,7 +37,8 @@ class Session:
     message stays, and so do the values of the turns behind them, which have seen them (llama.cpp's context shift).
 
     recall: returns a question together with what is remembered about it, and the numbers of these items; it is given
-    the numbers of those that are in the context.
+    the numbers of those that are in the context. probs: tokens come with their probabilities, which take passes over
+    the vocabulary.
     """
 
     def __init__(
@@ -50,12 +51,13 @@ class Session:
         steering: Steering | None = None,
         sampling: Sampling | None = None,
         engine: Engine = "auto",
+        probs: bool = False,
         cache: PrefixCache | None = None,
         n_ctx: int = 4096,
         n_threads: int | None = None,
     ) -> None:
         self.model, self.template, self.system, self.recall = model, template, system, recall
-        self.steering, self.engine, self.cache = steering, engine, cache
+        self.steering, self.engine, self.probs, self.cache = steering, engine, probs, cache
         self.sampler = Sampler(sampling or Sampling())
         self._n_ctx, self._n_threads = n_ctx, n_threads
         self.full = Stream(self.context())
@@ -327,8 +329,9 @@ class Session:
             return True
 
         if muted is None or steering is None:
-            return plain_steps(self.full, self.sampler, token, self.cancel, plain=steering is None, room=room)
-        contrast = Contrast(self.full, muted, steering, eager=self.engine == "eager")
+            plain = steering is None
+            return plain_steps(self.full, self.sampler, token, self.cancel, plain=plain, probs=self.probs, room=room)
+        contrast = Contrast(self.full, muted, steering, eager=self.engine == "eager", probs=self.probs)
         turn.counts = contrast.counts
         return Answer(contrast, self.sampler, self.cancel, room=room).steps(token, n)
 

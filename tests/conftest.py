@@ -72,13 +72,14 @@ def load() -> Iterator[Callable[[Path], Model]]:
 
 @pytest.fixture
 def open_session(tiny_model: TinyModel) -> Iterator[Callable[..., Session]]:
-    """`open_session(kind, chat_template=…, n_ctx=…, …)`: a greedy chat with a tiny model, on one thread, eager."""
+    """`open_session(kind, chat_template=…, n_ctx=…, …)`: a greedy chat with a tiny model, on one thread, eager,
+    that says probabilities."""
     opened: list[Session] = []
 
     def open_(kind: str = "llama", *, n_ctx: int = 256, **options: Any) -> Session:
         of_model = {key: options.pop(key) for key in ("chat_template", "edit", "seed") if key in options}
         model = shared(tiny_model(kind, **of_model))
-        defaults: dict[str, Any] = {"sampling": Sampling(temp=0), "n_threads": 1, "engine": "eager"}
+        defaults: dict[str, Any] = {"sampling": Sampling(temp=0), "n_threads": 1, "engine": "eager", "probs": True}
         opened.append(Session(model, ChatTemplate(model), n_ctx=n_ctx, **(defaults | options)))
         return opened[-1]
 

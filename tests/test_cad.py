@@ -33,7 +33,7 @@ def recall(question: str, _: Container[int]) -> tuple[str, Sequence[int]]:
     return f"Ada said: no.\n\n{question}", []
 
 
-def steps(tokens: Sequence[Token]) -> list[tuple[int, float | None, float]]:
+def steps(tokens: Sequence[Token]) -> list[tuple[int, float | None, float | None]]:
     return [(t.id, t.p_plain, t.p_steered) for t in tokens]
 
 

@@ -7,6 +7,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,9 +64,8 @@ def answers(
     model: Model, steered: Steering, engine: Engine, sampling: Sampling, n: int = 40
 ) -> tuple[list[list[Token]], list[Counts]]:
     """Return three turns of a chat, the second one broken off by its reader, and what each took."""
-    session = Session(
-        model, ChatTemplate(model), steering=steered, sampling=sampling, engine=engine, n_ctx=512, n_threads=1
-    )
+    options: dict[str, Any] = {"engine": engine, "probs": True, "n_ctx": 512, "n_threads": 1}
+    session = Session(model, ChatTemplate(model), steering=steered, sampling=sampling, **options)
     try:
         turns = [list(session.ask(QUESTIONS[0], n))]
         with contextlib.closing(session.ask(QUESTIONS[1])) as broken_off:  # type: ignore[type-var]
@@ -76,7 +76,7 @@ def answers(
         session.close()
 
 
-def found(turns: list[list[Token]]) -> list[list[tuple[int, float | None, float]]]:
+def found(turns: list[list[Token]]) -> list[list[tuple[int, float | None, float | None]]]:
     return [[(t.id, t.p_plain, t.p_steered) for t in turn] for turn in turns]
 
 
@@ -132,12 +132,12 @@ def test_whatever_is_guessed_the_answer_is_the_eager_one(
     sampling = Sampling(temp=temp, seed=seed, presence_penalty=0.5)
     steered = steering(q8_0, "llama", gamma, beta)
 
-    def steps(eager: bool) -> list[tuple[int, float | None, float]]:
+    def steps(eager: bool) -> list[tuple[int, float | None, float | None]]:
         full, muted = (Stream(Context(q8_0, 256, n_outputs=8, n_threads=1, tokens_alone=True)) for _ in range(2))
         full.decode(PROMPT[:-1])
         muted.become(full)
         muted.scale(steered.scales)
-        contrast = Contrast(full, muted, steered, eager=eager, window=window)
+        contrast = Contrast(full, muted, steered, eager=eager, window=window, probs=True)
         answer = Answer(contrast, Sampler(sampling), threading.Event(), risk=risk).steps(PROMPT[-1], 30)
         taken = [(s.id, s.p_plain, s.p_steered) for s in itertools.islice(answer, 30)]
         answer.close()

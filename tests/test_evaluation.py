@@ -103,6 +103,14 @@ def test_every_query_has_a_record_in_every_arm(model: Model, tmp_path: Path) -> 
     assert [Record.from_json(json.loads(line)) for line in file.read_text().splitlines()] == found
 
 
+def test_the_perplexity_of_a_contrast_comes_with_its_tokens(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dps_local.evaluation.asked._plain_loss", None)  # one more forward pass
+    found = evaluated(model, tmp_path, methods=("profile", "random"))
+    assert len({r.values["answer_nll"] for r in found if r.answer}) > 2
+
+
 def test_a_run_that_was_broken_off_goes_on(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = evaluated(model, tmp_path / "whole")
     add, calls = RecordFile.add, 0
@@ -220,16 +228,15 @@ def best_number(model: Model, person: User) -> float:
 
 def forced_nll(model: Model, request: str, target: Sequence[int], steering: Steering | None, alone: str = "") -> float:
     """Return the NLL of a target by the probabilities that a session gives its tokens, one after the other."""
-    session = Session(
-        model, ChatTemplate(model), recall=lambda *_: (request, ()), steering=steering, engine="eager", n_threads=1
-    )
+    options: dict[str, Any] = {"engine": "eager", "probs": True, "n_threads": 1}
+    session = Session(model, ChatTemplate(model), recall=lambda *_: (request, ()), steering=steering, **options)
     session.sampler = Follower(Sampling(temp=0), list(target))  # type: ignore[assignment]
     try:
         tokens = list(session.ask(alone or request, len(target)))
     finally:
         session.close()
     assert [t.id for t in tokens] == list(target)
-    return -float(np.mean([math.log(t.p_steered) for t in tokens]))
+    return -float(np.mean([math.log(t.p_steered or math.nan) for t in tokens]))
 
 
 @pytest.mark.parametrize("mode", ["contrast", "contrast, entropy", "cad", "amplify", "plain"])

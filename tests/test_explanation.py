@@ -89,7 +89,7 @@ def forced(session: Session, scales: HeadScales | None) -> list[Token]:
 
 
 def logs(tokens: Sequence[Token]) -> list[float]:
-    return [math.log(token.p_steered) for token in tokens]
+    return [math.log(token.p_steered or math.nan) for token in tokens]
 
 
 def shares_of(found: Explanation, head: Head) -> list[float]:

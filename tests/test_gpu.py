@@ -117,13 +117,14 @@ def test_scores_are_those_of_the_cpu(tiny_model: TinyModel, load_on: Load) -> No
     assert np.abs(pcs_on_cpu).max() > 0.01
 
 
-def answers(model: Model, steering: Steering, engine: str) -> list[list[tuple[int, float | None, float]]]:
+def answers(model: Model, steering: Steering, engine: str) -> list[list[tuple[int, float | None, float | None]]]:
     session = Session(
         model,
         ChatTemplate(model),
         steering=steering,
         sampling=Sampling(temp=0),
         engine=engine,  # type: ignore[arg-type]
+        probs=True,
         n_ctx=512,
         n_threads=2,
     )

@@ -62,7 +62,7 @@ def text(stream: Stream) -> str:
     return "".join(model.token_text(t) if t > 270 else model.detokenize([t]) for t in stream.tokens())
 
 
-def distributions(tokens: list[Token]) -> list[tuple[int, float | None, float]]:
+def distributions(tokens: list[Token]) -> list[tuple[int, float | None, float | None]]:
     return [(t.id, t.p_plain, t.p_steered) for t in tokens]
 
 
@@ -246,7 +246,8 @@ def test_a_question_that_never_fits_makes_no_room(open_chat: Open) -> None:
 @given(st.lists(st.tuples(st.integers(1, 120), st.integers(0, 90)), min_size=3, max_size=12))
 def test_any_chat_goes_on(tiny_model: TinyModel, turns: list[tuple[int, int]]) -> None:
     model = shared(tiny_model())
-    session = Session(model, ChatTemplate(model), system=SYSTEM, steering=null(model), n_ctx=N_CTX, n_threads=1)
+    options: dict[str, Any] = {"probs": True, "n_ctx": N_CTX, "n_threads": 1}
+    session = Session(model, ChatTemplate(model), system=SYSTEM, steering=null(model), **options)
     try:
         for length, n in turns:
             tokens = list(session.ask("x" * length, n))

@@ -36,7 +36,7 @@ def chat(tiny_model: TinyModel, load: Load, tmp_path: Path) -> Iterator[Chat]:
     def open_(kind: str = "llama", **options: Any) -> Session:
         model = load(tiny_model(kind))
         defaults: dict[str, Any] = {"system": SYSTEM, "cache": PrefixCache(tmp_path), "sampling": Sampling(seed=1)}
-        opened.append(Session(model, ChatTemplate(model), n_ctx=512, n_threads=1, **defaults | options))
+        opened.append(Session(model, ChatTemplate(model), n_ctx=512, n_threads=1, probs=True, **defaults | options))
         return opened[-1]
 
     yield open_

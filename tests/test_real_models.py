@@ -298,6 +298,21 @@ def test_scores_equal_a_full_forward_for_each_head(name: str, model: Model) -> N
     assert effects[:, PCS] == pytest.approx(expected, abs=SHAPE_NOISE)
 
 
+# --- sampling
+
+
+@pytest.mark.parametrize("sampling", [Sampling(temp=0), Sampling(seed=3), Sampling(seed=3, repeat_penalty=1.2)])
+def test_tokens_are_drawn_where_the_logits_are_as_from_a_copy(model: Model, sampling: Sampling) -> None:
+    context, there, copied = new_context(model), Sampler(sampling), Sampler(sampling)
+    tokens = prompt_of(model)
+    context.decode([Run(0, 0, tokens[:-1])])
+    for n in range(len(tokens), len(tokens) + 100):
+        logits = context.decode([Run(0, n - 1, tokens[-1:], 1)])[0]
+        tokens.append(copied.sample(logits.copy()))
+        assert there.sample_last(context, logits) == tokens[-1]
+    context.close()
+
+
 # --- the late engine
 
 
@@ -312,7 +327,7 @@ def test_late_steps_are_the_eager_ones_bit_for_bit(model: Model) -> None:
         full.rewind(len(tokens) - 1)
         muted.become(full)
         muted.scale(steering.scales)
-        contrast = Contrast(full, muted, steering, eager=eager)
+        contrast = Contrast(full, muted, steering, eager=eager, probs=True)
         answer = Answer(contrast, Sampler(Sampling(seed=5)), threading.Event()).steps(tokens[-1], 60)
         found.append([(s.id, s.p_plain, s.p_steered) for s in itertools.islice(answer, 60)])
         answer.close()

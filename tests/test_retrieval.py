@@ -191,6 +191,7 @@ def session(prompter: Callable[..., Prompter]) -> Iterator[Session]:
         recall=lambda question, known: p.request(question, known=known),
         steering=null,
         sampling=Sampling(temp=0.9, seed=1),
+        probs=True,
         n_ctx=1024,
         n_threads=1,
     )

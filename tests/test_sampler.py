@@ -1,17 +1,29 @@
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
+from opened import shared
+from tiny import TinyModel
 
+from dps_local.context import Context, Run
+from dps_local.errors import NativeError
+from dps_local.mixing import Gamma
+from dps_local.model import head_mask
 from dps_local.sampler import Sampler, Sampling
+from dps_local.session import Session
+from dps_local.steering import Steering
 
 GREEDY = Sampling(temp=0)
 PLAIN = Sampling(temp=1, top_k=0, top_p=1, min_p=0, seed=1)  # nothing but the draw
@@ -205,3 +217,71 @@ for sampling in (Sampling(temp=0), Sampling(seed=1)):
         [sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True, check=False
     )
     assert (ended.returncode, ended.stdout) == (0, "refused\nrefused\n"), ended.stderr
+
+
+# --- from the logits of a context, where llama.cpp has them
+
+SAMPLINGS = [
+    pytest.param(GREEDY, id="greedy"),
+    pytest.param(Sampling(temp=0, repeat_penalty=1.3, frequency_penalty=0.4, presence_penalty=0.2), id="penalties"),
+    pytest.param(Sampling(seed=5), id="defaults"),
+    pytest.param(Sampling(temp=1.5, top_k=0, top_p=0.9, min_p=0.01, repeat_penalty=1.2, seed=7), id="hot"),
+    pytest.param(Sampling(temp=2, top_k=0, top_p=1, min_p=0, seed=9), id="draw"),
+]
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_a_token_is_drawn_where_the_logits_are_as_from_a_copy(tiny_model: TinyModel, sampling: Sampling) -> None:
+    context, there, copied = Context(shared(tiny_model()), 256, n_threads=1), Sampler(sampling), Sampler(sampling)
+    token, seen = 65, set[int]()
+    for i in range(200):
+        logits = context.decode([Run(0, i, [token], 1)])[0]
+        token = copied.sample(logits.copy())
+        assert there.sample_last(context, logits) == token
+        seen.add(token)
+    assert len(seen) > 5
+    context.close()
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("kind", ["llama", "gemma3", "lfm2"])
+def test_a_chat_is_the_one_that_samples_from_copies(
+    open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch, kind: str, sampling: Sampling
+) -> None:
+    def answers(session: Session) -> list[list[int]]:
+        scales = np.full((session.model.n_layer, session.model.n_head_max), 1.5, np.float32)
+        found = [list(session.ask("Where is the harbour?", 12))]
+        with contextlib.closing(session.ask("And the tide?")) as broken_off:  # type: ignore[type-var]
+            found.append(list(itertools.islice(broken_off, 5)))
+        session.steering = Steering(scales, Gamma(0.5), mode="amplify")
+        found += [list(session.ask("Who said so?", 12)), list(session.regenerate(12))]
+        session.steering = Steering(head_mask(session.model, [(1, 0)]), Gamma(2.0))
+        found.append(list(session.ask("Why, then?", 12)))
+        session.steering = None
+        found += [list(session.regenerate(12)), list(session.ask("Is that all?", 12))]
+        return [[token.id for token in answer] for answer in found]
+
+    def sample(self: Sampler, _: Context, logits: NDArray[np.float32]) -> int:
+        return self.sample(logits.copy())
+
+    there = answers(open_session(kind, sampling=sampling, n_ctx=512))
+    monkeypatch.setattr(Sampler, "sample_last", sample)
+    assert there == answers(open_session(kind, sampling=sampling, n_ctx=512))
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_a_damaged_model_draws_nothing(open_session: Callable[..., Session], sampling: Sampling) -> None:
+    session = open_session(edit={(0, 1): float("nan")}, sampling=sampling, probs=False)
+    with pytest.raises(NativeError, match="its file may be damaged"):
+        list(session.ask("Where is the harbour?", 5))
+
+
+@pytest.mark.parametrize("logits", [row(1, np.nan, 2), row(-np.inf, -np.inf), row(np.nan, np.nan)])
+def test_what_is_no_number_is_refused_before_llama_cpp_sorts_it(
+    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch, logits: NDArray[np.float32]
+) -> None:
+    context, sampler = Context(shared(tiny_model()), 256, n_threads=1), Sampler(Sampling())
+    monkeypatch.setattr(sampler, "llama", None)
+    with pytest.raises(NativeError, match="its file may be damaged"):
+        sampler.sample_last(context, logits)
+    context.close()

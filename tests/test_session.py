@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from opened import shared
 from tiny import TinyModel
 
+from dps_local import contrast, decoding
 from dps_local.context import N_UBATCH, Context, Logits, Run
 from dps_local.errors import ContextFullError, DpsError, NativeError
 from dps_local.mixing import Gamma
@@ -72,6 +73,8 @@ class Script:
 
     def sample(self, *_: Any) -> int:
         return next(self.tokens)
+
+    sample_last = sample
 
     def accept(self, tokens: Iterable[int]) -> None:
         pass
@@ -187,6 +190,32 @@ def test_probabilities_are_those_of_the_model(open_session: Open) -> None:
     for token in session.ask("Why?", 6):
         assert token.p_plain == pytest.approx(softmax(logits)[token.id], abs=1e-6)
         logits = reader.read([token.id])
+
+
+@pytest.mark.parametrize(
+    ("mode", "engine", "said"),
+    [
+        (None, "late", {"p_plain", "p_steered"}),
+        ("amplify", "late", {"p_steered"}),
+        ("contrast", "eager", {"p_plain", "p_muted", "p_steered"}),
+        ("cad", "eager", {"p_plain", "p_muted", "p_steered"}),
+        ("contrast", "late", {"p_plain", "p_steered"}),
+    ],
+)
+def test_probabilities_are_computed_where_they_are_asked_for(
+    open_session: Open, monkeypatch: pytest.MonkeyPatch, mode: Any, engine: str, said: set[str]
+) -> None:
+    def answer(probs: bool) -> list[Token]:
+        session = open_session(engine=engine, probs=probs, system="Be brief.")
+        session.steering = replace(muting(session.model), mode=mode) if mode else None
+        return list(session.ask("Where to?", 12))
+
+    asked = answer(True)
+    for name in ("p_plain", "p_muted", "p_steered"):
+        assert {getattr(token, name) is not None for token in asked} == {name in said}
+    for module in (contrast, decoding):
+        monkeypatch.setattr(module, "probabilities", None)
+    assert answer(False) == [replace(token, p_plain=None, p_muted=None, p_steered=None) for token in asked]
 
 
 def test_the_system_message_stands_before_the_first_question_only(open_session: Open) -> None:

@@ -84,9 +84,10 @@ class Evaluation:
 
     def run(self) -> None:
         """Evaluate what is not in the file yet; each query's records are on the disk before the next one begins."""
-        chat = Session(self.model, self.template, n_ctx=self.options.n_ctx, n_threads=self.options.n_threads)
+        o = self.options
+        chat = Session(self.model, self.template, probs=True, n_ctx=o.n_ctx, n_threads=o.n_threads)
         try:
-            answers = Answers(chat, self.options.sampling, self.options.n_predict) if self.options.answers else None
+            answers = Answers(chat, o.sampling, o.n_predict) if o.answers else None
             for task, people in self.chosen.items():
                 for user, queries in people:
                     self._user(self.heads[task], user, queries, answers)
