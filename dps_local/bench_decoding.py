@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -14,15 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dps_local.calibration import STEPS
+from dps_local.cluster_map import ClusterMap
 from dps_local.context import Context
 from dps_local.contrast import Counts
 from dps_local.decoding import Engine
-from dps_local.errors import DpsError
-from dps_local.mixing import Logits
+from dps_local.errors import DpsError, NativeError
+from dps_local.head_map import HeadMap
+from dps_local.mixing import Gamma, Logits
+from dps_local.model import Model
 from dps_local.prefix_cache import PrefixCache
 from dps_local.sampler import Sampler, Sampling
 from dps_local.session import Session
-from dps_local.steering import Steering
+from dps_local.steering import Steering, scales_of
 
 STARTS = 3  # prompts whose time to the first token is taken
 Progress = Callable[[int, int], None]  # (done, total) prompts
@@ -84,6 +89,7 @@ class DecodeBench:
             "prompts": len(self.ms["plain"]),
             "tokens": self._total("steps"),
             "plain_ms": median(self.ms["plain"]),
+            "amplify_ratio": None,  # where it was not timed
             **{f"{way}_ratio": median(self.ratios(way)) for way in self.ms if way != "plain"},
             "steered_ratio": median(self.ratios("late")),
             **{f"{way}_ratios": self.ratios(way) for way in self.ms if way != "plain"},
@@ -98,10 +104,32 @@ class DecodeBench:
         }
 
 
+def amplification(model: Model, head_map: HeadMap | ClusterMap | None) -> Steering | None:
+    """Return how `--mode amplify` steers by a map, as strongly as it was calibrated or else as calibration tries first.
+
+    None where there are no weights to amplify heads by: maps of clusters have none.
+    """
+    if not isinstance(head_map, HeadMap):
+        return None
+    scales = scales_of(model, head_map, "amplify")
+    if (scales == 1).all():
+        return None
+    calibrated = head_map.mode == "amplify" and head_map.gamma
+    return Steering(scales, Gamma(calibrated or STEPS[0]), scope=head_map.scope, mode="amplify")
+
+
 def bench_decoding(
-    session: Session, prompts: Sequence[str], n: int, sampling: Sampling, progress: Progress | None = None
+    session: Session,
+    amplify: Steering | None,
+    prompts: Sequence[str],
+    n: int,
+    sampling: Sampling,
+    progress: Progress | None = None,
 ) -> DecodeBench:
-    """Answer each prompt in each way with n tokens at most, one way after the other; `session` has a contrast."""
+    """Answer each prompt in each way with n tokens at most, one way after the other; `session` has a contrast.
+
+    amplify: the way of amplified heads, None to leave it out.
+    """
     steering = session.steering
     if steering is None or steering.mode != "contrast" or steering.gamma.off:
         raise DpsError("there is nothing to time: --gamma 0.5 steers by a contrast")
@@ -115,10 +143,10 @@ def bench_decoding(
         if len(answer) > 1:
             _add(bench, "eager", session.turns[-1].timings.token_ms)
             _add(bench, "plain", _llama_cpp(session, len(answer), sampling))
+            if amplify:
+                with _steered(session, amplify, "auto", Follower(sampling, [token.id for token in answer])):
+                    _add(bench, "amplify", _again(session, len(answer)))
             _late(bench, session, steering, n, sampling)
-            amplify = Steering(steering.scales, replace(steering.gamma, entropy=False), mode="amplify")
-            with _steered(session, amplify, "auto", Sampler(sampling)):
-                _add(bench, "amplify", _again(session, n))
         if progress:
             progress(i + 1, len(prompts))
     if not bench.ms:
@@ -161,12 +189,16 @@ def _llama_cpp(session: Session, n: int, sampling: Sampling) -> float:
     """Decode n tokens by llama.cpp and its sampler alone, after the last prompt; return the milliseconds a token."""
     turn, stream = session.turns[-1], session.full
     stream.rewind(turn.answer)
-    sampler, token = Sampler(sampling), turn.pending[-1]
+    llama, context, sampler = session.model.llama, stream.context.handle, Sampler(sampling)
+    token = (ctypes.c_int32 * 1)(turn.pending[-1])
+    batch = llama.llama_batch_get_one(token, 1)  # which reads `token` at each call
     start = perf_counter()
     for _ in range(n):
-        stream.decode([token], 1)
-        token = stream.context.llama.llama_sampler_sample(sampler.chain, stream.context.handle, -1)
+        if status := llama.llama_decode(context, batch):
+            raise NativeError(f"llama_decode failed with {status}: {session.model.native.log.last()}")
+        token[0] = llama.llama_sampler_sample(sampler.chain, context, -1)
     ms = 1000 * (perf_counter() - start) / n
+    stream.note([0] * n)  # whatever they were, they are taken back
     stream.rewind(turn.answer)
     return ms
 

@@ -18,7 +18,7 @@ from dps_local import memory, native, registry, self_test
 from dps_local.assistant import Assistant, Settings, describe
 from dps_local.baking import bake as bake_map
 from dps_local.baking import load_map
-from dps_local.bench_decoding import bench_decoding
+from dps_local.bench_decoding import amplification, bench_decoding
 from dps_local.bench_scoring import bench_scoring as time_scoring
 from dps_local.branches import MAX_TARGET
 from dps_local.chat import Chat
@@ -110,9 +110,13 @@ def _scored(assistant: Assistant) -> HeadMap:
         return assistant.scored_map(progress)
 
 
-def _session(assistant: Assistant, map_file: Path | None) -> Session:
-    """Return a chat steered by --map, by the profile's own head map, or by one that is baked into the model."""
-    head_map = assistant.map(map_file, lambda: _scored(assistant))
+def _map(assistant: Assistant, map_file: Path | None) -> HeadMap | ClusterMap | None:
+    """Return --map, the profile's own head map, or one that is baked into the model."""
+    return assistant.map(map_file, lambda: _scored(assistant))
+
+
+def _session(assistant: Assistant, head_map: HeadMap | ClusterMap | None) -> Session:
+    """Return a chat steered by a map; says by what."""
     session = assistant.session(head_map)
     steering = session.steering
     if steering and steering.mode == "cad" and not steering.gamma.off:
@@ -135,7 +139,8 @@ def chat(chat: ChatOptions, score: ScoreOptions, model: ModelOptions) -> None:
     On first use with a profile its heads are scored, which takes minutes; later starts are immediate.
     Without a terminal, questions are read from stdin, one a line.
     """
-    session = _session(_assistant(model, chat.profile, chat.settings(model, score)), chat.map)
+    assistant = _assistant(model, chat.profile, chat.settings(model, score))
+    session = _session(assistant, _map(assistant, chat.map))
     Chat(session, terminal, chat.n_predict, chat.compare).run()
 
 
@@ -163,7 +168,8 @@ def generate(
     prompt = sys.stdin.read().strip() if prompt is None else prompt
     if not prompt:
         raise typer.BadParameter("the prompt is empty")
-    session = _session(_assistant(model, chat.profile, chat.settings(model, score)), chat.map)
+    assistant = _assistant(model, chat.profile, chat.settings(model, score))
+    session = _session(assistant, _map(assistant, chat.map))
     explained = explain or explain_html is not None
     if explained:
         steering_of(session)  # says what is missing before the answer
@@ -416,16 +422,21 @@ def bench_decode(
     sampling = Sampling(temp=temp, seed=1)
     settings = replace(score.settings(model), gamma=gamma or Gamma(0.5), mode="contrast", beta=beta, sampling=sampling)
     assistant = _assistant(model, profile, settings)
-    session = _session(assistant, map)
+    head_map = _map(assistant, map)
+    session, amplify = _session(assistant, head_map), amplification(assistant.model, head_map)
     requests = [request_of(item) for item in assistant.profile.history] if assistant.profile else []
     with terminal.progress("timing", unit="prompts") as progress:
-        found = bench_decoding(session, requests[-prompts:], n_predict, sampling, progress)
+        found = bench_decoding(session, amplify, requests[-prompts:], n_predict, sampling, progress)
+    if amplify is None:
+        terminal.notice("the head map has no weights to amplify heads by: amplification is not timed")
     if as_json:
         _print_json(found.as_json() | {"beta": beta, "temp": temp, "peak_memory": memory.peak()})
         return
     said = found.as_json()
     rows = [["llama.cpp alone", f"{median(found.ms['plain']):.1f} ms a token", "1"]]
     for way, name in WAYS.items():
+        if way not in found.ms:
+            continue
         ratios = sorted(found.ratios(way))
         spread = f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         rows.append([name, f"{median(found.ms[way]):.1f} ms a token", spread])

@@ -567,9 +567,23 @@ def test_bench_times_decoding(program: Program, model: Path, profile: Path, stee
     assert (said["same_tokens"], said["differ"]) == (1.0, [])
     assert said["prompts"] == 2
     assert said["steered_ratio"] == pytest.approx(sum(said["late_ratios"]) / 2)
+    assert said["amplify_ratio"] == pytest.approx(sum(said["amplify_ratios"]) / 2) != 0
     assert 0 < said["muted_calls_share"] <= said["muted_tokens_share"]
-    assert "contrast, late" in program(*arguments, "--prompts", "1").stdout
+    table = program(*arguments, "--prompts", "1").stdout
+    assert all(way in table for way in ("contrast, late", "amplified heads"))
     assert "--gamma 0.5 steers" in program.fails(*arguments, "--gamma", "0")
+
+
+def test_bench_says_that_a_map_has_nothing_to_amplify_by(
+    program: Program, model: Path, profile: Path, steering_map: Path
+) -> None:
+    found = HeadMap.load(steering_map)
+    replace(found, weights=np.zeros_like(found.weights)).save(steering_map)
+    arguments = ["bench", "decode", "-m", model, "-p", profile, "--map", steering_map, "-t", "1", "-c", "512"]
+    result = program(*arguments, "-n", "9", "--prompts", "1", "--json")
+    assert json.loads(result.stdout)["amplify_ratio"] is None
+    assert "has no weights to amplify heads by: amplification is not timed" in result.stderr
+    assert "amplified heads" not in program(*arguments, "-n", "9", "--prompts", "1").stdout
 
 
 def test_progress_is_readable_in_a_log(program: Program, model: Path, profile: Path) -> None:
