@@ -161,11 +161,12 @@ def check(folder: Path, device: str, begin: Callable[[str], None]) -> None:
     equal(answer_beside(model, {0: ones, 1: mask}), answer_beside(model, {}), rounding)
 
     begin("a batch of tokens")
-    context = Context(model, N_CTX, n_outputs=N, tokens_alone=on_cpu)
+    context = Context(model, N_CTX, n_outputs=N, tokens_alone=True)
     context.decode([Run(0, 0, PROMPT)])
     steps = [Run(0, ANSWER.start + i, [token], 1) for i, token in enumerate(ANSWER.tokens)]
     single = np.concatenate([context.decode([step]).copy() for step in steps])
     context.truncate(0, ANSWER.start)
+    rounding = 0.0 if context.tokens_alone else ROUNDING  # a GPU's and AMX's kernels promise nothing
     equal(context.decode([ANSWER]), single, rounding)
     context.truncate(0, ANSWER.start)
     rows = np.arange(0, N_VOCAB, 16)
