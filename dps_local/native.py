@@ -14,7 +14,8 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -45,21 +46,30 @@ def _check_build(lib: Path) -> None:
         raise NativeError(f"the llama.cpp library has patch {patch}, expected {PATCH_VERSION}: {HOW_TO_BUILD}")
 
 
+@contextmanager
+def _environment(name: str, value: str | None) -> Iterator[None]:
+    """Set a variable, or unset it with None, for the time of the block."""
+    previous = os.environ.pop(name, None)
+    if value is not None:
+        os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if previous is not None:
+            os.environ[name] = previous
+
+
 def _import_binding(vendor: Path) -> ModuleType:
     """Import llama_cpp from `vendor`, whatever else is installed or set in the environment."""
-    previous = os.environ.get("LLAMA_CPP_LIB_PATH")
-    os.environ["LLAMA_CPP_LIB_PATH"] = str(vendor / "llama_cpp" / "lib")
     sys.path.insert(0, str(vendor))
     try:
-        return importlib.import_module("llama_cpp")
+        with _environment("LLAMA_CPP_LIB_PATH", str(vendor / "llama_cpp" / "lib")):
+            return importlib.import_module("llama_cpp")
     except (ImportError, OSError, RuntimeError) as exc:
         raise NativeError(f"the patched llama.cpp library does not load ({exc}): {HOW_TO_BUILD}") from exc
     finally:
         sys.path.remove(str(vendor))
-        if previous is None:
-            del os.environ["LLAMA_CPP_LIB_PATH"]
-        else:
-            os.environ["LLAMA_CPP_LIB_PATH"] = previous
 
 
 class Log:
@@ -101,6 +111,7 @@ class Native:
         self._log_callback = self.llama.llama_log_callback(self.log)  # kept: a collected callback crashes
         self.llama.llama_log_set(self._log_callback, ctypes.c_void_p(0))
         self._declare()
+        self._load_backends()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.llama.llama_backend_init()
@@ -109,6 +120,18 @@ class Native:
         """Return the path of one of the built libraries."""
         names = [f"lib{name}.so", f"lib{name}.dylib", f"{name}.dll"]
         return next(self.lib / n for n in names if (self.lib / n).exists())
+
+    def _load_backends(self) -> None:
+        """Load what fits this processor, from the build's own folder alone; most builds need nothing: they link it.
+
+        A build with GGML_BACKEND_DL has its back ends in modules, and the CPU's in several, for older and newer ones.
+        """
+        if self.ggml_backend_dev_count():
+            return
+        with _environment("GGML_BACKEND_PATH", None):  # a module that ggml would load besides
+            self.ggml_backend_load_all_from_path(os.fsencode(self.lib))
+        if not self.ggml_backend_reg_by_name(b"CPU"):
+            raise NativeError(f"no CPU back end in {self.lib} fits this processor: {HOW_TO_BUILD}")
 
     def _function(self, lib: ctypes.CDLL, name: str, restype: Any, *argtypes: Any) -> Callable[..., Any]:
         try:
@@ -196,6 +219,8 @@ class Native:
         registry = functools.partial(self._function, ctypes.CDLL(str(self.library("ggml"))))
         self.ggml_backend_dev_count = registry("ggml_backend_dev_count", size_t)
         self.ggml_backend_dev_get = registry("ggml_backend_dev_get", void_p, size_t)
+        # void ggml_backend_load_all_from_path(const char * dir_path);
+        self.ggml_backend_load_all_from_path = registry("ggml_backend_load_all_from_path", None, char_p)
         # ggml_backend_reg_t ggml_backend_reg_by_name(const char * name);
         self.ggml_backend_reg_by_name = registry("ggml_backend_reg_by_name", void_p, char_p)
         # void * ggml_backend_reg_get_proc_address(ggml_backend_reg_t reg, const char * name);

@@ -43,12 +43,18 @@ def _build_key(arguments: Sequence[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _build(scratch: Path, arguments: Sequence[str]) -> None:
+def configure(build: Path, *arguments: str) -> list[str]:
+    """Configure patches/ in the folder `build`, and return the command of CMake itself."""
     cmake = ["cmake"] if shutil.which("cmake") else [sys.executable, "-m", "cmake"]
-    build = str(scratch / "build")
-    configure = [*cmake, "-S", str(PATCHES), "-B", build, "-DCMAKE_BUILD_TYPE=Release", *arguments]
-    configure += [f"-DPython_EXECUTABLE={sys.executable}", *(["-G", "Ninja"] if shutil.which("ninja") else [])]
-    subprocess.run(configure, check=True)
-    subprocess.run([*cmake, "--build", build, "--target", "llama", "--parallel"], check=True)
-    install = ["--install", build, "--component", "dps_local", "--prefix", str(scratch / "prefix")]
+    command = [*cmake, "-S", str(PATCHES), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release", *arguments]
+    command += [f"-DPython_EXECUTABLE={sys.executable}", *(["-G", "Ninja"] if shutil.which("ninja") else [])]
+    subprocess.run(command, check=True)
+    return cmake
+
+
+def _build(scratch: Path, arguments: Sequence[str]) -> None:
+    build = scratch / "build"
+    cmake = configure(build, *arguments)
+    subprocess.run([*cmake, "--build", str(build), "--target", "llama", "--parallel"], check=True)
+    install = ["--install", str(build), "--component", "dps_local", "--prefix", str(scratch / "prefix")]
     subprocess.run([*cmake, *install], check=True)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
+import platform
 import re
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from builds import configure
+
+from dps_local import native
 
 PATCHES = Path(__file__).parents[1] / "patches"
 PATCH = """\
@@ -101,3 +109,26 @@ def test_every_patch_is_in_the_index(prepare: ModuleType) -> None:
     index = (PATCHES / "README.md").read_text()
     assert prepare.PATCHES
     assert all(f"`{patch.name}`" in index for patch in prepare.PATCHES)
+
+
+@pytest.mark.skipif("GGML_AMX" in os.environ.get("CMAKE_ARGS", ""), reason="a build that was asked for AMX")
+def test_the_build_has_no_amx() -> None:
+    assert [name for name in native.load().features() if name.startswith("AMX")] == []
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="AMX is of x86")
+@pytest.mark.parametrize(("arguments", "asked_for"), [((), False), (("-DGGML_AMX_INT8=ON",), True)])
+def test_on_a_processor_with_amx_it_is_compiled_only_for_who_asks_for_it(
+    tmp_path: Path, arguments: tuple[str, ...], asked_for: bool
+) -> None:
+    configure(tmp_path, "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON", *arguments)
+    commands = json.loads((tmp_path / "compile_commands.json").read_text())
+    command = next(c for c in commands if c["file"].endswith("ggml-cpu/amx/amx.cpp"))
+    there = "-march=sapphirerapids -mamx-tile -mamx-int8 -mamx-bf16"  # what -march=native says on such a processor
+    assert "-march=native" in command["command"]
+    preprocess = shlex.split(command["command"].split(" -o ")[0].replace("-march=native", there))
+    macros = subprocess.run(
+        [*preprocess, "-dM", "-E", "-x", "c++", os.devnull], check=True, capture_output=True, text=True
+    )
+    assert "#define __AVX512VNNI__ 1" in macros.stdout
+    assert ("#define __AMX_INT8__ 1" in macros.stdout) == asked_for

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -195,6 +197,54 @@ native.load()
 print("LLAMA_CPP_LIB_PATH" in os.environ)
 """
     assert python(code) == ["False"]
+
+
+# a build whose back ends are modules
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_modules_are_loaded_from_the_builds_own_folder_or_the_processor_is_too_old(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fits: bool
+) -> None:
+    loaded = copy.copy(native.load())
+    calls = []
+    loaded.lib = tmp_path
+    loaded.ggml_backend_dev_count = lambda: 0
+    loaded.ggml_backend_load_all_from_path = lambda path: calls.append((path, os.environ.get("GGML_BACKEND_PATH")))
+    loaded.ggml_backend_reg_by_name = lambda name: 1 if fits and name == b"CPU" else None
+    monkeypatch.setenv("GGML_BACKEND_PATH", "other.so")
+    if fits:
+        loaded._load_backends()
+    else:
+        with pytest.raises(NativeError) as info:
+            loaded._load_backends()
+        assert str(info.value) == f"no CPU back end in {tmp_path} fits this processor: {REMEDY}"
+    assert calls == [(os.fsencode(tmp_path), None)]
+    assert os.environ["GGML_BACKEND_PATH"] == "other.so"
+
+
+def test_a_build_that_links_its_back_ends_loads_no_module() -> None:
+    loaded = copy.copy(native.load())
+    loaded.ggml_backend_load_all_from_path = lambda path: pytest.fail(f"loaded {path}")
+    loaded._load_backends()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="lists the loaded libraries as Linux does")
+def test_back_ends_of_other_folders_are_not_loaded(tmp_path: Path) -> None:
+    lib = native.load().lib
+    for name in ("ggml-cpu", "ggml-cpu-x64", "ggml-cpu-haswell"):
+        if (lib / f"lib{name}.so").exists():
+            shutil.copy(lib / f"lib{name}.so", tmp_path)
+    code = f"""
+import dps_local, os
+dps_local.__path__ = [{str(lib.parents[2])!r}]
+os.chdir({str(tmp_path)!r})
+from dps_local import native
+print(native.load().features() != {{}})
+print({{os.path.dirname(line.split()[-1]) for line in open("/proc/self/maps") if "ggml" in line}})
+"""
+    other = next(tmp_path.iterdir())
+    assert python(code, GGML_BACKEND_PATH=str(other)) == ["True", str({str(lib.resolve())})]
 
 
 # the loaded library
