@@ -116,6 +116,7 @@ def test_the_build_has_no_amx() -> None:
     assert [name for name in native.load().features() if name.startswith("AMX")] == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="AMX is of x86")
 @pytest.mark.parametrize(("arguments", "asked_for"), [((), False), (("-DGGML_AMX_INT8=ON",), True)])
 def test_on_a_processor_with_amx_it_is_compiled_only_for_who_asks_for_it(
