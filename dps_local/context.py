@@ -91,13 +91,16 @@ class Context:
         return self
 
     def _make(self, model: Model, parameters: Any, tokens_alone: bool) -> None:
+        model.check_writes()
+        model.native.log.begin()
         handle = model.llama.llama_init_from_model(model.handle, parameters)
         if not handle:
             raise NativeError(
-                f"llama.cpp cannot make a context of {parameters.n_ctx} tokens ({model.native.log.last()}): "
+                f"llama.cpp cannot make a context of {parameters.n_ctx} tokens ({model.native.log.reason()}): "
                 "try a smaller --ctx-size"
             )
         self._use(model, handle, owned=True)
+        model.check_writes(bool(self.memory))
         self.tokens_alone = not self.native.set_tokens_alone(handle, tokens_alone) and tokens_alone
 
     def _use(self, model: Model, handle: Any, *, owned: bool) -> None:
@@ -209,11 +212,12 @@ class Context:
                 batch.n_seq_id[n], batch.seq_id[n][0] = 1, run.seq
                 n, n_outputs = n + 1, n_outputs + wanted
         batch.n_tokens = n
+        self.native.log.begin()
         status = self.llama.llama_decode(self.handle, batch)
         if status == 1:
             raise ContextFullError(f"the context of {self.n_ctx} tokens is full: try a larger --ctx-size")
         if status:
-            raise NativeError(f"llama_decode failed with {status}: {self.native.log.last()}")
+            raise NativeError(f"llama_decode failed with {status}: {self.native.log.reason()}")
         return n_outputs
 
     def set_head_scales(self, seq: int, scales: HeadScales | None) -> None:
@@ -273,8 +277,9 @@ class Context:
     def set_state(self, state: bytes | memoryview) -> None:
         """Replace the KV state by one that `state` returned for an equal context."""
         buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        self.native.log.begin()
         if self.llama.llama_state_set_data(self.handle, buffer, len(state)) != len(state):
-            raise NativeError(f"llama.cpp did not take a KV state: {self.native.log.last()}")
+            raise NativeError(f"llama.cpp did not take a KV state: {self.native.log.reason()}")
 
 
 def default_threads() -> int:

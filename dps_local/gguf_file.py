@@ -63,11 +63,12 @@ class GGUFFile:
     def __init__(self, path: Path) -> None:
         self._native = native.load()
         self.path = regular_file(path)
+        self._native.log.begin()
         self.handle: int | None = self._native.gguf_init_from_file(
             os.fsencode(path), native.GGUFInitParams(no_alloc=True, ctx=None)
         )
         if self.handle is None:
-            raise ModelError(f"{path} is not a GGUF file, or it is damaged: {self._native.log.last()}")
+            raise ModelError(f"{path} is not a GGUF file, or it is damaged: {self._native.log.reason()}")
         n_kv = self._native.gguf_get_n_kv(self.handle)
         self._index = {self._native.gguf_get_key(self.handle, i).decode(errors="replace"): i for i in range(n_kv)}
 

@@ -158,5 +158,6 @@ def _adapt(llama: Llama, context: Context) -> None:
     binding = native.load().llama
     adapters = (binding.llama_adapter_lora_p_ctypes * 1)(llama._lora_adapter)
     scales = (binding.ctypes.c_float * 1)(llama.lora_scale)
+    native.load().log.begin()
     if binding.llama_set_adapters_lora(context.handle, adapters, 1, scales):
-        raise DpsError(f"llama.cpp does not take the LoRA a second time: {native.load().log.last()}")
+        raise DpsError(f"llama.cpp does not take the LoRA a second time: {native.load().log.reason()}")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dps_local import native
 from dps_local.errors import ModelError
 from dps_local.gguf_file import GGUFFile
+from dps_local.wrong_file import remedy, what_instead
 
 Head = tuple[int, int]  # (layer, head)
 HeadScales = NDArray[np.float32]  # [n_layer, n_head_max], 1 = untouched, 0 = muted
@@ -35,9 +36,13 @@ class Model:
         self.llama = self.native.llama
         self.path = path
         with GGUFFile(path) as file:
+            if handle is None and (instead := what_instead(file)):
+                raise ModelError(f"{path} {instead}")
             self.architecture = str(file.get("general.architecture", "unknown"))
             self.name = str(file.get("general.name") or path.stem)
             self.fingerprint = file.fingerprint()
+            pooling = file.get(f"{self.architecture}.pooling_type")
+            self._pools = isinstance(pooling, int) and pooling > 0  # as models for embeddings do
             self.chat_template: str | None = file.get("tokenizer.chat_template")
             n_head = file.get(f"{self.architecture}.attention.head_count", 0)
             n_head_kv = file.get(f"{self.architecture}.attention.head_count_kv", n_head)
@@ -50,9 +55,11 @@ class Model:
             parameters.n_gpu_layers = n_gpu_layers
         self.handle, self._owned = handle, handle is None
         if self._owned:
+            self.native.log.begin()
             self.handle = self.llama.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self.handle:
-            raise ModelError(f"llama.cpp cannot load {path}: {self.native.log.last()}")
+            reason = self.native.log.reason()
+            raise ModelError(f"llama.cpp cannot load {path} ({reason}): {remedy(reason)}")
         n_layer = int(self.llama.llama_model_n_layer(self.handle))
         self.n_heads = _per_layer(n_head, n_layer)
         self.kv_bytes = int(2 * (n_embd_k + n_embd_v) * sum(_per_layer(n_head_kv, n_layer)))  # a token, in F16
@@ -72,6 +79,22 @@ class Model:
     def __del__(self) -> None:
         if getattr(self, "handle", None) and not sys.is_finalizing():
             self.close()
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it reads a text with an encoder first, as T5 does; by itself, its decoder ends the process."""
+        return bool(self.llama.llama_model_has_encoder(self.handle))
+
+    def check_writes(self, memory: bool = True) -> None:
+        """Raise ModelError unless the model writes text token by token; memory: whether contexts keep what they read.
+
+        llama.cpp ends the process where such a context is asked for logits.
+        """
+        if self.encodes or self._pools or not memory:
+            raise ModelError(
+                f"{self.name} ({self.architecture}) does not write text token by token: choose a chat model, and give "
+                "one that makes embeddings as --embedding-model"
+            )
 
     @property
     def n_layer(self) -> int:

@@ -12,6 +12,7 @@ import importlib
 import itertools
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from typing import Any
 from dps_local.errors import NativeError
 
 PATCH_VERSION = 4  # raised with every change of the patches' C interface; the build records it beside the library
+_WHO_SAYS_IT = re.compile(r"^(?:\w+: |error loading model(?: \w+)?: )+")  # before llama.cpp's reasons
 HOW_TO_BUILD = "run `pip install --force-reinstall --no-deps .` in the dps-local source folder to build it"
 
 
@@ -77,10 +79,23 @@ class Log:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.error: str | None = None  # the first since `begin`
 
     def __call__(self, level: int, text: bytes, _: object) -> None:
         if level in (3, 4):  # GGML_LOG_LEVEL_WARN, GGML_LOG_LEVEL_ERROR
             self.lines = [*self.lines[-19:], text.decode(errors="replace").strip()]
+            if level == 4 and self.error is None:
+                self.error = self.lines[-1]
+
+    def begin(self) -> None:
+        """Forget what earlier calls logged, before a call whose `reason` may be asked for."""
+        self.lines, self.error = [], None
+
+    def reason(self) -> str:
+        """Return why a call failed: its first error, as those behind it say only what came of that."""
+        reason = self.last() if self.error is None else _WHO_SAYS_IT.sub("", self.error, count=1)
+        self.begin()
+        return " ".join(reason.split())
 
     def last(self) -> str:
         """Return the newest line, and forget all of them."""

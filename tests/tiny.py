@@ -167,7 +167,7 @@ def write_model(
     writer.add_name(name)
     for key, value in metadata(kind, s).items():
         _add(writer, f"{kind}.{key}", value)
-    _add_vocabulary(writer)
+    add_vocabulary(writer)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
     for tensor, data in tensors(kind, s, seed):
@@ -254,7 +254,7 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
         writer.add_uint32(key, value)
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter) -> None:
+def add_vocabulary(writer: gguf.GGUFWriter) -> None:
     """A token for each byte, a few merged ones, and the control tokens of ChatML: any text can be written in it."""
     tokens = [*_byte_letters(), *(merge.replace(" ", "") for merge in MERGES), BOS, IM_START, IM_END]
     writer.add_tokenizer_model("gpt2")
