@@ -160,6 +160,8 @@ class Model:
 
     def prompt_tokens(self, text: str, *, special: bool = True) -> list[int]:
         """Tokens of a whole templated prompt, with exactly one BOS where the model wants one."""
+        if special and (bos := self.token_text(self.bos)) and text.lstrip().startswith(bos):
+            text = text.lstrip()  # a template may write line breaks before it
         tokens = self.tokenize(text, special=special)
         if self.adds_bos and self.bos >= 0 and tokens[:1] != [self.bos]:
             tokens.insert(0, self.bos)

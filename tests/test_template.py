@@ -1,10 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import gguf
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +15,8 @@ from tiny import CHATML, TinyModel
 from dps_local import native
 from dps_local.errors import ModelError
 from dps_local.model import Model
+from dps_local.rendering import MAX_LINES, _builtin
+from dps_local.session import Session
 from dps_local.template import PLAIN, ChatTemplate
 
 BOS, EOS = 1, 2
@@ -48,6 +52,23 @@ THINKING = (
     "{{ m.content.split('</think>')[-1].lstrip('\n') if m.role == 'assistant' else m.content }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
     "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+# takes a content as parts, as those of models that see
+PARTS = (
+    "{% for m in messages %}{{ m.role }}:{% for part in m.content %}{% if part['type'] == 'text' %}"
+    "{{ part['text'] }}{% endif %}{% endfor %}<end>\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+)
+# opens a thought, whatever it is asked
+REASONING = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}A:{{ m.content.split('</think>')[-1] }}<e>"
+    "{% else %}{{ 'U:' + m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}A:<think>\n{% endif %}"
+)
+# the system message stands before the last question, as Mistral Nemo's
+MOVING = (
+    "{% if messages[0].role == 'system' %}{% set system = messages[0].content + '\n\n' %}"
+    "{% set messages = messages[1:] %}{% else %}{% set system = '' %}{% endif %}{{ bos_token }}"
+    "{% for m in messages %}{% if m.role == 'user' %}{{ '[INST]' + (system if loop.last else '') + m.content }}[/INST]"
+    "{% else %}{{ m.content + eos_token }}{% endif %}{% endfor %}"
 )
 DATED = "{{ strftime_now('Today is %d %B %Y.') }}\n" + CHAT_ML
 
@@ -131,6 +152,124 @@ def test_thinking_is_off() -> None:
     template = ChatTemplate(model(THINKING))
     assert template.first("", "Q").endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
     assert template.next("", 1, "Q").endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+
+
+@pytest.mark.parametrize(
+    ("opens", "closed"),
+    [
+        ("<think>", "<think>\n\n</think>\n\n"),
+        ("<think>\n", "<think>\n\n</think>\n\n"),
+        ("<seed:think>", "<seed:think>\n\n</seed:think>\n\n"),
+        ("[THINK]\nWell, ", "[THINK]\nWell, \n\n[/THINK]\n\n"),
+        ("<think></think>", "<think></think>"),
+        ("think: ", "think: "),
+    ],
+)
+def test_a_thought_that_a_template_opens_is_closed(opens: str, closed: str) -> None:
+    template = ChatTemplate(model(REASONING.replace("<think>\n{%", opens + "{%")))
+    assert template.first("", "Q1") == f"<s>U:Q1A:{closed}"
+    assert template.first("", "why <think>") == f"<s>U:why <think>A:{closed}"
+    assert template.next("", 1, "Q2") == f"<e>U:Q2A:{closed}"
+
+
+def test_a_system_message_that_moves_to_the_last_question_stays_where_it_was() -> None:
+    template = ChatTemplate(model(MOVING))
+    assert conversation(template, "Be brief.", ["Q1", "Q2", "Q3"], ["A1", "A2"]) == (
+        "<s>[INST]Be brief.\n\nQ1[/INST]A1</s>[INST]Q2[/INST]A2</s>[INST]Q3[/INST]"
+    )
+
+
+def test_a_profile_that_a_template_would_move_is_read_once(
+    open_session: Callable[..., Session],
+) -> None:
+    session = open_session(chat_template=MOVING, system="you and the other, in the one thing or the other")
+    read = []
+    for question in ("one", "two", "six"):
+        for _ in session.ask(question, 4):
+            pass
+        read.append(session.turns[-1].timings.prompt_n)
+    assert max(read[1:]) < read[0] - len(session.model.tokenize(session.system, special=False)) / 2
+
+
+def test_a_content_is_given_as_parts_where_a_text_would_be_dropped() -> None:
+    template = ChatTemplate(model(PARTS))
+    assert template.first("Be brief.", "Hello?") == "system:Be brief.<end>\nuser:Hello?<end>\nassistant:"
+    assert conversation(template, "", ["Q1", "Q2"], ["A1"]) == (
+        "user:Q1<end>\nassistant:A1<end>\nuser:Q2<end>\nassistant:"
+    )
+
+
+def test_a_template_may_be_the_name_of_one_of_llama_cpps() -> None:
+    named, written = ChatTemplate(model("chatml")), ChatTemplate(model(CHAT_ML))
+    assert named.first("Be brief: é☕", "Hello?") == written.first("Be brief: é☕", "Hello?")
+    assert named.next("Be brief.", 2, "And then?") == written.next("Be brief.", 2, "And then?")
+    assert named.stop == ()
+
+
+@pytest.mark.parametrize("name", _builtin())
+def test_each_template_of_llama_cpp_brings_the_question_and_the_profile(name: str) -> None:
+    template = ChatTemplate(model(name))
+    assert "Be brief." in template.first("Be brief.", "Hello?")
+    assert "Hello?" in template.first("Be brief.", "Hello?")
+    assert "And then?" in (later := template.next("Be brief.", 1, "And then?"))
+    assert "Be brief." not in later
+
+
+@pytest.mark.parametrize("source", ["no-such-name", "Hello.", "{% for m in messages %}{{ m.role }}{% endfor %}"])
+def test_a_template_that_drops_the_question_is_refused(source: str) -> None:
+    with pytest.raises(ModelError) as info:
+        ChatTemplate(model(source))
+    assert str(info.value) == (
+        "Stub: its chat template drops the question: use a copy of the model with another template"
+    )
+
+
+def test_a_template_that_is_no_text_is_refused(tmp_path: Path, tiny_model: TinyModel) -> None:
+    path = tmp_path / "array.gguf"
+    writer, reader = gguf.GGUFWriter(path, "llama"), gguf.GGUFReader(tiny_model(chat_template=None))
+    for field in reader.fields.values():
+        if not field.name.startswith(("GGUF.", "general.architecture")):
+            sub_type = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type)
+    writer.add_array("tokenizer.chat_template", [CHAT_ML, CHAT_ML])
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ModelError, match=r"^Tiny: its chat template is no text: download or convert the model again$"):
+        ChatTemplate(Model(path))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(90) }}",
+    ],
+)
+def test_an_endless_template_is_an_error(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    monkeypatch.setattr("dps_local.rendering.MAX_LINES", 10_000)
+    with pytest.raises(ModelError, match=r"^the model's chat template fails: it is still running after 10000 lines$"):
+        ChatTemplate(model(source + CHAT_ML))
+
+
+def test_a_long_chat_is_far_from_the_bound_of_endless_templates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dps_local.rendering.MAX_LINES", MAX_LINES // 10)
+    template = ChatTemplate(model(THINKING))
+    assert template.next("", 1000, "Q").endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert template.first("", "word " * 100_000).count("word") == 100_000
+
+
+def test_there_is_one_bos_even_behind_line_breaks(tiny_model: TinyModel) -> None:
+    found = Model(tiny_model(chat_template="\n \n{{ bos_token }}" + CHATML))
+    found.adds_bos = True
+    tokens = found.prompt_tokens(ChatTemplate(found).first("S", "Q"))
+    assert tokens.count(found.bos) == 1
+    assert tokens[0] == found.bos
+    found.adds_bos = False
+    assert found.prompt_tokens(ChatTemplate(found).first("S", "Q")) == tokens
 
 
 def test_a_base_model_gets_a_plain_layout_and_texts_that_end_an_answer() -> None:

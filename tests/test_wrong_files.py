@@ -163,10 +163,10 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Mod
         all_keys = {f"{kind}.{key}": value for key, value in numbers.items()} | {"tokenizer.ggml.token_type_count": 2}
         return Model(write(folder / f"{kind}-{len(keys)}.gguf", kind, all_keys, weights, vocabulary=True))
 
-    square = (32, 32)
+    square: tuple[int, ...] = (32, 32)
     embedding: dict[str, tuple[int, ...]] = {"token_embd.weight": (N_VOCAB, 32)}
     norms = [f"{name}.{part}" for name in ("attn_output_norm", "layer_output_norm") for part in ("weight", "bias")]
-    feed = {"ffn_up.weight": (64, 32), "ffn_down.weight": (32, 64)}
+    feed: dict[str, tuple[int, ...]] = {"ffn_up.weight": (64, 32), "ffn_down.weight": (32, 64)}
     layer = {f"attn_{part}.weight": square for part in ("q", "k", "v", "output")} | dict.fromkeys(norms, (32,)) | feed
     bert = embedding | {
         "position_embd.weight": (64, 32),
