@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dps_local import native
+from dps_local.deep_stack import on_deep_stack
 from dps_local.errors import ModelError
 from dps_local.gguf_file import GGUFFile
 from dps_local.wrong_file import remedy, what_instead
 
+KIB, STACK_PER_KIB = 1024, 1 << 20  # bytes of stack to tokenise so many characters, of which a third was ever needed
 Head = tuple[int, int]  # (layer, head)
 HeadScales = NDArray[np.float32]  # [n_layer, n_head_max], 1 = untouched, 0 = muted
 Scope = Literal["generated", "all"]  # the tokens whose heads are scaled: from the last of the prompt on, or all
@@ -118,7 +120,15 @@ class Model:
         data = text.encode()
         n = len(data) + 8
         buffer = (ctypes.c_int32 * n)()
-        count = self.llama.llama_tokenize(self.vocab, data, len(data), buffer, n, bos, special)
+
+        def call() -> int:
+            return int(self.llama.llama_tokenize(self.vocab, data, len(data), buffer, n, bos, special))
+
+        try:
+            # std::regex, which many vocabularies need, goes deeper with every character of a word
+            count = call() if len(text) < KIB else on_deep_stack(call, (len(text) // KIB + 16) * STACK_PER_KIB)
+        except (MemoryError, OverflowError, ValueError) as exc:
+            raise ModelError(f"a text of {len(text)} characters is too long: shorten it") from exc
         if count < 0:
             raise ModelError(f"llama.cpp could not tokenize {len(data)} bytes of text")
         return list(buffer[:count])

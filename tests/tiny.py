@@ -57,6 +57,7 @@ class TinyModel(Protocol):
         seed: int = 0,
         name: str = "Tiny",
         chat_template: str | None = CHATML,
+        pre: str = "gpt-2",
     ) -> Path: ...
 
 
@@ -155,19 +156,21 @@ def write_model(
     seed: int = 0,
     name: str = "Tiny",
     chat_template: str | None = CHATML,
+    pre: str = "gpt-2",
 ) -> None:
     """Write a model whose weights depend on the shape, `quantized` and `seed` alone.
 
     edit: multiplies the columns of W_O that belong to a head, the oracle for head scales.
     quantized: a ggml type ("Q8_0") for the matrices whose rows it divides, in place of F32. With `edit`, head_size
-    must be its block size at least; K-quants are random blocks, and cannot be edited.
+    must be its block size at least; K-quants are random blocks, and cannot be edited. pre: how the vocabulary splits
+    a text into words.
     """
     s = shape(kind, head_size, wide)
     writer = gguf.GGUFWriter(path, kind)
     writer.add_name(name)
     for key, value in metadata(kind, s).items():
         _add(writer, f"{kind}.{key}", value)
-    add_vocabulary(writer)
+    add_vocabulary(writer, pre)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
     for tensor, data in tensors(kind, s, seed):
@@ -254,11 +257,11 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
         writer.add_uint32(key, value)
 
 
-def add_vocabulary(writer: gguf.GGUFWriter) -> None:
+def add_vocabulary(writer: gguf.GGUFWriter, pre: str = "gpt-2") -> None:
     """A token for each byte, a few merged ones, and the control tokens of ChatML: any text can be written in it."""
     tokens = [*_byte_letters(), *(merge.replace(" ", "") for merge in MERGES), BOS, IM_START, IM_END]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     control = gguf.TokenType.CONTROL
     writer.add_token_types([control if t in (BOS, IM_START, IM_END) else gguf.TokenType.NORMAL for t in tokens])
