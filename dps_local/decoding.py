@@ -62,7 +62,7 @@ class Answer:
     """An answer from a contrast of two streams, of which the muted one may come late.
 
     Where several tokens are plausible, the next one may be guessed from f alone. A guess that m refutes is taken back
-    in both streams, so the answer is the same as without guesses.
+    in both streams, so the answer is the same as without guesses. Nothing is guessed where a stream cannot go back.
 
     room: shortens both streams when the context is full, as in `plain_steps`. risk: the expected number of wrong
     guesses at which the muted stream catches up; 0 guesses nothing.
@@ -80,6 +80,7 @@ class Answer:
         self.contrast, self.sampler, self.cancel, self.room = contrast, sampler, cancel, room
         self.full, self.muted, self.counts = contrast.full, contrast.muted, contrast.counts
         self.risk = RISK if risk is None else risk
+        self._guesses = self.full.context.model.rewinds  # else a wrong guess would cost the whole chat
         self._squares, self._n = PRIOR * SPREAD**2, PRIOR  # of the differences of f - m among plausible tokens
         self._given = 0  # how many of the late steps, from the first on, have been yielded
         self._wrong = 0.0  # expected wrong guesses among them
@@ -126,7 +127,7 @@ class Answer:
     def _doubtful(self, late: Late) -> bool:
         """Whether the muted stream is to catch up before this step is decided."""
         self._wrong += self._risk(late.f, late.gamma)
-        return self._wrong > self.risk
+        return self._wrong > self.risk or not self._guesses
 
     def _risk(self, f: Logits, gamma: float) -> float:
         """Return about how probable it is that m changes the token: differences of f - m are taken as normal."""

@@ -82,6 +82,12 @@ class Model:
         if getattr(self, "handle", None) and not sys.is_finalizing():
             self.close()
 
+    @cached_property
+    def rewinds(self) -> bool:
+        """Whether a context can take back the last tokens; the state of recurrent layers has no way back."""
+        recurrent = self.llama.llama_model_is_recurrent(self.handle) or self.llama.llama_model_is_hybrid(self.handle)
+        return not recurrent
+
     @property
     def encodes(self) -> bool:
         """Whether it reads a text with an encoder first, as T5 does; by itself, its decoder ends the process."""
