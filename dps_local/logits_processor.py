@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dps_local import native
 from dps_local.baking import load_map
-from dps_local.context import Context
+from dps_local.context import N_UBATCH, Context
 from dps_local.contrast import WINDOW, Contrast
 from dps_local.errors import DpsError, HeadMapError
 from dps_local.head_map import HeadMap
@@ -47,6 +49,9 @@ class SteeringLogitsProcessor:
     None takes the head map's, where it was calibrated for a contrast. Where the plausible tokens are all against a
     grammar, the others keep the order of f. Raises HeadMapError when the map does not fit, DpsError when `llama` is
     closed, for embeddings, or drafts tokens.
+
+    A call raises DpsError when the processor is closed or was made for another Llama. llama-cpp-python calls it where
+    nothing can be raised: what goes wrong there is raised by `Llama.sample`, before the token is given out.
     """
 
     def __init__(
@@ -64,13 +69,18 @@ class SteeringLogitsProcessor:
         self.model = Model(path, n_gpu_layers, llama._model.model)
         self.steering = _steering(self.model, head_map, gamma, beta)
         self._context = Context.borrowed(self.model, llama._ctx.ctx)
-        self._muted = Stream(Context.beside(self.model, llama.context_params, n_outputs=WINDOW, tokens_alone=True))
+        self._window = min(WINDOW, llama.context_params.n_batch, llama.context_params.n_ubatch)
+        self._muted = Stream(
+            Context.beside(self.model, llama.context_params, n_outputs=self._window, tokens_alone=True)
+        )
         if llama._lora_adapter is not None:
             _adapt(llama, self._muted.context)
         self._heads = bool((self.steering.scales != 1).any())
         self._contrast: Contrast | None = None
         self._seen: list[int] = []
+        self._llama = llama
         llama._stack.callback(self.close)  # a context goes before its model
+        _raise_from_sample(native.load().binding.Llama)
         _read_last_token_alone(llama, self.model.layer_start(self.steering.first_layer))
 
     def close(self) -> None:
@@ -80,6 +90,19 @@ class SteeringLogitsProcessor:
 
     def __call__(self, input_ids: NDArray[np.intc], scores: NDArray[np.single]) -> NDArray[np.single]:
         """Return the steered logits F32 [n_vocab] after the tokens input_ids; scores: those that `llama` has found."""
+        try:
+            return self._steered(input_ids, scores)
+        except BaseException as exc:
+            if not _sampling.llama:
+                raise
+            _sampling.error = exc
+            return scores
+
+    def _steered(self, input_ids: NDArray[np.intc], scores: NDArray[np.single]) -> NDArray[np.single]:
+        if self._muted.context.handle is None:
+            raise DpsError("this SteeringLogitsProcessor is closed: make a new one")
+        if _sampling.llama not in (None, self._llama):
+            raise DpsError("this SteeringLogitsProcessor was made for another Llama: make one for this Llama")
         if self.steering.gamma.off or not self._heads:
             return scores
         tokens, seen, f = input_ids.tolist(), self._seen, np.ascontiguousarray(scores, np.float32)
@@ -106,9 +129,39 @@ class SteeringLogitsProcessor:
             if not muted.context.truncate(0, len(prompt)):
                 muted.clear()  # a recurrent state has no way back
             muted.scale(None)
-        muted.replay(in_batches(prompt[muted.n :]))
+        muted.replay(in_batches(prompt[muted.n :], min(N_UBATCH, muted.context.n_batch)))
         muted.scale(self.steering.scales)
-        return Contrast(full, muted, self.steering)
+        return Contrast(full, muted, self.steering, window=self._window)
+
+
+class _Sampling(threading.local):
+    """The Llama that samples a token on this thread, and what a processor could not raise meanwhile."""
+
+    llama: Llama | None = None
+    error: BaseException | None = None
+
+
+_sampling = _Sampling()
+
+
+def _raise_from_sample(llama_class: Any) -> None:
+    """Let `sample` raise what goes wrong in a processor: it is called back from C, where errors are only printed."""
+    original = llama_class.sample
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def sample(self: Llama, *arguments: Any, **options: Any) -> int:
+        _sampling.llama = self
+        try:
+            token = int(original(self, *arguments, **options))
+            if _sampling.error:
+                raise _sampling.error
+            return token
+        finally:
+            _sampling.llama = _sampling.error = None
+
+    llama_class.sample = sample
 
 
 class _ReadLastTokenAlone:

@@ -117,9 +117,9 @@ class Stream:
         self.n, self.shifted = other.n, other.shifted
 
 
-def in_batches(tokens: list[int]) -> list[list[int]]:
+def in_batches(tokens: list[int], n_batch: int = N_UBATCH) -> list[list[int]]:
     """Return many tokens as calls of one batch each."""
-    return [tokens[i : i + N_UBATCH] for i in range(0, len(tokens), N_UBATCH)]
+    return [tokens[i : i + n_batch] for i in range(0, len(tokens), n_batch)]
 
 
 def common(a: Sequence[int], b: Sequence[int]) -> int:

@@ -216,7 +216,6 @@ def test_calls_in_a_row_do_not_touch_each_other(steered: Steered) -> None:
         assert generate(llama, b, 12, processor) == other
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Llama's callback cannot raise
 def test_an_error_on_the_way_leaves_the_next_call_as_ever(steered: Steered, monkeypatch: pytest.MonkeyPatch) -> None:
     model, llama, processor = steered()
     prompt = prompt_of(model, QUESTIONS[0])
@@ -229,9 +228,56 @@ def test_an_error_on_the_way_leaves_the_next_call_as_ever(steered: Steered, monk
         return original(*arguments)
 
     monkeypatch.setattr(processor._muted, "decode", fails)
-    generate(llama, prompt, 12, processor)
+    with pytest.raises(KeyboardInterrupt):
+        generate(llama, prompt, 12, processor)
     monkeypatch.undo()
     assert generate(llama, prompt, 12, processor) == expected
+
+
+@pytest.mark.parametrize("scope", ["generated", "all"])
+@pytest.mark.parametrize("kind", ["llama", "lfm2"])
+@pytest.mark.parametrize(
+    "sizes", [{"n_batch": 1}, {"n_batch": 2}, {"n_batch": 5}, {"n_ubatch": 3}, {"n_batch": 16, "n_ubatch": 4}]
+)
+def test_batches_of_any_size_are_steered(steered: Steered, scope: Scope, kind: str, sizes: dict[str, int]) -> None:
+    model, llama, processor = steered(kind, scope=scope, **sizes)
+    prompt = prompt_of(model, QUESTIONS[1])
+    kept = []
+
+    def watch(ids: Any, scores: Any) -> Any:
+        steered_scores = processor(ids, scores)
+        kept.append(processor._contrast is not None and processor._seen == ids.tolist())
+        return steered_scores
+
+    found = generate(llama, prompt, 12, watch)
+    assert kept
+    assert all(kept)
+    _, other, steers = steered(kind, scope=scope)
+    assert found[:3] == generate(other, prompt, 3, steers)  # other batches round otherwise: the beginning counts
+
+
+def test_another_llama_is_an_error_of_its_call(steered: Steered, make_llama: MakeLlama) -> None:
+    model, llama, processor = steered()
+    prompt, other = prompt_of(model, QUESTIONS[0]), make_llama(model.path)
+    expected = generate(llama, prompt, 5, processor)
+    for processors in ([processor], [lambda ids, scores: processor(ids, scores)]):
+        with pytest.raises(DpsError) as info:
+            generate(other, prompt, 5, *processors)
+        assert str(info.value) == ("this SteeringLogitsProcessor was made for another Llama: make one for this Llama")
+    assert generate(other, prompt, 5) == generate(llama, prompt, 5)
+    assert generate(llama, prompt, 5, processor) == expected
+
+
+def test_a_closed_processor_is_an_error_of_the_call(steered: Steered) -> None:
+    model, llama, processor = steered()
+    prompt = prompt_of(model, QUESTIONS[0])
+    plain = generate(llama, prompt, 5)
+    processor.close()
+    with pytest.raises(DpsError, match=r"^this SteeringLogitsProcessor is closed: make a new one$"):
+        generate(llama, prompt, 5, processor)
+    with pytest.raises(DpsError, match=r"is closed: make a new one$"):
+        processor(np.array(prompt, np.intc), np.zeros(model.n_vocab, np.float32))
+    assert generate(llama, prompt, 5) == plain
 
 
 def test_chat_completion_with_streaming_stops_and_a_cache(steered: Steered) -> None:
