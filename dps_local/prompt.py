@@ -11,7 +11,7 @@ from dps_local.profile import HistoryItem, Profile
 from dps_local.retrieval import most_relevant
 from dps_local.template import ChatTemplate
 
-VERSION = 2  # raised when prompts change: what was scored with others does not hold
+VERSION = 3  # raised when prompts change: what was scored with others does not hold
 DEFAULT_REQUEST = "Write something I would write."  # the task of a history item that has no input
 ITEM_SHARE = 4  # a history item takes at most this part (a quarter) of the profile's tokens, and loses its end
 RELATED_SHARE = 4  # of a history that is too long, this part of the profile's tokens shows what goes with the request

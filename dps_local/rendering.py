@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Literal, TypedDict
 
+import jinja2
+
 from dps_local import native
 
 MAX_LINES = 2_000_000  # that a template may run: seconds; those of models run some thousand
@@ -30,6 +32,8 @@ def renderer(source: str, eos: str, bos: str, *, parts: bool) -> Render:
     """
     if source.strip() in _builtin():
         return lambda messages: _apply(source.strip(), messages)
+    if any(token[1:] == ("operator", "**") for token in jinja2.Environment().lex(source)):
+        return _refuse_powers
     formatter = importlib.import_module("llama_cpp.llama_chat_format").Jinja2ChatFormatter(source, eos, bos)
 
     def render(messages: Sequence[Message]) -> str:
@@ -38,6 +42,11 @@ def renderer(source: str, eos: str, bos: str, *, parts: bool) -> Render:
         return str(_bounded(lambda: formatter(messages=given, enable_thinking=False)).prompt)
 
     return render
+
+
+def _refuse_powers(_: Sequence[Message]) -> str:
+    """Refuse what is computed in C, and already when a template is compiled: nothing could end it."""
+    raise ValueError("it takes powers, which may be endless")
 
 
 def _bounded(call: Callable[[], Any]) -> Any:
