@@ -89,7 +89,7 @@ class Assistant:
         assert self.prompter
         key = [
             FORMAT,
-            self.model.fingerprint,
+            self.model.identity.digest,
             self.profile.digest(),
             self.settings.scoring.key(),
             self.prompter.budget,
@@ -174,7 +174,8 @@ class Assistant:
             return self._steering(head_mask(self.model, []), Gamma(), "generated", "cad")
         if head_map is None:
             return None
-        head_map.check(self.model.name, self.model.fingerprint)
+        if news := head_map.check(self.model.name, self.model.identity):
+            self.notice(news)
         if isinstance(head_map, ClusterMap):
             return self._routed(head_map)
         if head_map.calibration:
@@ -209,7 +210,8 @@ class Assistant:
     def _vector(self, cluster_map: ClusterMap, prompter: Prompter) -> Vector:
         embedder = self._embedder(cluster_map.embedder_tokens)
         try:
-            if embedder.model.fingerprint != cluster_map.embedder:
+            made_with, found = cluster_map.embedder_metadata, embedder.model.identity
+            if found.fingerprint != cluster_map.embedder or made_with not in (None, found.metadata):
                 raise HeadMapError(
                     "the cluster map was made with another embedding model: give it by --embedding-model"
                 )

@@ -27,7 +27,9 @@ def bake(model_path: Path, map_path: Path, output: Path) -> None:
     """
     head_map = load_map(map_path)
     with GGUFFile(model_path) as model, GGUFFile(map_path) as source:
-        head_map.check(str(model.get("general.name") or model_path.stem), model.fingerprint())
+        if (parts := len(model.shards())) > 1:
+            raise HeadMapError(f"{model_path} is in {parts} parts: make one of them with `llama-gguf-split --merge`")
+        head_map.check(str(model.get("general.name") or model_path.stem), model.identity())
         if output.exists() and output.samefile(model_path):
             raise HeadMapError(f"{output} is the model itself: choose another output file")
         metadata = _merged_metadata(model, source)

@@ -15,6 +15,7 @@ from dps_local import map_file
 from dps_local.calibration import Calibration
 from dps_local.evidence import Ranking
 from dps_local.head_map import SCORES, HeadMap, fill_calibration, nulls, read_calibration
+from dps_local.identity import Identity
 from dps_local.model import Head, HeadScales, Scope
 
 Routing = Literal["hard", "soft"]
@@ -33,7 +34,7 @@ class ClusterMap:
 
     centroids: of the users' vectors, after `center`, the mean of all, is taken off. weights: in [0, 1] of the heads
     that matter in a cluster, the best has 1. pcs, gain: nats per token, over the cluster's examples.
-    embedder: fingerprint of the model that embeds profiles, embedder_tokens: how much of a text it reads.
+    embedder, embedder_metadata: which model embeds profiles, as in Identity; embedder_tokens: how much it reads of one.
     """
 
     model: str
@@ -57,6 +58,13 @@ class ClusterMap:
     null_control: float
     gamma: float
     calibration: Calibration | None = None
+    metadata: str | None = None  # with `template`, as in Identity
+    template: str | None = None
+    embedder_metadata: str | None = None
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.fingerprint, self.metadata, self.template)
 
     @property
     def n_layer(self) -> int:
@@ -66,9 +74,9 @@ class ClusterMap:
     def n_head(self) -> int:
         return int(self.pcs.shape[2])
 
-    def check(self, model_name: str, fingerprint: str) -> None:
-        """Raise HeadMapError unless this map was made for the model with that fingerprint."""
-        map_file.check(self.model, self.fingerprint, model_name, fingerprint)
+    def check(self, model_name: str, identity: Identity) -> str:
+        """Raise HeadMapError unless this map was made for that model; return what to say of its chat template."""
+        return map_file.check(self.model, self.identity, model_name, identity)
 
     def route(
         self, vector: Vectors, routing: Routing = "soft", temperature: float = TEMPERATURE
@@ -92,8 +100,11 @@ class ClusterMap:
         map_file.save(path, self.architecture, "clusters", self._fill)
 
     def _fill(self, writer: gguf.GGUFWriter) -> None:
-        for name in ("model", "fingerprint", "embedder", "scope", "ranking"):
+        map_file.fill_identity(writer, self.identity)
+        for name in ("model", "embedder", "scope", "ranking"):
             writer.add_string(f"dps.{name}", getattr(self, name))
+        if self.embedder_metadata:
+            writer.add_string("dps.embedder_metadata", self.embedder_metadata)
         for name in ("embedder_tokens", "seed", "evaluations", "n_layer", "n_head"):
             writer.add_uint32(f"dps.{name}", getattr(self, name))
         for name in ("users", "examples"):
@@ -111,14 +122,15 @@ class ClusterMap:
         with map_file.opened(path, "clusters") as file:
             users = tuple(int(n) for n in file.get("dps.users"))
             shape = (len(users), int(file.get("dps.n_layer")), int(file.get("dps.n_head")))
-            arrays = {name: np.asarray(file.get(f"dps.{name}"), np.float32) for name in ARRAYS}
+            arrays: dict[str, Any] = {name: np.asarray(file.get(f"dps.{name}"), np.float32) for name in ARRAYS}
             arrays |= {name: arrays[name].reshape(shape) for name in GRIDS}
             arrays["centroids"] = arrays["centroids"].reshape(len(users), len(arrays["center"]))
             return cls(
                 model=file.text("dps.model"),
                 architecture=file.text("general.architecture"),
-                fingerprint=file.text("dps.fingerprint"),
+                **asdict(map_file.read_identity(file)),
                 embedder=file.text("dps.embedder"),
+                embedder_metadata=file.get("dps.embedder_metadata"),
                 embedder_tokens=int(file.get("dps.embedder_tokens")),
                 scope=file.one_of("dps.scope", get_args(Scope)),
                 ranking=file.one_of("dps.ranking", get_args(Ranking)),
@@ -136,7 +148,7 @@ class ClusterMap:
         """Return what a person asks of the map; null where a layer has fewer heads."""
         return {
             "model": self.model,
-            "fingerprint": self.fingerprint,
+            **asdict(self.identity),
             "n_layer": self.n_layer,
             "n_head": self.n_head,
             "scope": self.scope,
@@ -169,7 +181,7 @@ class ClusterMap:
         return HeadMap(
             model=self.model,
             architecture=self.architecture,
-            fingerprint=self.fingerprint,
+            **asdict(self.identity),
             scope=self.scope,
             ranking="gain" if self.ranking == "gain" else "pcs",
             probe=0.0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -85,8 +85,9 @@ def score_clusters(
     cluster_map = ClusterMap(
         model=model.name,
         architecture=model.architecture,
-        fingerprint=model.fingerprint,
+        **asdict(model.identity),
         embedder=embedder.model.fingerprint,
+        embedder_metadata=embedder.model.identity.metadata,
         embedder_tokens=embedder.n_ctx,
         scope=options.scope,
         ranking=options.ranking,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import io
 import math
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from dps_local import native
 from dps_local.errors import ModelError
+from dps_local.identity import Identity
 
 # enum gguf_type, in order (gguf.h); strings and arrays have no fixed size
 _DTYPES: dict[int, type[np.generic]] = {
@@ -33,6 +36,10 @@ _DTYPES: dict[int, type[np.generic]] = {
     12: np.float64,
 }
 _STRING, _ARRAY = 8, 9
+# what no number and no prompt depends on: names, how tensors lie in files, and a map that was baked in
+_NAMING = ("general.", "split.", "dps.")
+_NUMBERS = ("general.architecture", "general.tensor_extra.")  # of these, what one does depend on
+_TEMPLATE = "tokenizer.chat_template"
 
 Value = str | int | float | bool | list[str] | NDArray[Any]
 
@@ -143,24 +150,80 @@ class GGUFFile:
                 n.gguf_get_tensor_size(h, i),
             )
 
+    def identity(self) -> Identity:
+        """Return which model this is: in another order, in other files or under another name, it is still the same."""
+        metadata, template = hashlib.sha256(), hashlib.sha256()
+        for key, value in sorted(self._raw_metadata().items()):
+            if key.startswith(_NUMBERS) or not key.startswith(_NAMING):
+                digest = template if key.startswith(_TEMPLATE) else metadata
+                digest.update(f"{key} {len(value)}\n".encode() + value)
+        return Identity(self.fingerprint(), metadata.hexdigest(), template.hexdigest())
+
+    def _raw_metadata(self) -> dict[str, bytes]:
+        """Return the type and value of each key as the bytes in the file: string by string, ggml's way is slow."""
+        with self.path.open("rb") as file:
+            data = file.read(self.data_offset)
+        stream, found = io.BytesIO(data), dict[str, bytes]()
+
+        def number(n: int = 8) -> int:
+            return int.from_bytes(stream.read(n), "little")
+
+        stream.seek(16)  # magic, version, number of tensors
+        for _ in range(number()):
+            key, start = stream.read(number()).decode(errors="replace"), stream.tell()
+            n, kind = 1, number(4)
+            if kind == _ARRAY:
+                kind, n = number(4), number()
+            if kind == _STRING:
+                for _ in range(n):
+                    stream.seek(number(), os.SEEK_CUR)
+            else:
+                stream.seek(n * np.dtype(_DTYPES[kind]).itemsize, os.SEEK_CUR)
+            found[key] = data[start : stream.tell()]
+        return found
+
     def fingerprint(self) -> str:
         """Return a SHA-256 over every tensor's name, shape, type and three samples of its data.
 
-        It depends on the tensors alone, so it survives a change of metadata (`dps-local bake`), and it differs
-        between fine-tunes and quantisations of one model. Samples of 4 KiB keep it immediate on large files.
+        It depends on the tensors alone, so it survives a change of metadata (`dps-local bake`) and of how many files
+        they are in, and it differs between fine-tunes and quantisations of one model. Samples of 4 KiB keep it
+        immediate on large files.
         """
         digest = hashlib.sha256()
-        with self.path.open("rb") as file:
-            for t in sorted(self.tensors(), key=lambda t: t.name):
+        with ExitStack() as stack:
+            shards = [self, *(stack.enter_context(GGUFFile(path)) for path in self.shards()[1:])]
+            files = {shard: stack.enter_context(shard.path.open("rb")) for shard in shards}
+            found = [(t, shard) for shard in shards for t in shard.tensors()]
+            for t, shard in sorted(found, key=lambda pair: pair[0].name):
                 digest.update(f"{t.name} {t.shape} {t.type} {t.size}\n".encode())
                 block = min(4096, t.size)
                 for start in (0, (t.size - block) // 2, t.size - block):
-                    file.seek(t.offset + start)
-                    data = file.read(block)
+                    files[shard].seek(t.offset + start)
+                    data = files[shard].read(block)
                     if len(data) < block:
-                        raise ModelError(f"{self.path} is cut off: tensor {t.name} is incomplete; download it again")
+                        raise ModelError(f"{shard.path} is cut off: tensor {t.name} is incomplete; download it again")
                     digest.update(data)
         return digest.hexdigest()
+
+    def shards(self) -> list[Path]:
+        """Return the files that the model is in, this one first; raises ModelError when it is not the first of them."""
+        n, i = (x if isinstance(x := self.get(f"split.{name}"), int) else 0 for name in ("count", "no"))
+        if not 1 < n < 1 << 16:
+            return [self.path]
+        stem = self.path.name.removesuffix(_shard("", i, n))
+        if stem == self.path.name:
+            raise ModelError(f"{self.path} is part {i + 1} of a model of {n}: its name must end in {_shard('', i, n)}")
+        paths = [self.path.with_name(_shard(stem, k, n)) for k in range(n)]
+        if i:
+            raise ModelError(f"{self.path} is part {i + 1} of a model of {n}: give the first, {paths[0]}")
+        if missing := [path.name for path in paths if not path.exists()]:
+            raise ModelError(f"{self.path} is part 1 of a model of {n}, and {missing[0]} is not beside it: download it")
+        return paths
+
+
+def _shard(stem: str, i: int, n: int) -> str:
+    """Return the name of part i of n, as llama.cpp has it."""
+    return f"{stem}-{i + 1:05d}-of-{n:05d}.gguf"
 
 
 def _copy(address: int | None, n: int, dtype: type[np.generic]) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from dps_local import map_file
 from dps_local.calibration import Calibration, Candidate, Mode
 from dps_local.evidence import Ranking, Stability
 from dps_local.gguf_file import GGUFFile
+from dps_local.identity import Identity
 from dps_local.model import Head, Scope
 
 SCORES = (
@@ -70,6 +71,12 @@ class HeadMap:
     gamma: float  # 0: steering stays off
     stability: Stability | None = None
     calibration: Calibration | None = None
+    metadata: str | None = None  # with `template`, as in Identity
+    template: str | None = None
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.fingerprint, self.metadata, self.template)
 
     @property
     def n_layer(self) -> int:
@@ -84,9 +91,9 @@ class HeadMap:
         """Layers without a head that can be muted: recurrent ones, or attention of the architecture's own."""
         return [int(layer) for layer in np.flatnonzero(np.isnan(self.pcs).all(axis=1))]
 
-    def check(self, model_name: str, fingerprint: str) -> None:
-        """Raise HeadMapError unless this map was made for the model with that fingerprint."""
-        map_file.check(self.model, self.fingerprint, model_name, fingerprint)
+    def check(self, model_name: str, identity: Identity) -> str:
+        """Raise HeadMapError unless this map was made for that model; return what to say of its chat template."""
+        return map_file.check(self.model, self.identity, model_name, identity)
 
     def save(self, path: Path) -> None:
         """Write a .dps.gguf, readable by its owner only, whole or not at all."""
@@ -94,7 +101,7 @@ class HeadMap:
 
     def _fill(self, writer: gguf.GGUFWriter) -> None:
         writer.add_string("dps.model", self.model)
-        writer.add_string("dps.fingerprint", self.fingerprint)
+        map_file.fill_identity(writer, self.identity)
         writer.add_string("dps.scope", self.scope)
         writer.add_string("dps.ranking", self.ranking)
         writer.add_float64("dps.probe", self.probe)
@@ -128,11 +135,13 @@ class HeadMap:
     @classmethod
     def _parse(cls, file: GGUFFile) -> HeadMap:
         shape = (int(file.get("dps.n_layer")), int(file.get("dps.n_head")))
-        scores = {name: np.asarray(file.get(f"dps.{name}"), np.float32).reshape(shape) for name in SCORES}
+        scores: dict[str, Any] = {
+            name: np.asarray(file.get(f"dps.{name}"), np.float32).reshape(shape) for name in SCORES
+        }
         return cls(
             model=file.text("dps.model"),
             architecture=file.text("general.architecture"),
-            fingerprint=file.text("dps.fingerprint"),
+            **asdict(map_file.read_identity(file)),
             scope=file.one_of("dps.scope", get_args(Scope)),
             ranking=file.one_of("dps.ranking", get_args(Ranking)),
             probe=file.number("dps.probe"),
@@ -155,7 +164,7 @@ class HeadMap:
         return {
             "model": self.model,
             "architecture": self.architecture,
-            "fingerprint": self.fingerprint,
+            **asdict(self.identity),
             "n_layer": self.n_layer,
             "n_head": self.n_head,
             "scope": self.scope,

@@ -197,7 +197,7 @@ def _steering(
     found = head_map if isinstance(head_map, HeadMap) else load_map(Path(head_map))
     if not isinstance(found, HeadMap):
         raise HeadMapError("a cluster map needs to know who writes: give a head map of one user")
-    found.check(model.name, model.fingerprint)
+    found.check(model.name, model.identity)  # of another chat template: the program has prompts of its own anyway
     if gamma is None and found.mode == "amplify" and found.gamma:
         raise HeadMapError(
             "this head map was calibrated for amplification: say by gamma= how strong a contrast is to be"

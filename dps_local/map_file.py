@@ -13,6 +13,7 @@ import gguf
 from dps_local.errors import HeadMapError, ModelError
 from dps_local.files import atomic_write
 from dps_local.gguf_file import GGUFFile
+from dps_local.identity import Identity
 
 FORMAT = 2
 Kind = Literal["user", "clusters"]
@@ -68,10 +69,35 @@ def _gguf(path: Path) -> Iterator[GGUFFile]:
         raise HeadMapError(f"{path} is a damaged head map ({exc}): score again") from exc
 
 
-def check(made_for: str, expected: str, model_name: str, fingerprint: str) -> None:
-    """Raise HeadMapError unless a map's model, by name and fingerprint, is the one at hand."""
-    if fingerprint != expected:
+def fill_identity(writer: gguf.GGUFWriter, identity: Identity) -> None:
+    writer.add_string("dps.fingerprint", identity.fingerprint)
+    for name in ("metadata", "template"):
+        if digest := getattr(identity, name):
+            writer.add_string(f"dps.{name}", digest)
+
+
+def read_identity(file: GGUFFile) -> Identity:
+    """Return which model a map belongs to, as far as it says."""
+    known = set(file.keys())
+    others = (file.text(key) if key in known else None for key in ("dps.metadata", "dps.template"))
+    return Identity(file.text("dps.fingerprint"), *others)
+
+
+def check(made_for: str, expected: Identity, model_name: str, found: Identity) -> str:
+    """Raise HeadMapError unless a map's model is the one at hand; return what to say where the prompts are others."""
+    score = "score this one with `dps-local score`"
+    if found.fingerprint != expected.fingerprint:
         raise HeadMapError(
-            f"this head map belongs to {made_for!r} (fingerprint {expected[:12]}), not to {model_name!r} "
-            f"({fingerprint[:12]}): use that model, or score this one with `dps-local score`"
+            f"this head map belongs to {made_for!r} (fingerprint {expected.fingerprint[:12]}), not to {model_name!r} "
+            f"({found.fingerprint[:12]}): use that model, or {score}"
         )
+    if expected.metadata not in (None, found.metadata):
+        raise HeadMapError(
+            f"this head map was made for {made_for!r} with other hyperparameters or another tokenizer than "
+            f"{model_name!r} has: use that file, or {score}"
+        )
+    if expected.template in (None, found.template):
+        return ""
+    return (
+        f"{model_name} has another chat template than this head map was made with: `dps-local score` makes one for it"
+    )

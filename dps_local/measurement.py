@@ -104,7 +104,7 @@ class Measurement:
         self.examples = examples
         self.k = options.top if options.top is not None else top_k(len(self.heads))  # heads that are to be chosen
         self.schedule = schedule(len(self.heads), len(examples), self.k, exhaustive or options.exhaustive)
-        depends_on = [model.fingerprint, native.PATCH_VERSION, options.scope, options.probe]
+        depends_on = [model.identity.digest, native.PATCH_VERSION, options.scope, options.probe]
         self.store = ScoreStore(cache_folder("scores"), len(self.heads), *depends_on)
         texts = [len(examples[i].texts()) for i in self.order]
         self._controlled = False  # whether doing nothing was tried in every slot

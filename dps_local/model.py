@@ -42,7 +42,7 @@ class Model:
                 raise ModelError(f"{path} {instead}")
             self.architecture = str(file.get("general.architecture", "unknown"))
             self.name = str(file.get("general.name") or path.stem)
-            self.fingerprint = file.fingerprint()
+            self.identity = file.identity()
             pooling = file.get(f"{self.architecture}.pooling_type")
             self._pools = isinstance(pooling, int) and pooling > 0  # as models for embeddings do
             self.chat_template: str | None = file.get("tokenizer.chat_template")
@@ -103,6 +103,11 @@ class Model:
                 f"{self.name} ({self.architecture}) does not write text token by token: choose a chat model, and give "
                 "one that makes embeddings as --embedding-model"
             )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the tensors: what a head map is bound to."""
+        return self.identity.fingerprint
 
     @property
     def n_layer(self) -> int:

@@ -37,7 +37,7 @@ class PrefixCache:
         """Return where the state of a context that has read `tokens` with these scales is kept."""
         library = [native.PATCH_VERSION, context.native.version]
         heads = None if scales is None else np.asarray(scales, np.float32).tolist()
-        key = json.dumps([library, context.model.fingerprint, context.settings, list(tokens), heads])
+        key = json.dumps([library, context.model.identity.digest, context.settings, list(tokens), heads])
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.state"
 
     def load(self, context: Context, tokens: Sequence[int], scales: HeadScales | None) -> bool:

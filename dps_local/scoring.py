@@ -8,7 +8,8 @@ history item, with the profile in the prompt as it was when the user wrote it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,7 +119,7 @@ class Scoring:
         selected = choose(values, self.measurement.k)
         calibration = self._calibrate(evidence, len(selected))
         best = calibration.best if calibration and calibration.helps else Candidate("contrast", None, 0.0)
-        grids = grids_of(self.model, evidence, self.options.probe)
+        grids: dict[str, Any] = grids_of(self.model, evidence, self.options.probe)
         if np.isnan(grids["pcs"]).all():
             raise ModelError(
                 f"muting heads has no effect in the architecture {self.model.architecture!r}: it cannot be steered"
@@ -127,7 +128,7 @@ class Scoring:
         return HeadMap(
             model=self.model.name,
             architecture=self.model.architecture,
-            fingerprint=self.model.fingerprint,
+            **asdict(self.model.identity),
             scope=self.options.scope,
             ranking=self.options.ranking,
             probe=self.options.probe,

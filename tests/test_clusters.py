@@ -264,9 +264,16 @@ def test_users_without_history_cannot_be_clustered(
 # --- the file
 
 
-@pytest.mark.parametrize("calibration", [None, Calibration(0.1, 0.05, 0.15, 8, PLAIN, 1.1, 1.2, 40)])
-def test_a_cluster_map_survives_its_file(calibration: Calibration | None, tmp_path: Path) -> None:
-    made = by_hand(calibration=calibration)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"calibration": Calibration(0.1, 0.05, 0.15, 8, PLAIN, 1.1, 1.2, 40)},
+        {"metadata": "1" * 64, "template": "2" * 64, "embedder_metadata": "3" * 64},
+    ],
+)
+def test_a_cluster_map_survives_its_file(changes: dict[str, object], tmp_path: Path) -> None:
+    made = by_hand(**changes)
     made.save(tmp_path / "c.dps.gguf")
     assert (tmp_path / "c.dps.gguf").stat().st_mode & 0o777 == 0o600
     found = load_map(tmp_path / "c.dps.gguf")
@@ -338,6 +345,10 @@ def test_a_cluster_map_needs_a_profile_and_its_own_embedding_model(cluster_map: 
     assistant = Assistant(model, person(BEES), Settings(n_ctx=512, n_threads=1), lambda _: None)
     with pytest.raises(HeadMapError, match=r"give it by --embedding-model$"):
         assistant.steering(replace(cluster_map, embedder="0" * 64))
+    with pytest.raises(HeadMapError, match=r"give it by --embedding-model$"):
+        assistant.steering(replace(cluster_map, embedder_metadata="0" * 64))
+    with pytest.raises(HeadMapError, match=r"^this head map was made for .* with other hyperparameters"):
+        assistant.steering(replace(cluster_map, metadata="0" * 64))
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3"])

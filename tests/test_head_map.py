@@ -27,6 +27,7 @@ from dps_local.errors import DpsError, HeadMapError, ModelError
 from dps_local.evidence import Stability
 from dps_local.gguf_file import GGUFFile
 from dps_local.head_map import SCORES, HeadMap, Scores, top_k
+from dps_local.identity import Identity
 from dps_local.map_file import FORMAT
 from dps_local.measurement import ScoringOptions
 from dps_local.model import Model
@@ -182,17 +183,19 @@ candidates = st.builds(Candidate, modes, st.none() | counts, numbers)
 calibrations = st.builds(
     Calibration, numbers, numbers, numbers, counts, candidates, numbers, numbers, st.none() | counts
 )
+digests = st.from_regex("[0-9a-f]{64}", fullmatch=True)
 
 
 @st.composite
 def head_maps(draw: st.DrawFn) -> HeadMap:
     shape = draw(st.tuples(st.integers(1, 5), st.integers(1, 6)))
     scores = hnp.arrays(np.float32, shape, elements=st.floats(width=32))
+    drawn: dict[str, Any] = {name: draw(scores) for name in SCORES}
     head = st.tuples(st.integers(0, shape[0] - 1), st.integers(0, shape[1] - 1))
     return HeadMap(
         model=draw(names),
         architecture=draw(names),
-        fingerprint=draw(st.from_regex("[0-9a-f]{64}", fullmatch=True)),
+        fingerprint=draw(digests),
         scope=draw(st.sampled_from(["generated", "all"])),
         ranking=draw(st.sampled_from(["pcs", "gain", "contrast"])),
         probe=draw(numbers),
@@ -201,13 +204,15 @@ def head_maps(draw: st.DrawFn) -> HeadMap:
         tokens=draw(counts),
         evaluations=draw(counts),
         nll=draw(numbers),
-        **{name: draw(scores) for name in SCORES},
+        **drawn,
         null_control=draw(numbers),
         selected=tuple(draw(st.lists(head, unique=True))),
         mode=draw(modes),
         gamma=draw(numbers),
         stability=draw(st.none() | stabilities),
         calibration=draw(st.none() | calibrations),
+        metadata=draw(st.none() | digests),
+        template=draw(st.none() | digests),
     )
 
 
@@ -423,7 +428,7 @@ def test_a_map_with_a_wrong_value_is_refused(tmp_path: Path, wrong: dict[str, An
 
 
 def test_check_passes_for_the_model_that_was_scored() -> None:
-    MAP.check("any other name", "0123456789abcdef" * 4)
+    assert MAP.check("any other name", Identity("0123456789abcdef" * 4, "1" * 64, "2" * 64)) == ""
 
 
 def test_check_refuses_another_model_and_names_both() -> None:
@@ -432,7 +437,7 @@ def test_check_refuses_another_model_and_names_both() -> None:
         match=r"^this head map belongs to 'Tiny' \(fingerprint 0123456789ab\), not to 'Other' \(ffffffffffff\): "
         r"use that model, or score this one with `dps-local score`$",
     ):
-        MAP.check("Other", "f" * 64)
+        MAP.check("Other", Identity("f" * 64))
 
 
 # a save that fails

@@ -157,18 +157,21 @@ def write_model(
     name: str = "Tiny",
     chat_template: str | None = CHATML,
     pre: str = "gpt-2",
+    changes: Mapping[str, Any] | None = None,
+    shard: int = 0,
 ) -> None:
     """Write a model whose weights depend on the shape, `quantized` and `seed` alone.
 
     edit: multiplies the columns of W_O that belong to a head, the oracle for head scales.
+    changes: of the hyperparameters. shard: tensors of a part, behind a first one that has metadata only; 0: one file.
     quantized: a ggml type ("Q8_0") for the matrices whose rows it divides, in place of F32. With `edit`, head_size
     must be its block size at least; K-quants are random blocks, and cannot be edited. pre: how the vocabulary splits
     a text into words.
     """
     s = shape(kind, head_size, wide)
-    writer = gguf.GGUFWriter(path, kind)
+    writer = gguf.GGUFWriter(path, kind, split_max_tensors=shard, small_first_shard=shard > 0)
     writer.add_name(name)
-    for key, value in metadata(kind, s).items():
+    for key, value in (metadata(kind, s) | dict(changes or {})).items():
         _add(writer, f"{kind}.{key}", value)
     add_vocabulary(writer, pre)
     if chat_template is not None:

@@ -61,7 +61,7 @@ class EvaluationOptions:
     def digest(self, model: Model) -> str:
         """Return a digest of what the numbers of one arm and query depend on."""
         key = [
-            model.fingerprint,
+            model.identity.digest,
             [self.source, self.items, self.chosen_by, self.profile_tokens, self.n_ctx, self.clusters],
             [self.n_predict, self.target_tokens, self.answers, asdict(self.sampling)],
             self.scoring.key(),

@@ -168,7 +168,7 @@ class Heads:
         key = [
             kind.__name__,
             self.clusters if kind is ClusterMap else None,
-            first.model.fingerprint,
+            first.model.identity.digest,
             options.key(),
             [first.task.name, first.budget, first.n_ctx, first.most, first.chosen_by],
             [prompter.profile.digest() for prompter in prompters],
