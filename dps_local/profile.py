@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from json.decoder import JSONDecoder
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,24 @@ class HistoryItem:
 
 @dataclass(frozen=True)
 class Profile:
-    """A user: history is oldest first."""
+    """A user: history is oldest first. path: of the file it was read from; it is no part of the content."""
 
     name: str = ""
     about: str = ""
     preferences: tuple[str, ...] = ()
     history: tuple[HistoryItem, ...] = ()
+    path: Path | None = field(default=None, compare=False)
 
     def digest(self) -> str:
         """Return a SHA-256 of the content: equal profiles have equal digests, whatever the file looked like."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        content = asdict(self)
+        del content["path"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def whose(self) -> list[str]:
+        """What tells this profile from others, whatever is added to it: its file, else its name and first words."""
+        return [str(self.path)] if self.path else [self.name, *(item.output for item in self.history[:1])]
 
 
 def load_profile(name_or_path: str) -> Profile:
@@ -60,7 +68,7 @@ def load_profile(name_or_path: str) -> Profile:
     except (OSError, RuntimeError, ValueError) as exc:  # too long a name, no such home folder, a NUL byte
         raise ProfileError(f"cannot read the profile {name_or_path[:80]!r}: {getattr(exc, 'strerror', exc)}") from exc
     try:
-        return parse_profile(text)
+        return replace(parse_profile(text), path=path.resolve())
     except ProfileError as exc:
         raise ProfileError(f"{path}: {exc}") from exc
 

@@ -33,6 +33,11 @@ class Prompter:
     budget: int
     n_ctx: int = 4096
 
+    @property
+    def whose(self) -> list[object]:
+        """What tells these prompts from those of other profiles and settings, whatever is added to the profile."""
+        return [*self.profile.whose, self.budget, self.n_ctx]
+
     def system(self, before: int | None = None) -> tuple[str, int]:
         """Return the profile as a system message, and how many history items are in it, the newest.
 

@@ -79,13 +79,12 @@ def score(
     n = len(prompter.profile.history)
     newest = range(max(0, n - 2 * options.examples), n)
     examples = {i: example for i in newest if (example := make_example(prompter, i, options))}
-    name = prompter.profile.name or prompter.profile.history[0].output
     split = split_history(list(examples), options.examples)
-    return Scoring(model, examples, split, options, name, progress, notice).head_map()
+    return Scoring(model, examples, split, options, prompter.whose, progress, notice).head_map()
 
 
 class Scoring:
-    """The scoring of examples (by number): some choose heads, and those held out calibrate. name: of whose they are."""
+    """The scoring of examples (by number): some choose heads, others calibrate. whose: tells them from others'."""
 
     def __init__(
         self,
@@ -93,7 +92,7 @@ class Scoring:
         examples: dict[int, Example],
         split: Split,
         options: ScoringOptions,
-        name: str,
+        whose: Sequence[object],
         progress: Progress | None = None,
         notice: Notice | None = None,
     ) -> None:
@@ -109,7 +108,7 @@ class Scoring:
             more=len(self.split.held_out) * Trial.streams,
         )
         what = [options.examples, options.target_tokens, options.contrast, options.ranking == "contrast"]
-        news = self.measurement.plan([name, what])
+        news = self.measurement.plan([*whose, what])
         if notice and news:
             notice(news)
 

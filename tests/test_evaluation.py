@@ -178,6 +178,9 @@ def test_heads_from_other_users_know_nothing_of_the_user(model: Model, tmp_path:
         mentioned = {half[name] for name in half if name in text}
         assert len(mentioned) == 1
     assert not any("gold" in text or "asks" in text for text in scored)
+    assert (
+        len(list((tmp_path / "cache" / "scores").glob("*.npy"))) == 4
+    )  # two examples of each half, and none forgotten
 
 
 def test_heads_from_the_users_own_items_know_nothing_of_the_queries(

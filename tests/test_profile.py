@@ -323,6 +323,7 @@ def test_any_text_is_refused_with_a_line(text: str) -> None:
 
 def test_the_digest_does_not_see_layout_order_or_spelled_out_defaults(tmp_path: Path) -> None:
     one = load_profile(saved(tmp_path, '{"name": "Zoë", "preferences": ["a"]}', "one.json"))
+    assert one.path == tmp_path.resolve() / "one.json"
     other = load_profile(
         saved(tmp_path, b'\xef\xbb\xbf{\r\n "preferences" : [ "a" ],\r\n "about":"", "name": "Zo\\u00eb","history":[]}')
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import subprocess
@@ -27,7 +28,7 @@ from dps_local.evidence import Evidence, lower_bound
 from dps_local.head_map import HeadMap, top_k
 from dps_local.measurement import BUDGET, Example, ScoringOptions, make_example, schedule, survivors
 from dps_local.model import Head, Model, head_mask
-from dps_local.profile import HistoryItem, Profile
+from dps_local.profile import HistoryItem, Profile, load_profile
 from dps_local.prompt import ITEM_SHARE, Prompter
 from dps_local.scorer import Scorer
 from dps_local.scoring import score, split_history
@@ -398,6 +399,27 @@ def test_a_profile_that_was_edited_is_scored_afresh(prompter: Callable[..., Prom
     notices: list[str] = []
     scored(prompter(profile=replace(PROFILE, preferences=("long",))), notice=notices.append)
     assert notices == ["the profile has changed since it was last scored: scoring starts afresh"]
+
+
+def test_what_was_measured_of_one_ada_is_not_forgotten_for_another(
+    prompter: Callable[..., Prompter], tmp_path: Path
+) -> None:
+    made, notices = list[Prompter](), list[str]()
+    for file, last in (("ada.json", "Off to the sea."), ("work/ada.json", "Dear Sir, no.")):
+        items = [{"output": "Hello there."}, {"output": "Good morning."}, {"output": last}]
+        (path := tmp_path / file).parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"name": "Ada", "about": last, "history": items}))
+        made.append(prompter(profile=load_profile(str(path))))
+    made.append(replace(made[0], budget=24))  # other texts of the same one
+    made.append(prompter(profile=replace(made[0].profile, history=made[0].profile.history[1:], path=None)))
+    for p in made:
+        scored(p)
+    for p in made:
+        scored(p, notice=notices.append)
+    assert notices == [
+        *["taking up an earlier run: 3 of 3 texts are known"] * 3,
+        "taking up an earlier run: 2 of 2 texts are known",
+    ]
 
 
 class StopError(Exception):

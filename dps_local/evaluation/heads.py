@@ -137,8 +137,8 @@ class Heads:
         held_out = self._examples(others[1::2], options)
         examples = dict(enumerate([*scored, *held_out]))
         split = Split(list(examples)[: len(scored)], [list(examples)[len(scored) :]])
-        name = others[0].task.name
-        return Scoring(others[0].model, examples, split, options, name, self.progress).head_map()
+        whose = [prompter.whose for prompter in others]
+        return Scoring(others[0].model, examples, split, options, whose, self.progress).head_map()
 
     def _examples(self, others: Sequence[TaskPrompter], options: ScoringOptions) -> list[Example]:
         """Return examples of as many users as possible, the newest of each."""

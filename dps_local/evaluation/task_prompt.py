@@ -28,6 +28,10 @@ class TaskPrompter(Prompter):
     most: int
     chosen_by: Selection = "bm25"
 
+    @property
+    def whose(self) -> list[object]:
+        return [*super().whose, self.task.name, self.most, self.chosen_by]
+
     def system(self, before: int | None = None) -> tuple[str, int]:  # noqa: ARG002 (there is none)
         return "", 0
 
