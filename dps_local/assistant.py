@@ -221,6 +221,9 @@ class Assistant:
 
     def session(self, head_map: HeadMap | ClusterMap | None) -> Session:
         """Return a new chat, steered by `head_map`."""
+        cache = PrefixCache(cache_folder("prefixes")) if self.settings.prefix_cache else None
+        if cache:
+            cache.tidy()
         return Session(
             self.model,
             self.template,
@@ -228,7 +231,7 @@ class Assistant:
             recall=self._recall if self.prompter else None,
             steering=self.steering(head_map),
             engine=self.settings.engine,
-            cache=PrefixCache(cache_folder("prefixes")) if self.settings.prefix_cache else None,
+            cache=cache,
             sampling=self.settings.sampling,
             n_ctx=self.n_ctx,
             n_threads=self.settings.n_threads,

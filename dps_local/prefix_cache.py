@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from dps_local.model import HeadScales
 
 LEAST = 64  # tokens: a shorter beginning is read faster than it is loaded
 CAP = 2_000_000_000  # bytes of all entries together
+DAYS = 30  # that an entry stays without being used: its profile may have changed, or be gone
 DIGEST = hashlib.sha256().digest_size
 
 
@@ -25,9 +28,9 @@ class PrefixCache:
     """A folder of KV states in llama.cpp's own format, each behind its SHA-256.
 
     An entry is found under a hash of all that its values depend on: the model, the library, the settings of the
-    context, the tokens and the head scales. One that is damaged is as good as none. When all of them together are
-    larger than `cap` bytes, those that were not used for the longest time go. The files are readable by their owner
-    only: they hold in numbers what the profile holds in words.
+    context, the tokens and the head scales. One that is damaged is as good as none. One that was not used for DAYS
+    goes, and when all of them together are larger than `cap` bytes, those that were not used for the longest time. The
+    files are readable by their owner only: they hold in numbers what the profile holds in words.
     """
 
     def __init__(self, folder: Path, cap: int = CAP) -> None:
@@ -69,19 +72,20 @@ class PrefixCache:
                 stream.write(state)
         except DpsError:
             return
-        self._make_room(path)
+        self.tidy(path)
 
-    def _make_room(self, newest: Path) -> None:
-        """Delete what was not used for the longest time until all the rest fits."""
-        entries = []
+    def tidy(self, newest: Path | None = None) -> None:
+        """Delete what was not used for DAYS, and then what was not used for the longest time until all the rest fits."""
+        entries, oldest = [], time.time_ns() - DAYS * 24 * 3600 * 10**9
         for path in self.folder.glob("*.state"):
             try:
                 entries.append((path == newest, path.stat().st_mtime_ns, path.stat().st_size, path))
             except OSError:  # another process was faster
                 continue
         total = sum(size for _, _, size, _ in entries)
-        for _, _, size, path in sorted(entries):
-            if total <= self.cap:
+        for _, used, size, path in sorted(entries):
+            if total <= self.cap and used >= oldest:
                 return
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
             total -= size

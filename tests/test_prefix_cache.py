@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from tiny import TinyModel
 
 from dps_local import native
+from dps_local.assistant import Assistant, Settings
 from dps_local.context import Context
 from dps_local.mixing import Gamma
 from dps_local.model import Model, Scope, head_mask
@@ -162,12 +164,26 @@ def test_the_entries_that_were_not_used_for_the_longest_time_go_first(context: C
     cache = PrefixCache(tmp_path)
     paths = [kept(context, cache, [i, *PREFIX]) for i in range(3)]
     for age, path in enumerate(reversed(paths)):
-        os.utime(path, ns=(10**18 - age * 10**9,) * 2)
+        os.utime(path, ns=(time.time_ns() - (age + 1) * 10**9,) * 2)
     size = paths[0].stat().st_size
     assert cache.load(context, [0, *PREFIX], None)  # the oldest is used again
     small = PrefixCache(tmp_path, cap=3 * size + 1)
     newest = kept(context, small, [9, *PREFIX])
     assert set(tmp_path.iterdir()) == {paths[0], paths[2], newest}
+
+
+def test_what_was_not_used_for_thirty_days_goes_when_the_next_chat_starts(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DPS_LOCAL_CACHE", str(tmp_path))
+    (tmp_path / "prefixes").mkdir()
+    cache = PrefixCache(tmp_path / "prefixes")
+    old, used, recent = (kept(context, cache, [i, *PREFIX]) for i in range(3))
+    for path, days in ((old, 30.1), (used, 30.1), (recent, 29.9)):
+        os.utime(path, (time.time() - days * 86400,) * 2)
+    assert cache.load(context, [1, *PREFIX], None)
+    Assistant(context.model, None, Settings(n_ctx=256), lambda _: None).session(None).close()
+    assert set(cache.folder.iterdir()) == {used, recent}
 
 
 def test_what_is_larger_than_the_cap_is_not_kept(context: Context, tmp_path: Path) -> None:
