@@ -466,7 +466,7 @@ def evaluate(
 ) -> None:
     """Measure whether steering helps, on what users really wrote, against the plain model and random heads.
 
-    An interrupted run goes on where it stopped. Runs with other models or data may share a folder: its report.md and
+    An interrupted run goes on where it stopped. Runs with other models or tasks may share a folder: its report.md and
     report.html show all of them.
     """
     # no other command need wait for these
@@ -482,6 +482,8 @@ def evaluate(
     options = evaluation.settings(model, score, seed, len(loaded.heads()))
     with terminal.progress("evaluating") as progress:
         found = Evaluation(loaded, dataset.users, options, out, progress)
+        for line in found.news():
+            terminal.notice(line)
         found.run()
     rows = compare(found.records())
     write_report(out, rows, found.maps(), options.about(loaded))

@@ -75,7 +75,7 @@ class PrefixCache:
         self.tidy(path)
 
     def tidy(self, newest: Path | None = None) -> None:
-        """Delete what was not used for DAYS, and then what was not used for the longest time until all the rest fits."""
+        """Delete what was not used for DAYS, then what was not used for the longest time until all the rest fits."""
         entries, oldest = [], time.time_ns() - DAYS * 24 * 3600 * 10**9
         for path in self.folder.glob("*.state"):
             try:

@@ -19,7 +19,7 @@ from tiny import TinyModel
 from dps_local.assistant import Assistant, Settings
 from dps_local.bench_decoding import Follower
 from dps_local.errors import DpsError
-from dps_local.evaluation import evaluation, heads
+from dps_local.evaluation import evaluation, evaluation_options, heads
 from dps_local.evaluation.arms import METHODS, Arm, Grid
 from dps_local.evaluation.asked import Asked, results
 from dps_local.evaluation.dataset import Query, User
@@ -145,6 +145,84 @@ def test_other_settings_are_computed_anew_and_not_mixed(model: Model, tmp_path: 
     second = evaluated(model, tmp_path, methods=("profile",), items=0)
     assert len(first) == len(second) == len(RecordFile(tmp_path / "records.jsonl").records) / 2
     assert {r.setting for r in first}.isdisjoint(r.setting for r in second)
+
+
+def changed(person: User, item: str = "", gold: str = "") -> User:
+    """Return the user with another first item, or another answer to the first query."""
+    items = ({**person.items[0], "text": item}, *person.items[1:]) if item else person.items
+    query = replace(person.queries[0], output=gold, references=(gold,)) if gold else person.queries[0]
+    return replace(person, items=items, queries=(query, *person.queries[1:]))
+
+
+OTHER_HALF = [u.id for u in USERS if halves([u.id for u in USERS], SCORING.seed)[u.id] == "confirm"]
+
+
+@pytest.mark.parametrize(
+    ("people", "again"),
+    [
+        # of 4 users, 2 queries each, in the arms 'profile' and 'gain'
+        (USERS, 0),
+        (list(reversed(USERS)), 0),
+        ([changed(u, gold="Another end") if u.id == "Ada" else u for u in USERS], 2),
+        ([replace(u, preferences=("short",)) if u.id == OTHER_HALF[0] else u for u in USERS], 4 + 4),
+        ([changed(u, item="What nobody saw.") if u.id == OTHER_HALF[0] else u for u in USERS], 4 + 4),
+    ],
+    ids=["same", "reversed", "answer", "preference", "item"],
+)
+def test_a_result_is_taken_up_only_where_all_it_was_made_from_is_the_same(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, people: list[User], again: int
+) -> None:
+    """A user's text is in the heads of the other half: 'gain' of its 2 users is made anew, beside the user's 2 arms."""
+    before = evaluated(model, tmp_path / "out", methods=("profile", "gain"))
+    added: list[Record] = []
+    add = RecordFile.add
+
+    def counted(self: RecordFile, records: list[Record]) -> None:
+        added.extend(records)
+        add(self, records)
+
+    monkeypatch.setattr(RecordFile, "add", counted)
+    run = Evaluation(model, people, replace(OPTIONS, methods=("profile", "gain")), tmp_path / "out")
+    news = [f"taking up an earlier run: {len(before) - again} of {len(before)} results are known"]
+    if again:
+        where = tmp_path / "out" / "records.jsonl"
+        news.append(f"{again} results in {where} are of other data, options or code: they are not used")
+    assert run.news() == news
+    run.run()
+    assert len(added) == again
+    fresh = evaluated(model, tmp_path / "fresh", people, methods=("profile", "gain"))
+
+    def in_order(records: Sequence[Record]) -> list[Record]:
+        return sorted(without_time(records), key=lambda r: str(r.key))
+
+    assert in_order(run.records()) == in_order(fresh)
+
+
+def test_results_of_another_version_or_of_none_are_not_taken_up(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = evaluated(model, tmp_path, methods=("profile",))
+    file = tmp_path / "records.jsonl"
+    old = [{k: x for k, x in json.loads(line).items() if k != "content"} for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(line) + "\n" for line in old))
+    note = f"{len(old)} results in {file} are of other data, options or code: they are not used"
+    options = replace(OPTIONS, methods=("profile",))
+    assert Evaluation(model, USERS, options, tmp_path).news() == [note]
+    assert evaluated(model, tmp_path, methods=("profile",)) == found
+    monkeypatch.setattr(evaluation_options, "VERSION", 0)
+    run = Evaluation(model, USERS, options, tmp_path)
+    assert run.news() == [note.replace(str(len(old)), str(2 * len(old)), 1)]
+    assert run.records() == []
+
+
+def test_results_of_other_tasks_stay_in_the_report(model: Model, tmp_path: Path) -> None:
+    evaluated(model, tmp_path, methods=("profile",))
+    other = [replace(u, task="email_subject", items=(), queries=u.queries[:1]) for u in USERS[:2]]
+    found = evaluated(model, tmp_path, other, methods=("profile",))
+    assert [r.task for r in found] == ["news_headline"] * 8 + ["email_subject"] * 2
+    assert Evaluation(model, other, replace(OPTIONS, methods=("profile",)), tmp_path).news() == [
+        "taking up an earlier run: 2 of 2 results are known"
+    ]
 
 
 def test_one_half_of_the_users_is_evaluated(model: Model, tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ MEANINGS: dict[Method, str] = {
 }
 PLAIN: tuple[Method, ...] = ("none", "profile", "calibrated")  # that have no settings of their own
 RANKED: tuple[Method, ...] = ("random", "pcs", "gain", "contrast")  # that take the best so many heads
+CLUSTERED: tuple[Method, ...] = ("cluster-hard", "cluster-soft")
+HEADLESS: tuple[Method, ...] = ("none", "profile", "cad", "random")  # that need no head map
 AMPLIFIED: tuple[Method, ...] = ("amplify", "amplify-positive")
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from dps_local.errors import DpsError
@@ -12,7 +15,7 @@ from dps_local.evaluation.dataset import Query, User
 from dps_local.evaluation.evaluation_options import EvaluationOptions
 from dps_local.evaluation.heads import Heads, halves, shuffled
 from dps_local.evaluation.likelihood import Likelihood
-from dps_local.evaluation.records import Record, RecordFile
+from dps_local.evaluation.records import Key, Record, RecordFile
 from dps_local.evaluation.task_prompt import task_prompter
 from dps_local.evaluation.tasks import TASKS
 from dps_local.evaluation.way import way_of
@@ -112,12 +115,46 @@ class Evaluation:
         finally:
             likelihood.close()
 
+    def news(self) -> list[str]:
+        """Say what of the file is taken up, and what is not."""
+        wanted = [
+            self._key(user, query, arm)
+            for people in self.chosen.values()
+            for user, queries in people
+            for query in queries
+            for arm in self.arms
+        ]
+        news = []
+        if known := sum(key in self.file.records for key in wanted):
+            news.append(f"taking up an earlier run: {known} of {len(wanted)} results are known")
+        if others := sum(map(self._outdated, self.file.records.values())):
+            news.append(f"{others} results in {self.file.path} are of other data, options or code: they are not used")
+        return news
+
     def _missing(self, user: User, query: Query) -> list[Arm]:
-        return [arm for arm in self.arms if (self.setting, user.task, user.id, query.id, arm) not in self.file.records]
+        return [arm for arm in self.arms if self._key(user, query, arm) not in self.file.records]
+
+    def _key(self, user: User, query: Query, arm: Arm) -> Key:
+        """Return what a record has in its file, where its numbers are those that would be found now."""
+        return self.setting, self._content(user, query, arm), user.task, user.id, query.id, arm
+
+    def _content(self, user: User, query: Query, arm: Arm) -> str:
+        heads = self.heads[user.task]
+        data = [asdict(query), heads.prompters[user.id].digest, heads.made_from(arm, user.id)]
+        return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
+
+    def _outdated(self, record: Record) -> bool:
+        """Whether a record of this model and of one of these tasks is not one of this data with these options."""
+        if record.model != self.model.name or record.task not in self.tasks:
+            return False
+        user = self.heads[record.task].users.get(record.user)
+        queries = [query for query in user.queries if query.id == record.query] if user else []
+        return not (user and queries and self._key(user, queries[0], record.arm) == record.key)
 
     def _record(self, user: User, query: Query, arm: Arm, found: Result) -> Record:
         return Record(
             setting=self.setting,
+            content=self._content(user, query, arm),
             task=user.task,
             model=self.model.name,
             user=user.id,
@@ -130,11 +167,11 @@ class Evaluation:
         )
 
     def records(self) -> list[Record]:
-        """Return the records of one setting for each task and model: this one, or else the last one in the file."""
-        found = list(self.file.records.values())
+        """Return the records of this data with these options; of other tasks and models, those of their last run."""
+        found = [r for r in self.file.records.values() if not self._outdated(r)]
         setting = {(r.task, r.model): r.setting for r in found}
-        setting |= {(task, self.model.name): self.setting for task in self.tasks}
-        return [r for r in found if setting[r.task, r.model] == r.setting]
+        last = {(r.task, r.model, r.user, r.query, r.arm): r for r in found}
+        return [r for r in last.values() if setting[r.task, r.model] == r.setting]
 
     def maps(self) -> dict[tuple[str, str], dict[str, HeadMap]]:
         """Return the head maps that were made, by task and model, then by whose they are."""

@@ -7,11 +7,13 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+import dps_local
 from dps_local.evaluation.arms import METHODS, Grid, Method
 from dps_local.measurement import ScoringOptions
 from dps_local.model import Model
 from dps_local.sampler import Sampling
 
+VERSION = 1  # raised when the same options give other numbers: records of before are not taken up
 Source = Literal["user", "task"]
 Selection = Literal["bm25", "recent"]
 Half = Literal["choose", "confirm"]
@@ -61,6 +63,7 @@ class EvaluationOptions:
     def digest(self, model: Model) -> str:
         """Return a digest of what the numbers of one arm and query depend on."""
         key = [
+            [VERSION, dps_local.__version__],
             model.identity.digest,
             [self.source, self.items, self.chosen_by, self.profile_tokens, self.n_ctx, self.clusters],
             [self.n_predict, self.target_tokens, self.answers, asdict(self.sampling)],

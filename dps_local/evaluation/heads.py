@@ -15,6 +15,7 @@ from dps_local.cluster_map import ClusterMap
 from dps_local.clusters import embed, score_clusters
 from dps_local.embedding import Embedder, Vector
 from dps_local.errors import DpsError
+from dps_local.evaluation.arms import CLUSTERED, HEADLESS, Arm
 from dps_local.evaluation.dataset import User
 from dps_local.evaluation.evaluation_options import Half, Source
 from dps_local.evaluation.task_prompt import TaskPrompter
@@ -93,6 +94,13 @@ class Heads:
             return self._of_many(prompters, options)
         return score(prompters[0].model, prompters[0], options, self.progress)
 
+    def made_from(self, arm: Arm, user: str) -> list[str]:
+        """Return digests of those whose texts an arm's heads come from."""
+        if arm.method in HEADLESS:
+            return []
+        prompters = self._others(user) if arm.method in CLUSTERED else self._scored_on(user, self.options.ranking)[1]
+        return [prompter.digest for prompter in prompters]
+
     def cluster_map(self, user: str) -> ClusterMap:
         """Return the clusters of the other half's users."""
         others = self._others(user)
@@ -119,8 +127,6 @@ class Heads:
 
     def _of_half(self, half: Half) -> list[TaskPrompter]:
         others = [name for name in self.prompters if self.half[name] == half]
-        if not others:
-            raise DpsError("heads from other users need at least two users: give more data, or other --methods")
         return [self._with_history(name) for name in shuffled(others, self.options.seed)]
 
     def _with_history(self, user: str) -> TaskPrompter:
@@ -164,6 +170,8 @@ class Heads:
 
     def _path(self, kind: type[Map], prompters: Sequence[TaskPrompter], options: ScoringOptions) -> Path:
         """Return where a map is kept, by all that it depends on."""
+        if not prompters:
+            raise DpsError("heads from other users need at least two users: give more data, or other --methods")
         first = prompters[0]
         key = [
             kind.__name__,
@@ -171,6 +179,6 @@ class Heads:
             first.model.identity.digest,
             options.key(),
             [first.task.name, first.budget, first.n_ctx, first.most, first.chosen_by],
-            [prompter.profile.digest() for prompter in prompters],
+            [prompter.digest for prompter in prompters],
         ]
         return self.folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]}.dps.gguf"

@@ -12,13 +12,16 @@ from typing import Any
 from dps_local.errors import DpsError
 from dps_local.evaluation.arms import Arm
 
+Key = tuple[str, str, str, str, str, Arm]
+
 
 @dataclass(frozen=True)
 class Record:
     """A query in an arm. values: numbers by metric; labels: the gold one and the chosen ones of a choice.
 
     nll: of the gold text at each of calibration.TEMPERATURES, nats per token, without the plausibility mask; ()
-    where it was not asked for. setting: digest of all else that the numbers depend on.
+    where it was not asked for. setting, content: digests of all else that the numbers depend on: the model, the
+    options and the code; the query, the user, and those whose texts the heads come from.
     """
 
     setting: str
@@ -31,10 +34,11 @@ class Record:
     values: dict[str, float] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     answer: str | None = None
+    content: str = ""
 
     @property
-    def key(self) -> tuple[str, str, str, str, Arm]:
-        return self.setting, self.task, self.user, self.query, self.arm
+    def key(self) -> Key:
+        return self.setting, self.content, self.task, self.user, self.query, self.arm
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"arm": self.arm.as_json()}

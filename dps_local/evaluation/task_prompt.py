@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from dps_local.evaluation.dataset import User
 from dps_local.evaluation.evaluation_options import Selection
@@ -31,6 +34,11 @@ class TaskPrompter(Prompter):
     @property
     def whose(self) -> list[object]:
         return [*super().whose, self.task.name, self.most, self.chosen_by]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what there is of the user."""
+        return hashlib.sha256(json.dumps([self.profile.digest(), self.items]).encode()).hexdigest()
 
     def system(self, before: int | None = None) -> tuple[str, int]:  # noqa: ARG002 (there is none)
         return "", 0

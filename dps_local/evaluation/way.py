@@ -10,7 +10,7 @@ import numpy as np
 
 from dps_local.calibration import amplified
 from dps_local.cluster_map import Routing
-from dps_local.evaluation.arms import Arm
+from dps_local.evaluation.arms import CLUSTERED, Arm
 from dps_local.evaluation.heads import Heads
 from dps_local.evidence import bound_below
 from dps_local.head_map import HeadMap
@@ -87,7 +87,7 @@ def _steering(arm: Arm, user: str, heads: Heads, model: Model) -> Steering:
 
 
 def _muted(arm: Arm, user: str, heads: Heads, model: Model) -> HeadScales:
-    if arm.method in ("cluster-hard", "cluster-soft"):
+    if arm.method in CLUSTERED:
         cluster_map = heads.cluster_map(user)
         routing: Routing = "hard" if arm.method == "cluster-hard" else "soft"
         return cluster_map.scales(cluster_map.route(heads.vector(user), routing))
