@@ -118,14 +118,14 @@ WRONG = {  # a file → what is said of it
         file("llama", LLAMA, WEIGHTS, vocabulary=False),
         f"llama.cpp cannot load {{}} (key not found in model: tokenizer.ggml.model): {DAMAGED}",
     ),
-    "second shard": (second_shard, "{} is part 2 of a split model: give the first part, m-00001-of-00002.gguf"),
+    "second shard": (second_shard, "{} is part 2 of a model of 2: give the first, {folder}/m-00001-of-00002.gguf"),
     "missing shard": (
         first_shard,
-        "{} needs m-00002-of-00002.gguf beside it: download all parts of the model",
+        "{} is part 1 of a model of 2, and m-00002-of-00002.gguf is not beside it: download it",
     ),
     "shard under another name": (
         lambda folder: first_shard(folder).rename(folder / "file.gguf"),
-        "{} is a part of a split model under another name: name its parts …-00001-of-0000N.gguf, as they were",
+        "{} is part 1 of a model of 2: its name must end in -00001-of-00002.gguf",
     ),
     "head map": (
         head_map,
@@ -140,7 +140,7 @@ def test_a_file_that_is_no_model_says_what_it_is_and_what_to_do(tmp_path: Path, 
     path = make(tmp_path)
     with pytest.raises(ModelError) as info:
         Model(path)
-    assert str(info.value) == said.format(path)
+    assert str(info.value) == said.format(path, folder=tmp_path)
 
 
 def test_a_split_model_with_all_its_parts_loads(tmp_path: Path, load: Load) -> None:
