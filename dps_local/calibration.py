@@ -1,8 +1,9 @@
 """Calibration: which way of steering, if any, makes a user's own held-out text likelier, and by how much.
 
 Every candidate is compared with the plain model, each at its own best temperature: small models are over-confident,
-and a contrast sharpens, so that otherwise sharpening is mistaken for harm and smoothing for help. The plausibility
-mask is left out (β = 0), as it gives some of the user's words no probability at all.
+and a contrast sharpens, so that otherwise sharpening is mistaken for harm (or for help, where the model is
+under-confident) and smoothing for help. The plausibility mask is left out (β = 0), as it gives some of the user's
+words no probability at all.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dps_local.evidence import student_t
+from dps_local.intervals import FEWEST, simultaneous_t
 from dps_local.mixing import Logits, mix
 from dps_local.model import Head, HeadScales, Model, head_mask
 
@@ -24,10 +25,10 @@ Mode = Literal["contrast", "amplify"]
 # chosen on (README). 0, no steering, is always a candidate.
 GAMMAS = (0.25,)  # of the contrast
 STEPS = (0.2, 0.4)  # γ of the amplification
-TEMPERATURES = (1.0, 1.1, 1.2, 1.35, 1.5)
-CONFIDENCE = 0.95  # of the two-sided interval
-FLIPS = 4096  # of the signs of many items
-T_MOST = 99.0  # what stands for 'never': a few items can look like anything
+# The first is that of likelihoods as they are. Below 1, too, where an under-confident model is best: what sharpens it
+# would pass for help.
+TEMPERATURES = (1.0, 0.6, 0.7, 0.8, 0.9, 1.1, 1.2, 1.35, 1.5)
+NEVER = 99.0  # standard errors, from fewer than FEWEST items
 MOST = 1000  # messages; what would take more evidence than that is not worth announcing
 Losses = NDArray[np.float64]  # [n_items, n_candidates, n_temperatures], nats per token
 
@@ -88,9 +89,10 @@ class Calibration:
 
     def sentence(self, whose: str = "your writing") -> str:
         """Say in one line what steering is worth."""
+        worth = f"{_signed(self.gain)} [{_signed(self.low)}, {_signed(self.high)}] nats a token"
         if self.helps:
-            return f"steering is worth {_signed(self.gain)} ± {self.high - self.gain:.3f} nats a token on {whose}"
-        text = f"steering does not help on {whose} ({_signed(self.gain)} ± {self.high - self.gain:.3f} nats a token)"
+            return f"steering is worth {worth} on {whose}"
+        text = f"steering does not help on {whose} ({worth})"
         if self.more is None:
             return f"{text}; it stays off"
         return f"{text} yet; it stays off; about {self.more} more messages may tell"
@@ -110,50 +112,31 @@ def calibrate(losses: Losses, tried: Sequence[Candidate], messages_per_item: flo
     """Choose the candidate whose gain over the plain model has the highest lower bound.
 
     tried[0] is PLAIN. Bounds hold for all candidates at once (`simultaneous_t`), so the best of many is not taken for
-    help by chance. messages_per_item: how much history one more item takes. At least 2 items.
+    help by chance; fewer than FEWEST items never are. messages_per_item: how much history one more item takes. At
+    least 2 items.
     """
     n = len(losses)
     temperatures = losses.mean(axis=0).argmin(axis=1)  # of each candidate
     best = losses[:, np.arange(len(tried)), temperatures]
     gains = best[:, :1] - best[:, 1:]
     mean, stderr = gains.mean(axis=0), gains.std(axis=0, ddof=1) / math.sqrt(n)
-    t = simultaneous_t(gains)
-    i = int((mean - t * stderr).argmax())
-    half = t * float(stderr[i])
+    below, above = simultaneous_t(gains) if n >= FEWEST else (NEVER, NEVER)
+    i = int((mean - below * stderr).argmax())
+    gain, low, high = (float((mean + t * stderr)[i]) for t in (0.0, -below, above))
     return Calibration(
-        gain=float(mean[i]),
-        low=float(mean[i]) - half,
-        high=float(mean[i]) + half,
+        gain=gain,
+        low=low,
+        high=high,
         n=n,
         best=tried[i + 1],
         temperature=TEMPERATURES[temperatures[i + 1]],
         plain_temperature=TEMPERATURES[temperatures[0]],
-        more=_more(float(mean[i]), half, n, messages_per_item),
+        more=_more(gain, gain - low, n, messages_per_item),
     )
 
 
-def simultaneous_t(gains: NDArray[np.float64], seed: int = 0) -> float:
-    """Return t so that mean ± t·stderr holds for all columns of gains [n_items, n_candidates] at once, at CONFIDENCE.
-
-    The quantile of the largest |t| over the columns when the signs of items are flipped at random, which is what
-    gains around zero would look like: all 2ⁿ flips for few items. Never below Student's t for one column.
-    """
-    n = len(gains)
-    if n <= 12:
-        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-    else:
-        signs = np.random.default_rng(seed).choice([-1, 1], (FLIPS, n))
-    mean = signs @ gains / n
-    variance = np.maximum((gains**2).sum(axis=0) - n * mean**2, 0) / (n - 1)
-    error = np.sqrt(variance / n)
-    t = np.divide(np.abs(mean), error, out=np.where(mean == 0, 0.0, np.inf), where=error > 0)
-    flipped = float(np.quantile(t.max(axis=1, initial=0.0), CONFIDENCE, method="higher"))
-    # a tie with the gains as they are is no evidence
-    return max(min(flipped * (1 + 1e-9), T_MOST), float(student_t(n - 1, (1 + CONFIDENCE) / 2)))
-
-
 def _more(gain: float, half: float, n: int, messages_per_item: float) -> int | None:
-    """Return about how many more messages it takes until the interval of such a gain lies above zero."""
+    """Return about how many more messages it takes until a gain lies above zero by more than `half`, its error now."""
     if gain <= 0 or gain > half:
         return None
     more = math.ceil((n * (half / gain) ** 2 - n) * messages_per_item)

@@ -12,7 +12,7 @@ import numpy as np
 
 from dps_local import native, prompt
 from dps_local.branches import Text, longest
-from dps_local.calibration import GAMMAS, STEPS
+from dps_local.calibration import GAMMAS, STEPS, TEMPERATURES
 from dps_local.errors import ModelError
 from dps_local.evidence import Evidence, Ranking
 from dps_local.files import cache_folder
@@ -53,7 +53,7 @@ class ScoringOptions:
     def key(self) -> list[object]:
         """Return what a head map depends on beside the model and the texts, for JSON."""
         options = asdict(replace(self, parallel=None, n_threads=None, resume=True))
-        return [native.PATCH_VERSION, prompt.VERSION, options, GAMMAS, STEPS]
+        return [native.PATCH_VERSION, prompt.VERSION, options, GAMMAS, STEPS, TEMPERATURES]
 
 
 @dataclass(frozen=True)

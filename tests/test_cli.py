@@ -473,7 +473,7 @@ def test_a_map_that_helps_says_so_at_the_start(program: Program, model: Path, st
     replace(HeadMap.load(steering_map), calibration=calibration).save(steering_map)
     result = program("chat", "-m", model, "--map", steering_map, "-c", "512", "-n", "1", stdin="hi\n")
     assert result.stderr.splitlines()[:2] == [
-        "steering is worth +0.050 ± 0.040 nats a token on your writing",
+        "steering is worth +0.050 [+0.010, +0.090] nats a token on your writing",
         "Tiny: steering with 2 heads (L1H2 L0H3), γ = 0.5",
     ]
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
+from dps_local.calibration import TEMPERATURES
 from dps_local.evaluation.arms import METHODS, Arm, Grid
 from dps_local.evaluation.comparison import FEWEST, Row, compare
 from dps_local.evaluation.records import Record
@@ -115,10 +116,16 @@ def test_arms_are_compared_with_random_heads_of_the_same_settings() -> None:
 
 
 def test_likelihoods_are_compared_at_the_best_temperature_of_each_arm() -> None:
-    losses = {"a": (2.0, 1.0, 1.5, 3.0, 3.0), "b": (2.0, 3.0, 2.0, 3.0, 3.0)}  # 1.2 is best on average
+    rest = (3.0,) * (len(TEMPERATURES) - 3)
+    losses = {"a": (2.0, 1.0, 1.5, *rest), "b": (2.0, 3.0, 2.0, *rest)}  # the third is best on average
     records = [record(user, "q", PROFILE, nll=nll) for user, nll in losses.items()]
     assert row(records, PROFILE, "nll").value == pytest.approx(2.0)
     assert row(records, PROFILE, "nll_matched").value == pytest.approx(1.75)
+
+
+def test_likelihoods_at_the_temperatures_of_an_earlier_version_are_left_out() -> None:
+    records = [record("a", "q", PROFILE, nll=(2.0, 1.0), values={"rouge_l": 1.0})]
+    assert {r.metric for r in compare(records)} == {"rouge_l"}
 
 
 def test_the_root_of_the_mean_square_is_taken_over_all() -> None:

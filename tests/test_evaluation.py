@@ -18,6 +18,7 @@ from tiny import TinyModel
 
 from dps_local.assistant import Assistant, Settings
 from dps_local.bench_decoding import Follower
+from dps_local.calibration import TEMPERATURES
 from dps_local.errors import DpsError
 from dps_local.evaluation import evaluation, evaluation_options, heads
 from dps_local.evaluation.arms import METHODS, Arm, Grid
@@ -96,7 +97,7 @@ def test_every_query_has_a_record_in_every_arm(model: Model, tmp_path: Path) -> 
     arms = OPTIONS.grid.arms(METHODS)
     assert len({r.key for r in found}) == len(found) == len(USERS) * 2 * len(arms)
     for record in found:
-        assert len(record.nll) == 5
+        assert len(record.nll) == len(TEMPERATURES)
         assert {"rouge_1", "rouge_l", "repetition", "length"} <= record.values.keys()
     file = tmp_path / "records.jsonl"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600

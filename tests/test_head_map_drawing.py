@@ -262,7 +262,7 @@ def test_findings_say_what_a_map_holds_a_line_each() -> None:
         "the best 1 of 6 heads hold 48 % of all positive PCS; Gini coefficient 0.60",
         "halves of the examples agree on the ranking of 8 heads: Spearman 0.75, overlap of the best 0.50",
         "null control 0; 96 head evaluations",
-        "steering is worth +0.050 ± 0.040 nats a token on your writing",
+        "steering is worth +0.050 [+0.010, +0.090] nats a token on your writing",
     ]
 
 
@@ -275,7 +275,7 @@ def test_findings_say_what_could_not_be_found() -> None:
         "too little history to calibrate: steering is off",
     ]
     off = Calibration(0.0, 0.0, 0.0, 12, PLAIN, 1.0, 1.0)
-    said = "steering does not help on your writing (+0.000 ± 0.000 nats a token); it stays off"
+    said = "steering does not help on your writing (+0.000 [+0.000, +0.000] nats a token); it stays off"
     assert findings(by_hand(calibration=off))[-1] == said
 
 

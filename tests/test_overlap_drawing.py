@@ -61,7 +61,7 @@ def test_a_page_of_an_overlap_is_well_formed_and_needs_nothing_from_outside(tmp_
     assert "\x1b" not in html
     assert all(word not in html for word in ("http", "url(", "@import", "//", "{%", "{{"))
     assert html.count('<td class="c20">1.00</td>') == 4 + 2
-    assert "steering is worth +0.050 ± 0.040 nats a token on held-out writing" in page.words
+    assert "steering is worth +0.050 [+0.010, +0.090] nats a token on held-out writing" in page.words
     assert "prefers-color-scheme: dark" in html
 
 

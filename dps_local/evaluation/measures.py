@@ -32,7 +32,7 @@ class Measure:
 def measures_of(records: Sequence[Record]) -> list[Measure]:
     """Return the measures that these records have numbers for: those of one task, in all arms."""
     found = []
-    if any(r.nll for r in records):
+    if any(map(_has_nll, records)):
         found.append(Measure("nll", -1, _has_nll, _plain_nll, _first))
         found.append(Measure("nll_matched", -1, _has_nll, _mean_nll, _lowest))
     for name in sorted({name for r in records for name in r.values}):
@@ -69,7 +69,7 @@ BETTER = {
 
 
 def _has_nll(record: Record) -> bool:
-    return bool(record.nll)
+    return len(record.nll) == len(TEMPERATURES)  # an earlier version had other ones
 
 
 def _has_value(name: str, record: Record) -> bool:
