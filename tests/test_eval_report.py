@@ -26,6 +26,7 @@ from dps_local.evaluation.report import Finding, Maps, mean_map, parts_of, spars
 from dps_local.evaluation.report_drawing import summary_table, write_report
 from dps_local.evaluation.report_figures import BOTTOM, TOP, gains_by_user, panels, scale_of, tone
 from dps_local.head_map import SCORES, HeadMap
+from dps_local.intervals import FEWEST
 from dps_local.mixing import Gamma
 
 PROFILE = Arm("profile")
@@ -34,6 +35,7 @@ PCS = Arm("pcs", Gamma(0.5), 8, 0.1)
 RANDOM = Arm("random", Gamma(0.5), 8, 0.1)
 AMPLIFY = Arm("amplify", Gamma(0.1))
 CALIBRATED = Arm("calibrated")
+INF = float("inf")
 HOSTILE = "<script>alert(1)</script>|*x*_`[a](b) {{ 7 * 7 }}\x1b[31m\n# h"
 
 
@@ -50,11 +52,13 @@ def row(
     task: str = "titles",
     model: str = "tiny",
     unit: Unit = "users",
+    users: int = 8,
 ) -> Row:
     given = {"profile": profile, "random": random}
-    against = {name: Difference(*found, *shares) for name, found in given.items() if found}
+    helped, hurt = shares if users >= FEWEST else (None, None)
+    against = {name: Difference(*found, helped, hurt, users) for name, found in given.items() if found}
     bounds = (value - 0.05, value + 0.05)
-    return Row(task, model, arm, metric, better, value, *bounds, 8, 96, unit, against, tuple(by_user))
+    return Row(task, model, arm, metric, better, value, *bounds, users, 96, unit, against, tuple(by_user))
 
 
 def typed() -> list[Row]:
@@ -274,13 +278,27 @@ def test_the_page_needs_nothing_from_outside_and_is_dark_at_night(tmp_path: Path
         [row(GAIN, 0.2), row(replace(GAIN, gamma=Gamma(1)), 0.2)],
         [row(PROFILE, 0.2), row(GAIN, 0.2, (0.0, 0.0, 0.0), by_user=[0.0])],
         [row(GAIN, 30.0, (1.0, 0.5, 2.0), metric="length", better=0)],
+        [replace(row(PROFILE, 0.2, users=1), low=-INF, high=INF), row(GAIN, 0.2, (0.1, -INF, INF), users=1)],
+        [row(replace(GAIN, gamma=Gamma(g)), 0.2, (0.1 * g, -INF, INF), users=1, by_user=[0.1]) for g in (1, 2)],
     ],
 )
 def test_little_makes_a_report_too(rows: list[Row], tmp_path: Path) -> None:
     html = report(rows, tmp_path)
     assert Page(html).open == []
-    assert not re.search(r"\bnan\b", html)
+    assert not re.search(r"\b(nan|inf)\b", html + (tmp_path / "report.md").read_text())
     assert printed(summary_table(rows))
+
+
+def test_a_few_users_give_numbers_and_no_verdict(tmp_path: Path) -> None:
+    rows = [row(PROFILE, 0.2, users=5), row(GAIN, 0.3, (0.1, 0.05, 0.15), (0.1, 0.05, 0.15), users=5)]
+    text, page = markdown(rows, tmp_path), report(rows, tmp_path)
+    assert "| gain (γ = 0.5, K = 8, β = 0.1) | 0.300 [0.250, 0.350] | +0.100 [+0.050, +0.150] |" in text
+    assert "**too few users**: gain (γ = 0.5, K = 8, β = 0.1), best of 1 arm: ROUGE-L 0.300" in text
+    (tally,) = tallies(parts_of(rows, {}))
+    assert tally.counts == {"helps": 0, "no difference shown": 0, "hurts": 0, "too few users": 1}
+    assert str(tally).endswith(", of 1.")
+    assert "users helped, " not in text + page
+    assert "+0.100 [+0.050, +0.150]" in printed(summary_table(rows), width=200)
 
 
 def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
@@ -480,7 +498,7 @@ def test_the_summary_fits_eighty_columns_and_speaks_ascii(code: str) -> None:
     arm = Arm("gain", Gamma.parse("entropy:normalised:cap=0.25"), 128, 0.25)
     rows = [row(PROFILE, 2.5, metric="nll_matched", better=-1, task="t" * 100, model="m" * 100)]
     against = (-0.1234, -0.2345, -0.0123)
-    rows.append(replace(rows[0], arm=arm, against={"profile": Difference(*against, 1.0, 0.0)}))
+    rows.append(replace(rows[0], arm=arm, against={"profile": Difference(*against, 1.0, 0.0, 8)}))
     text = printed(summary_table(rows), code=code)
     assert max(map(len, text.splitlines())) <= 80
     minus = MINUS if code == "utf8" else "-"

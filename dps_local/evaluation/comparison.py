@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,19 +14,18 @@ from numpy.typing import NDArray
 from dps_local.evaluation.arms import Arm
 from dps_local.evaluation.measures import Measure, measures_of
 from dps_local.evaluation.records import Record
+from dps_local.intervals import FEWEST, simultaneous_t
 
-DRAWS = 4000  # of the bootstrap
-CONFIDENCE = 0.95
-FEWEST = 5  # users; fewer cannot be drawn again, so their queries are
-Unit = Literal["users", "queries"]
-BASELINES = ("profile", "random")
+Unit = Literal["users", "queries"]  # of the intervals; queries where there is one user
+Verdict = Literal["helps", "no difference shown", "hurts", "too few users", ""]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A measure in an arm minus that in another, on the same queries; 95 % of paired bootstrap draws of units.
+    """A measure in an arm minus that in another, on the same queries; with a paired 95 % interval over units.
 
-    helped, hurt: shares of users for whom the arm is better, and worse; None where the measure is neither.
+    helped, hurt: shares of users for whom the arm is better, and worse; None where the measure is neither, or there
+    are fewer than FEWEST users.
     """
 
     value: float
@@ -33,11 +33,18 @@ class Difference:
     high: float
     helped: float | None
     hurt: float | None
+    users: int
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"low": _finite(self.low), "high": _finite(self.high)}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One number of an evaluation. by_user: the difference to 'profile' of each user, in the order of their names."""
+    """One number of an evaluation; low and high are infinite where one unit alone has it.
+
+    by_user: the difference to 'profile' of each user, in the order of their names.
+    """
 
     task: str
     model: str
@@ -53,11 +60,13 @@ class Row:
     against: dict[str, Difference]
     by_user: tuple[float, ...] = ()
 
-    def verdict(self, other: str = "profile") -> Literal["helps", "hurts", "no difference shown", ""]:
+    def verdict(self, other: str = "profile") -> Verdict:
         """Say what is sure about an arm against another: which side of 0 the whole interval lies on."""
         difference = self.against.get(other)
         if difference is None or not self.better:
             return ""
+        if difference.users < FEWEST:
+            return "too few users"
         low, high = sorted((self.better * difference.low, self.better * difference.high))
         return "helps" if low > 0 else "hurts" if high < 0 else "no difference shown"
 
@@ -70,12 +79,12 @@ class Row:
             **arm,
             "metric": self.metric,
             "value": self.value,
-            "low": self.low,
-            "high": self.high,
+            "low": _finite(self.low),
+            "high": _finite(self.high),
             "users": self.users,
             "queries": self.queries,
             "unit": self.unit,
-            "against": {name: asdict(difference) for name, difference in self.against.items()},
+            "against": {name: difference.as_json() for name, difference in self.against.items()},
         }
 
 
@@ -93,7 +102,7 @@ class _Part:
     def __init__(self, records: list[Record]) -> None:
         self.records = records
         users = sorted({r.user for r in records})
-        self.unit: Unit = "users" if len(users) >= FEWEST else "queries"
+        self.unit: Unit = "users" if len(users) > 1 else "queries"
         self.arms: dict[Arm, list[Record]] = defaultdict(list)
         for record in records:
             self.arms[record.arm.seedless].append(record)
@@ -167,10 +176,10 @@ class _Part:
             lambda sums: measure.value(sums[..., :width]) - measure.value(sums[..., width:]), np.hstack(pairs)
         )
         helped = hurt = None
-        if measure.better:
-            gains = measure.better * self._by_user(arm, other, measure)
+        gains = measure.better * self._by_user(arm, other, measure)
+        if measure.better and len(gains) >= FEWEST:
             helped, hurt = float((gains > 0).mean()), float((gains < 0).mean())
-        return Difference(value, low, high, helped, hurt)
+        return Difference(value, low, high, helped, hurt, len(gains))
 
     def _by_user(self, arm: Arm, other: Arm, measure: Measure) -> NDArray[np.float64]:
         pairs = self._pairs(arm, other, measure, "users")
@@ -178,8 +187,18 @@ class _Part:
 
 
 def _interval(value: Any, sums: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Return the value of units with sums [n_units, n_sums], and its percentile bootstrap interval."""
-    n = len(sums)
-    draws = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), DRAWS) / n
-    low, high = np.quantile(value(draws @ sums), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(value(sums.mean(axis=0))), float(low), float(high)
+    """Return the value of units with sums [n_units, n_sums], and its interval, infinite for one unit.
+
+    What a unit adds to a value that is no mean is found by leaving it out (the jackknife).
+    """
+    n, whole = len(sums), float(value(sums.mean(axis=0)))
+    if n == 1:
+        return whole, -math.inf, math.inf
+    added = n * whole - (n - 1) * value((sums.sum(axis=0) - sums) / (n - 1))
+    stderr = float(added.std(ddof=1)) / math.sqrt(n)
+    below, above = simultaneous_t(added[:, None])
+    return whole, whole - below * stderr, whole + above * stderr
+
+
+def _finite(x: float) -> float | None:
+    return x if math.isfinite(x) else None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -12,12 +13,14 @@ import numpy as np
 
 from dps_local.drawing import count, percent
 from dps_local.evaluation.arms import METHODS, Arm
-from dps_local.evaluation.comparison import DRAWS, FEWEST, Row
+from dps_local.evaluation.comparison import Row
 from dps_local.evidence import mean_stderr
 from dps_local.head_map import HeadMap
+from dps_local.intervals import DRAWS, FEWEST
 from dps_local.overlap import sparsity
 
 Over = Literal["gamma", "heads"]
+Write = Callable[[str, float], str]  # a metric's value as text
 Maps = Mapping[tuple[str, str], Mapping[str, HeadMap]]  # of (task, model), by whose they are
 
 # the first of these that a task has says whether an arm helps: of text, a number, a choice
@@ -32,7 +35,8 @@ PRIMARY = (
 LIKELIHOOD = "nll_matched"  # tells more from few queries than answers do, and less of what a user will read
 STEERED = [m for m in METHODS if m not in ("none", "profile", "cad", "random", "calibrated")]
 CONTROLS = ("none", "profile", "cad", "random")
-VERDICTS = ("helps", "no difference shown", "hurts")
+TOO_FEW = "too few users"
+VERDICTS = ("helps", "no difference shown", "hurts", TOO_FEW)
 LABELS = {
     "nll": "NLL",
     "nll_matched": "NLL at the best temperature",
@@ -54,9 +58,11 @@ LABELS = {
 }
 DIGITS = {"nll": 4, "nll_matched": 4, "time": 2, "answer_perplexity": 1}
 INTERVALS = (
-    f"Numbers in square brackets are 95 % intervals: {DRAWS} times, as many users as there are are drawn with "
-    f"replacement, each with all of their queries (queries instead, where a task has fewer than {FEWEST} users), and "
-    "the middle 95 % of what comes out is kept. Differences are paired: both arms answer the same queries.",
+    f"Numbers in square brackets are 95 % intervals over users, by bootstrap-t: {DRAWS} times, as many users as there "
+    "are are drawn with replacement, and the interval is as many standard errors wide as it takes to hold for 95 % of "
+    "such draws, and never less than Student’s t. Differences are paired: both arms answer the same queries. Where a "
+    f"task has fewer than {FEWEST} users there is no verdict; the interval of one user is over the queries, and says "
+    "nothing of others.",
     "An arm helps, or hurts, where the whole interval of its difference lies on that side of 0. Of many arms that "
     "change nothing, about one in twenty would look as if it did, and the best of many looks better than it is. Only "
     "‘calibrated’ was chosen without the queries that it is judged by. The best arm is looked for among those that "
@@ -76,6 +82,15 @@ def direction(better: int) -> str:
 
 def number(metric: str, value: float) -> str:
     return f"{value:.{DIGITS.get(metric, 3)}f}"
+
+
+def told(metric: str, value: float, low: float, high: float, write: Write = number) -> str:
+    return f"{write(metric, value)} {bounds(metric, low, high, write)}".rstrip()
+
+
+def bounds(metric: str, low: float, high: float, write: Write = number) -> str:
+    """Return an interval in brackets; "" for an infinite one."""
+    return f"[{write(metric, low)}, {write(metric, high)}]" if math.isfinite(high - low) else ""
 
 
 @dataclass(frozen=True)
@@ -109,7 +124,7 @@ class Finding:
         if not (low or high):
             return f"{name}, as with the profile alone"
         by = f"{'worse' if gain < 0 else 'better'} by {number(metric, abs(gain))}"
-        return f"{name}, {by} than with the profile alone ({_range(metric, low, high)})"
+        return f"{name}, {by} than with the profile alone{_range(metric, low, high)}"
 
     @property
     def rank(self) -> str:
@@ -118,26 +133,34 @@ class Finding:
     @property
     def users(self) -> str:
         against = self.row.against["profile"]
-        return f"{percent(against.helped or 0)} of users helped, {percent(against.hurt or 0)} hurt"
+        if against.helped is None or against.hurt is None:
+            return TOO_FEW
+        return f"{percent(against.helped)} of users helped, {percent(against.hurt)} hurt"
 
     def _cost(self) -> str:
         return f"a token takes {number('time', self.time.value)} times as long" if self.time else ""
 
     @property
     def chance(self) -> str:
-        said = {"helps": "beats random heads", "hurts": "worse than random heads"}
-        return said.get(verdict := self.row.verdict("random"), "not shown to beat random heads" if verdict else "")
+        said = {
+            "helps": "beats random heads",
+            "hurts": "worse than random heads",
+            "no difference shown": "not shown to beat random heads",
+        }
+        return said.get(self.row.verdict("random"), "")
 
     def _ahead(self) -> str:
         return f"'{self.ahead.arm}' does better ({number(self.row.metric, self.ahead.value)})" if self.ahead else ""
 
 
 def _range(metric: str, low: float, high: float) -> str:
+    if not math.isfinite(high - low):
+        return ""
     ends = [number(metric, abs(end)) for end in (low, high)]
     sides = ["worse" if end < 0 else "better" for end in (low, high)]
     if sides[0] == sides[1]:
-        return f"95 %: {' to '.join(sorted(ends, key=float))} {sides[0]}"
-    return f"95 %: {ends[0]} worse to {ends[1]} better"
+        return f" (95 %: {' to '.join(sorted(ends, key=float))} {sides[0]})"
+    return f" (95 %: {ends[0]} worse to {ends[1]} better)"
 
 
 @dataclass(frozen=True)
@@ -280,18 +303,21 @@ class Tally:
 
     @property
     def counts(self) -> dict[str, int]:
-        return {verdict: sum(f.row.verdict() == verdict for f in self.findings) for verdict in VERDICTS}
+        """How many of each verdict; of TOO_FEW where there are any."""
+        found = {verdict: sum(f.row.verdict() == verdict for f in self.findings) for verdict in VERDICTS}
+        return {verdict: n for verdict, n in found.items() if n or verdict != TOO_FEW}
 
     @property
     def cost(self) -> str:
-        helped = [100 * (f.row.against["profile"].helped or 0) for f in self.findings]
+        """The shares of users helped, and the time: each where it is known."""
+        helped = [100 * share for f in self.findings if (share := f.row.against["profile"].helped) is not None]
         times = [f.time.value for f in self.findings if f.time]
-        time = f"; a token takes {_span(times, 2)} times as long" if times else ""
-        return f"{_span(helped, 0)} % of users helped{time}"
+        said = [f"{_span(helped, 0)} % of users helped"] if helped else []
+        return "; ".join([*said, *([f"a token takes {_span(times, 2)} times as long"] if times else [])])
 
     def __str__(self) -> str:
         verdicts = ", ".join(f"{verdict} in {n}" for verdict, n in self.counts.items())
-        return f"{self.name}: {verdicts}, of {len(self.findings)}; {self.cost}."
+        return "; ".join(filter(None, (f"{self.name}: {verdicts}, of {len(self.findings)}", self.cost))) + "."
 
 
 def _span(values: Sequence[float], digits: int) -> str:

@@ -23,6 +23,7 @@ from dps_local.evaluation.report import (
     Maps,
     Over,
     Part,
+    bounds,
     direction,
     label,
     mean_map,
@@ -30,6 +31,7 @@ from dps_local.evaluation.report import (
     parts_of,
     sparseness,
     tallies,
+    told,
 )
 from dps_local.evaluation.report_figures import Panel, gains_by_user, panels, signed, tone, whiskers
 from dps_local.files import atomic_write
@@ -39,8 +41,8 @@ from dps_local.overlap_drawing import matrix_rows, overlap_findings
 
 TITLE = "Does steering help?"
 NOTHING = "No arm that steers heads was compared with the profile alone; the tables show what was measured."
-TONES_OF = dict(zip(VERDICTS, (17, 10, 3), strict=True))  # places among drawing.TONES
-STYLES = dict(zip(VERDICTS, ("bold green", "", "bold red"), strict=True))
+TONES_OF = dict(zip(VERDICTS, (17, 10, 3, 10), strict=True))  # places among drawing.TONES
+STYLES = dict(zip(VERDICTS, ("bold green", "", "bold red", ""), strict=True))
 MARKS = {"helps": "**{}**", "hurts": "{} ▼"}
 SYMBOLS: dict[Over, str] = {"gamma": "γ", "heads": "K"}
 
@@ -55,15 +57,11 @@ def write_report(folder: Path, rows: Sequence[Row], maps: Maps, about: Mapping[s
 
 
 def _value(row: Row) -> str:
-    return f"{number(row.metric, row.value)} {_bounds(row)}"
-
-
-def _bounds(row: Row) -> str:
-    return f"[{number(row.metric, row.low)}, {number(row.metric, row.high)}]"
+    return told(row.metric, row.value, row.low, row.high)
 
 
 def _difference(metric: str, found: Difference) -> str:
-    return f"{signed(metric, found.value)} [{signed(metric, found.low)}, {signed(metric, found.high)}]"
+    return told(metric, found.value, found.low, found.high, signed)
 
 
 def _users(found: Difference | None) -> str:
@@ -256,7 +254,7 @@ def _cell(part: Part, row: Row | None) -> _Cell:
         return _Cell("")
     found = row.against.get("profile")
     text = f"{number(row.metric, row.value)}{f' ({signed(row.metric, found.value)})' if found else ''}"
-    return _Cell(text, _bounds(row), _tone(part, row, "profile"))
+    return _Cell(text, bounds(row.metric, row.low, row.high), _tone(part, row, "profile"))
 
 
 def _tone(part: Part, row: Row, other: str) -> int | None:

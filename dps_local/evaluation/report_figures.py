@@ -10,7 +10,7 @@ import numpy as np
 
 from dps_local.drawing import MINUS
 from dps_local.evaluation.comparison import Row
-from dps_local.evaluation.report import Curve, Finding, Part, label, number
+from dps_local.evaluation.report import Curve, Finding, Part, label, number, told
 
 LEFT, TOP, BOTTOM = 54, 26, 146  # of the room for points
 SLOT, WIDE_SLOT = 40, 66  # for a number, and for an entropy, whose name is longer
@@ -99,7 +99,7 @@ def panels(part: Part, curves: Sequence[Curve]) -> list[Panel]:
 def _panel(part: Part, curve: Curve) -> Panel:
     paired = all("profile" in row.against for row in curve.rows)
     chances = [part.chance(row) for row in curve.rows]
-    seen = [_seen(row, paired) for row in curve.rows]
+    seen = [_drawn(*_seen(row, paired)) for row in curve.rows]
     theirs = [_seen(row, paired)[0] if row and (not paired or "profile" in row.against) else None for row in chances]
     scale = scale_of([v for row in seen for v in row] + [v for v in theirs if v is not None] + [0.0] * paired)
     places, width = _places(curve)
@@ -111,7 +111,7 @@ def _panel(part: Part, curve: Curve) -> Panel:
             high=scale(high),
             sure=row.verdict(),
             names=curve.at(row).split(":"),
-            tip=f"{row.arm}: {_told(row, paired)}",
+            tip=f"{row.arm}: {told(row.metric, *_seen(row, paired), signed if paired else number)}",
             chance=None if by_chance is None else scale(by_chance),
         )
         for x, row, (value, low, high), by_chance in zip(places, curve.rows, seen, theirs, strict=True)
@@ -146,10 +146,9 @@ def _seen(row: Row, paired: bool) -> tuple[float, float, float]:
     return found.value, found.low, found.high
 
 
-def _told(row: Row, paired: bool) -> str:
-    value, low, high = _seen(row, paired)
-    write = signed if paired else number
-    return f"{write(row.metric, value)} [{write(row.metric, low)}, {write(row.metric, high)}]"
+def _drawn(value: float, low: float, high: float) -> tuple[float, float, float]:
+    """Return a value and its interval as they are drawn: an infinite one is not."""
+    return (value, low, high) if math.isfinite(high - low) else (value, value, value)
 
 
 def _points(places: Iterable[tuple[float, float]]) -> str:
@@ -226,5 +225,7 @@ class Whisker:
 
 def whiskers(findings: Sequence[Finding]) -> list[tuple[Finding, Whisker]]:
     """Return findings of one metric with their intervals, on one scale."""
-    limit = max((abs(x) for finding in findings for x in finding.bounds), default=0) or 1
-    return [(f, Whisker(*(round(Whisker.middle + REACH * x / limit, 1) for x in f.bounds))) for f in findings]
+    drawn = [_drawn(*finding.bounds) for finding in findings]
+    limit = max((abs(x) for ends in drawn for x in ends), default=0) or 1
+    places = [Whisker(*(round(Whisker.middle + REACH * x / limit, 1) for x in ends)) for ends in drawn]
+    return list(zip(findings, places, strict=True))
