@@ -135,6 +135,11 @@ def calibrate(losses: Losses, tried: Sequence[Candidate], messages_per_item: flo
     )
 
 
+def by_user(losses: Losses, users: Sequence[object]) -> Losses:
+    """Return the mean losses of each user: the items of one are not as many independent findings."""
+    return np.array([losses[[u == user for u in users]].mean(axis=0) for user in dict.fromkeys(users)])
+
+
 def _more(gain: float, half: float, n: int, messages_per_item: float) -> int | None:
     """Return about how many more messages it takes until a gain lies above zero by more than `half`, its error now."""
     if gain <= 0 or gain > half:

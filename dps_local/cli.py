@@ -268,7 +268,7 @@ def _score_clusters(
     ]
     terminal.table(["cluster", "users", "examples", "heads"], rows)
     if found.calibration:
-        terminal.show(found.calibration.sentence("what these users wrote"))
+        terminal.show(found.calibration.sentence("what users wrote who were held out"))
 
 
 @app.command()

@@ -9,20 +9,21 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dps_local.calibration import GAMMAS, PLAIN, Calibration, Candidate, calibrate
+from dps_local.calibration import GAMMAS, PLAIN, Calibration, Candidate, by_user, calibrate
 from dps_local.cluster_map import GRIDS, ClusterMap, cluster_weights, group, n_clusters
 from dps_local.embedding import Embedder, Vector
 from dps_local.errors import ProfileError
 from dps_local.evidence import Evidence, choose, mean_stderr
 from dps_local.head_map import Scores
+from dps_local.intervals import FEWEST
 from dps_local.measurement import Example, Measurement, Notice, Progress, ScoringOptions, make_example
 from dps_local.model import Model, head_mask
 from dps_local.prompt import Prompter
 from dps_local.scoring import grid, grids_of
 from dps_local.trial import Trial
 
-ITEMS = 2  # of each user that are held out; and at least as many are scored
-HELD_OUT = 24  # items in all
+ITEMS = 2  # that are scored of each user, at least; and tried of each who is held out
+HELD_OUT = 12  # users, at most half of them
 
 
 def embed(embedder: Embedder, prompter: Prompter, before: int | None = None) -> Vector:
@@ -32,22 +33,24 @@ def embed(embedder: Embedder, prompter: Prompter, before: int | None = None) -> 
 
 @dataclass(frozen=True)
 class User:
-    """One of many: the newest ITEMS of a longer history are held out, of the vector as well."""
+    """One of many. Of one who is held out, the newest ITEMS of a longer history are tried, as if written next."""
 
     prompter: Prompter
     options: ScoringOptions
 
     @property
     def end(self) -> int:
-        """How many history items are not held out."""
+        """How many history items are known of one who is held out."""
         n = len(self.prompter.profile.history)
         return n - ITEMS if n >= 2 * ITEMS else n
 
     def scored(self, most: int) -> list[Example]:
-        """Return the newest items that are not held out."""
-        return self._examples(range(max(0, self.end - most), self.end))
+        """Return the newest items."""
+        n = len(self.prompter.profile.history)
+        return self._examples(range(max(0, n - most), n))
 
     def held_out(self) -> list[Example]:
+        """Return what is tried; nothing of a short history."""
         return self._examples(range(self.end, len(self.prompter.profile.history)))
 
     def _examples(self, items: range) -> list[Example]:
@@ -67,13 +70,21 @@ def score_clusters(
 ) -> ClusterMap:
     """Group users by what they write, score the heads in each group, and calibrate how strongly to steer by them.
 
-    options.examples: of each cluster, at least; more where that is less than ITEMS of each of its users. power: of
-    the weights; above 1, the best heads stand out more. Raises ProfileError when no user has a history.
+    Users who calibrate have no part in groups and scores, and count once each; where fewer than FEWEST can be held
+    out, there is no calibration. options.examples: of each cluster, at least; more where that is less than ITEMS of
+    each of its users. power: of the weights; above 1, the best heads stand out more. Raises ProfileError when no user
+    has a history.
     """
-    users = [User(p, options) for p in prompters if p.profile.history]
-    if not users:
+    everyone = [User(p, options) for p in prompters if p.profile.history]
+    if not everyone:
         raise ProfileError("none of the profiles has a history: heads are scored on what users wrote")
-    vectors = np.array([embed(embedder, user.prompter, user.end) for user in users])
+    users, held_out = _split(everyone, options.seed)
+    if notice and not held_out:
+        notice(
+            f"what steering is worth is measured on users who give no heads, and takes {2 * FEWEST} with {2 * ITEMS} "
+            "history items each: it stays off until --gamma says how strong it is"
+        )
+    vectors = np.array([embed(embedder, user.prompter) for user in users])
     center, centroids, labels = group(vectors, n_clusters(wanted, len(users)), options.seed)
     members = [[u for u, label in zip(users, labels, strict=True) if label == k] for k in range(len(centroids))]
     if notice:
@@ -101,9 +112,17 @@ def score_clusters(
         null_control=max(evidence.null for _, evidence in found),
         gamma=0.0,
     )
-    calibration = _calibrate(model, cluster_map, users, vectors, options)
+    calibration = _calibrate(model, cluster_map, held_out, embedder, options) if held_out else None
     gamma = calibration.best.gamma if calibration and calibration.helps else 0.0
     return replace(cluster_map, gamma=gamma, calibration=calibration)
+
+
+def _split(users: Sequence[User], seed: int) -> tuple[list[User], list[User]]:
+    """Return the users who are scored, and those who are held out, drawn at random from those with enough items."""
+    able = [i for i, user in enumerate(users) if user.end < len(user.prompter.profile.history)]
+    n = min(HELD_OUT, len(able) // 2)
+    drawn = set(np.random.default_rng(seed).permutation(able)[: n if n >= FEWEST else 0].tolist())
+    return [u for i, u in enumerate(users) if i not in drawn], [users[i] for i in sorted(drawn)]
 
 
 def _measurements(
@@ -136,22 +155,23 @@ def _scores(
 
 
 def _calibrate(
-    model: Model, cluster_map: ClusterMap, users: Sequence[User], vectors: Vector, options: ScoringOptions
+    model: Model, cluster_map: ClusterMap, users: Sequence[User], embedder: Embedder, options: ScoringOptions
 ) -> Calibration | None:
-    """Choose γ on what was held out of users, each steered by soft routing; None when nothing was held out."""
-    texts = [(e.text, v) for user, v in zip(users, vectors, strict=True) for e in user.held_out()]
-    if len(texts) < 2:
+    """Choose γ on what users wrote who were held out, each steered by soft routing, as one whom nobody scored.
+
+    None when fewer than two of them wrote anything that has a token.
+    """
+    texts = [(i, e.text) for i, user in enumerate(users) for e in user.held_out()]
+    if len({i for i, _ in texts}) < 2:
         return None
-    chosen = np.random.default_rng(options.seed).permutation(len(texts))[:HELD_OUT]
     tried = [PLAIN, *(Candidate("contrast", None, gamma) for gamma in GAMMAS)]
     plain = head_mask(model, [])
-    trial = Trial(model, [texts[i][0] for i in chosen], options.scope, options.n_threads)
+    own = [cluster_map.scales(cluster_map.route(embed(embedder, user.prompter, user.end))) for user in users]
+    trial = Trial(model, [text for _, text in texts], options.scope, options.n_threads)
     try:
-        losses = []
-        for i in chosen:
-            text, vector = texts[i]
-            scales = cluster_map.scales(cluster_map.route(vector))
-            losses.append(trial.losses(text, [c.mix for c in tried], [plain, *[scales] * len(GAMMAS)]))
-        return calibrate(np.array(losses), tried)
+        mixes = [c.mix for c in tried]
+        losses = [trial.losses(text, mixes, [plain, *[own[i]] * len(GAMMAS)]) for i, text in texts]
     finally:
         trial.close()
+    # no promise of what more messages may tell: what lacks is more users
+    return replace(calibrate(by_user(np.array(losses), [i for i, _ in texts]), tried), more=None)

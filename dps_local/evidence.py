@@ -125,7 +125,9 @@ def bound_below(
 def choose(values: Values, k: int) -> list[int]:
     """Return at most k heads (numbers) by their lower bound, best first, none whose bound is not above zero.
 
-    Heads that were dropped on the way, and so lack examples, are not chosen.
+    The bound holds for a head that is looked at alone: of many heads without any effect, a part of 1 - CONFIDENCE
+    passes, which is k and more. So the choice ranks heads, and does not show that any matters: calibration, on text
+    that chose none of them, does. Heads that were dropped on the way, and so lack examples, are not chosen.
     """
     bound = np.where(np.isfinite(values).all(axis=0), lower_bound(values), -np.inf)
     order = np.argsort(-bound, kind="stable")[:k]

@@ -7,14 +7,14 @@ history item, with the profile in the prompt as it was when the user wrote it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dps_local.calibration import Calibration, Candidate, calibrate, candidates
+from dps_local.calibration import Calibration, Candidate, by_user, calibrate, candidates
 from dps_local.errors import ModelError, ProfileError
 from dps_local.evidence import GAIN, PCS, VARIANCE, Evidence, choose, mean_stderr, stability
 from dps_local.head_map import HeadMap, Scores
@@ -32,11 +32,13 @@ class Split:
     """Which history items are scored, and which are held out of the choice of heads to calibrate it.
 
     The newest items are held out, and the newest before them are scored. A short history takes turns: all are scored,
-    and folds[i] names the items that have no part in the choice when they calibrate.
+    and folds[i] names the items that have no part in the choice when they calibrate. users: whose each of these is,
+    where they are several people's.
     """
 
     scored: list[int]
     folds: list[list[int]]
+    users: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def takes_turns(self) -> bool:
@@ -146,11 +148,16 @@ class Scoring:
         )
 
     def _calibrate(self, evidence: Evidence, n_selected: int) -> Calibration | None:
-        """Try the candidates on each held-out item, with heads and weights that were chosen without it."""
-        if len(self.split.held_out) < 2:
+        """Try the candidates on each held-out item, with heads and weights that were chosen without it.
+
+        None when there are fewer than two, or they are of fewer than two users.
+        """
+        held_out = [i for fold in self.split.folds for i in fold]
+        users = [self.split.users.get(i, i) for i in held_out]
+        if len(set(users)) < 2:
             return None
         tried = candidates(n_selected)
-        texts = [self.examples[i].text for i in self.split.held_out]
+        texts = [self.examples[i].text for i in held_out]
         trial = Trial(self.model, texts, self.options.scope, self.options.n_threads)
         losses = []
         try:
@@ -162,7 +169,7 @@ class Scoring:
                     self.measurement.advance(trial.streams)
         finally:
             trial.close()
-        return calibrate(np.array(losses), tried, self.split.items_each)
+        return calibrate(by_user(np.array(losses), users), tried, self.split.items_each)
 
     def _scales(self, evidence: Evidence, tried: Sequence[Candidate]) -> list[HeadScales]:
         """Return the scales of each candidate's stream, as this evidence has it."""

@@ -18,6 +18,7 @@ from dps_local.calibration import (
     Calibration,
     Candidate,
     amplified,
+    by_user,
     calibrate,
     candidates,
 )
@@ -122,6 +123,13 @@ def test_more_messages_are_promised_where_a_small_gain_needs_them() -> None:
     n = 8 + found.more / 2
     assert found.gain == pytest.approx((found.gain - found.low) * math.sqrt(8 / n), rel=0.02)
     assert str(found).endswith(f"yet; it stays off; about {found.more} more messages may tell")
+
+
+def test_a_user_counts_once_however_many_items_there_are() -> None:
+    losses = np.arange(5.0)[:, None, None] * np.ones((5, 2, len(TEMPERATURES)))
+    found = by_user(losses, ["ada", "bob", "ada", "ada", "cyd"])
+    assert found[:, 0, 0].tolist() == [pytest.approx(5 / 3), 1.0, 4.0]
+    assert found.shape == (3, 2, len(TEMPERATURES))
 
 
 def test_a_loss_is_written_with_a_minus_sign() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from typer.testing import CliRunner
 
 from dps_local.assistant import Assistant, Settings
 from dps_local.baking import bake, load_map
-from dps_local.calibration import PLAIN, Calibration, Candidate
+from dps_local.branches import Text
+from dps_local.calibration import GAMMAS, PLAIN, Calibration, Candidate, calibrate
 from dps_local.cli import app
 from dps_local.cluster_map import ARRAYS, ClusterMap, cluster_weights, group, mixed_scales, n_clusters
 from dps_local.clusters import User, embed, score_clusters
@@ -26,14 +28,18 @@ from dps_local.context import Context, Run
 from dps_local.embedding import Embedder
 from dps_local.errors import HeadMapError, ProfileError
 from dps_local.head_map import HeadMap
-from dps_local.measurement import ScoringOptions
+from dps_local.measurement import Measurement, ScoringOptions
 from dps_local.mixing import Gamma
 from dps_local.model import Model
 from dps_local.profile import HistoryItem, Profile
 from dps_local.prompt import Prompter
+from dps_local.score_store import Measured
+from dps_local.scorer import Scorer
 from dps_local.scoring import score
 from dps_local.template import ChatTemplate
+from dps_local.trial import Trial
 
+Array = NDArray[np.float64]
 OPTIONS = ScoringOptions(examples=4, target_tokens=8, n_threads=1)
 BEES = (
     "The bees swarmed at noon.",
@@ -225,10 +231,9 @@ def test_one_cluster_of_one_user_has_the_scores_of_that_user(
     model: Model, prompter: Callable[[Profile], Prompter], embedder: Embedder
 ) -> None:
     options = replace(OPTIONS, exhaustive=True, examples=4)
-    # the newest two are held out of a cluster; of a short history, nothing is held out of the user's own scores
-    texts = (*BEES, *TAXES[:2])
-    found = score_clusters(model, [prompter(person(texts))], 1, options, embedder)
-    own = score(model, prompter(person(texts[:4])), options)
+    # of a short history, nothing is held out of the user's own scores
+    found = score_clusters(model, [prompter(person(BEES))], 1, options, embedder)
+    own = score(model, prompter(person(BEES)), options)
     assert found.pcs[0] == pytest.approx(own.pcs, abs=1e-7, nan_ok=True)
     assert found.pcs_stderr[0] == pytest.approx(own.pcs_stderr, abs=1e-7, nan_ok=True)
     assert found.null_control == 0
@@ -241,8 +246,75 @@ def test_users_are_grouped_and_each_cluster_has_its_own_scores(cluster_map: Clus
     assert cluster_map.centroids.shape == (2, len(cluster_map.center))
     assert not np.array_equal(cluster_map.pcs[0], cluster_map.pcs[1])
     assert ((cluster_map.weights >= 0) & (cluster_map.weights <= 1)).all()
-    assert cluster_map.calibration is not None
-    assert cluster_map.calibration.n == 8
+    assert cluster_map.calibration is None  # four users cannot give heads and judge them
+
+
+TRADES = (
+    "baker",
+    "tailor",
+    "sailor",
+    "farmer",
+    "miller",
+    "potter",
+    "weaver",
+    "hunter",
+    "mason",
+    "smith",
+    "cook",
+    "nurse",
+)
+
+
+def test_users_who_calibrate_have_no_part_in_groups_and_scores(
+    model: Model, prompter: Callable[[Profile], Prompter], embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = [person(tuple(f"The {trade} {verb}." for verb in ("is up", "works", "eats", "rests"))) for trade in TRADES]
+    scored, tried = list[str](), list[tuple[str, Array]]()
+    evaluate, losses = Measurement._evaluate, Trial.losses
+
+    def trade_of(text: Text) -> str:
+        (found,) = (trade for trade in TRADES if trade in model.detokenize(text.target))
+        return found
+
+    def noted_evaluation(self: Measurement, scorer: Scorer, text: Text, heads: Sequence[int]) -> Measured:
+        scored.append(trade_of(text))
+        return evaluate(self, scorer, text, heads)
+
+    def noted_losses(self: Trial, text: Text, *rest: Any) -> Array:
+        found = losses(self, text, *rest)
+        tried.append((trade_of(text), found))
+        return found
+
+    monkeypatch.setattr(Measurement, "_evaluate", noted_evaluation)
+    monkeypatch.setattr(Trial, "losses", noted_losses)
+    options = replace(OPTIONS, target_tokens=32)
+    found = score_clusters(model, [prompter(p) for p in people], 2, options, embedder)
+    users = sorted({trade for trade, _ in tried})
+    assert (len(users), len(tried), len(set(scored))) == (6, 12, 6)
+    assert not set(users) & set(scored)
+    assert sum(found.users) == 6
+    # each of those held out counts once, by the mean of what was tried
+    means = [np.mean([loss for trade, loss in tried if trade == user], axis=0) for user in users]
+    expected = calibrate(np.array(means), [PLAIN, Candidate("contrast", None, GAMMAS[0])])
+    assert found.calibration is not None
+    assert found.calibration.n == 6
+    assert found.calibration.gain == pytest.approx(expected.gain)
+    assert found.calibration.more is None
+    center = np.mean([embed(embedder, prompter(p)) for p in people if p.history[0].output.split()[1] in scored], axis=0)
+    assert found.center == pytest.approx(center, abs=1e-6)
+
+
+def test_eleven_users_are_all_scored_and_say_why_steering_stays_off(
+    model: Model, prompter: Callable[[Profile], Prompter], embedder: Embedder
+) -> None:
+    notices = list[str]()
+    people = [prompter(person(BEES)) for _ in TRADES[:11]]
+    found = score_clusters(model, people, 1, OPTIONS, embedder, notice=notices.append)
+    assert (sum(found.users), found.gamma, found.calibration) == (11, 0.0, None)
+    assert notices[0] == (
+        "what steering is worth is measured on users who give no heads, and takes 12 with 4 history items each: "
+        "it stays off until --gamma says how strong it is"
+    )
 
 
 def test_a_run_that_is_repeated_gives_the_same_map(

@@ -262,6 +262,15 @@ def test_heads_from_other_users_know_nothing_of_the_user(model: Model, tmp_path:
     )  # two examples of each half, and none forgotten
 
 
+def test_of_other_users_each_counts_once_in_calibration(model: Model, tmp_path: Path) -> None:
+    people = [user(name, items=4) for name in ("Ada", "Bob", "Cyd", "Dot", "Eve", "Fay", "Gus", "Hal", "Ivy", "Jim")]
+    scoring = replace(OPTIONS.scoring, examples=4)
+    own = Evaluation(model, people, replace(OPTIONS, scoring=scoring), tmp_path).heads["news_headline"]
+    found = own.map("Ada", "gain").calibration  # from two of five users, two items each
+    assert found is not None
+    assert found.n == 2
+
+
 def test_heads_from_the_users_own_items_know_nothing_of_the_queries(
     model: Model, tmp_path: Path, scored: list[str]
 ) -> None:

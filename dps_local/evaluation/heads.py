@@ -140,17 +140,18 @@ class Heads:
     def _of_many(self, others: Sequence[TaskPrompter], options: ScoringOptions) -> HeadMap:
         """Score on what every other user wrote, and calibrate on what the users between them wrote."""
         scored = self._examples(others[::2], options)
-        held_out = self._examples(others[1::2], options)
-        examples = dict(enumerate([*scored, *held_out]))
-        split = Split(list(examples)[: len(scored)], [list(examples)[len(scored) :]])
+        examples = dict(enumerate([*scored, *self._examples(others[1::2], options)]))
+        held_out = list(examples)[len(scored) :]
+        split = Split(list(examples)[: len(scored)], [held_out], {i: examples[i][0] for i in held_out})
+        texts = {i: example for i, (_, example) in examples.items()}
         whose = [prompter.whose for prompter in others]
-        return Scoring(others[0].model, examples, split, options, whose, self.progress).head_map()
+        return Scoring(others[0].model, texts, split, options, whose, self.progress).head_map()
 
-    def _examples(self, others: Sequence[TaskPrompter], options: ScoringOptions) -> list[Example]:
-        """Return examples of as many users as possible, the newest of each."""
+    def _examples(self, others: Sequence[TaskPrompter], options: ScoringOptions) -> list[tuple[str, Example]]:
+        """Return examples of as many users as possible, the newest of each, with the users' names."""
         each = math.ceil(options.examples / max(len(others), 1))
         items = [(p, i) for back in range(1, each + 1) for p in others if (i := len(p.profile.history) - back) >= 0]
-        return [e for p, i in items[: options.examples] if (e := make_example(p, i, options))]
+        return [(p.profile.name, e) for p, i in items[: options.examples] if (e := make_example(p, i, options))]
 
     def _kept(
         self, kind: type[Map], prompters: Sequence[TaskPrompter], options: ScoringOptions, make: Callable[[], Map]
