@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
-from dps_local.errors import ProfileError
+from dps_local.errors import ModelError, ProfileError
 from dps_local.model import Model
 from dps_local.profile import HistoryItem, Profile
 from dps_local.retrieval import most_relevant
 from dps_local.template import ChatTemplate
 
-VERSION = 3  # raised when prompts change: what was scored with others does not hold
+VERSION = 4  # raised when prompts or targets change: what was scored with others does not hold
 DEFAULT_REQUEST = "Write something I would write."  # the task of a history item that has no input
 ITEM_SHARE = 4  # a history item takes at most this part (a quarter) of the profile's tokens, and loses its end
 RELATED_SHARE = 4  # of a history that is too long, this part of the profile's tokens shows what goes with the request
@@ -94,10 +95,10 @@ class Prompter:
         return self.model.detokenize(tokens[:n]).strip().removesuffix("\N{REPLACEMENT CHARACTER}") + " …"
 
     def example(self, i: int, target_tokens: int, *, bare: bool = False) -> tuple[list[int], list[int], list[int]]:
-        """Return the tokens of a prompt, of the output of history item i and of its `rejected`.
+        """Return the tokens of a prompt, of the output of history item i and of its `rejected`, as in `target`.
 
         The prompt shows the profile as it was when the user wrote the item, with the items before it; bare: the
-        request alone. Outputs are cut to target_tokens; a request that does not fit into n_ctx loses its end.
+        request alone. A request that does not fit into n_ctx loses its end.
         """
         item = self.profile.history[i]
         system = "" if bare else self.system(before=i)[0]
@@ -114,11 +115,35 @@ class Prompter:
                     f"the profile leaves no room for a request in {self.n_ctx} tokens: "
                     "make --ctx-size larger, or --profile-tokens smaller"
                 )
-        return prompt, self.answer(item.output)[:target_tokens], self.answer(item.rejected)[:target_tokens]
+        return prompt, self.target(item.output, target_tokens), self.target(item.rejected, target_tokens)
 
     def prompt(self, system: str, request: str) -> list[int]:
         """Return the tokens of a first turn, up to where the answer starts."""
         return self.model.prompt_tokens(self.template.first(system, request))
+
+    def target(self, text: str, n: int) -> list[int]:
+        """Return the tokens of an answer that are scored: its end with them, unless that makes more than n; then n."""
+        tokens = self.answer(text)
+        return [*tokens, *self.end][:n] if tokens else []
+
+    @cached_property
+    def end(self) -> list[int]:
+        """Tokens by which the model ends an answer: as its template writes them, or else its EOS.
+
+        For a base model, what separates an answer from the next request.
+        """
+        if self.template.stop:
+            return self.model.tokenize(self.template.stop[0], special=False)
+        try:
+            after = self.model.tokenize(self.template.next("", 1, "…"), special=True)
+        except ModelError:  # a template of single turns
+            after = []
+        for n, token in enumerate(after, 1):
+            if self.model.is_eog(token):
+                return after[:n]
+            if not self.model.piece(token).isspace():
+                break  # it has no end-of-turn token, and the next turn begins
+        return [self.model.eos] if self.model.eos >= 0 else []
 
     def answer(self, text: str) -> list[int]:
         """Return the tokens of an answer as the model would begin it after the prompt."""

@@ -19,6 +19,7 @@ from tiny import TinyModel
 from dps_local.assistant import Assistant, Settings
 from dps_local.bench_decoding import Follower
 from dps_local.calibration import TEMPERATURES
+from dps_local.context import Context, Run
 from dps_local.errors import DpsError
 from dps_local.evaluation import evaluation, evaluation_options, heads
 from dps_local.evaluation.arms import METHODS, Arm, Grid
@@ -308,12 +309,18 @@ def test_numbers_are_measured_by_how_far_they_are(model: Model, tmp_path: Path) 
 
 
 def best_number(model: Model, person: User) -> float:
-    """Return the rating whose tokens a session finds the likeliest, on average."""
+    """Return the rating whose tokens, with the end of the turn, a context finds the likeliest, on average."""
     prompter = Evaluation(model, [person], OPTIONS, Path("unused")).heads["movie_rating"].prompters["Ada"]
+    prompt = prompter.prompt("", prompter.request(person.queries[0].input)[0])
     options = [f"{i / 10:.1f}" for i in range(1, 11)]
-    losses = [
-        forced_nll(model, prompter.request(person.queries[0].input)[0], prompter.answer(o), None) for o in options
-    ]
+    losses = []
+    for option in options:
+        target = model.tokenize(f"{option}<|im_end|>", special=True)
+        context = Context(model, 768, n_outputs=8, n_threads=1)
+        context.decode([Run(0, 0, prompt[:-1])])
+        rows = context.decode([Run(0, len(prompt) - 1, [prompt[-1], *target[:-1]], len(target))]).astype(np.float64)
+        context.close()
+        losses.append((np.log(np.exp(rows).sum(axis=1)) - rows[np.arange(len(target)), target]).mean())
     return float(options[int(np.argmin(losses))])
 
 

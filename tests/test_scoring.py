@@ -171,6 +171,61 @@ def test_an_item_is_shown_with_the_items_before_it_alone(prompter: Callable[...,
     assert targets == [p.model.tokenize(item.output, special=False)[:12] for item in HISTORY]
 
 
+def test_the_end_of_a_text_counts_where_it_is_not_cut(prompter: Callable[..., Prompter]) -> None:
+    """Against contexts that read each text and its end as the chat template writes it: an untouched forward each."""
+    p, options = prompter(), replace(OPTIONS, target_tokens=42, exhaustive=True)
+    found = scored(p, options)
+    end = p.model.tokenize("<|im_end|>", special=True)
+    texts, cut = list[Text](), list[bool]()
+    for i, item in enumerate(HISTORY):
+        output = p.model.tokenize(item.output, special=False)
+        cut.append(len(output) >= 42)
+        texts.append(Text(p.example(i, 42)[0], output[:42] if cut[-1] else [*output, *end]))
+    assert cut == [False, False, False]
+    ends = [brute_force_nll(p.model, text, None, "generated") for text in texts]
+    assert found.nll == pytest.approx(np.mean(ends), abs=ROUNDING)
+    without = [brute_force_nll(p.model, Text(t.prompt, t.target[:-1]), None, "generated") for t in texts]
+    assert abs(np.mean(ends) - np.mean(without)) > 100 * ROUNDING
+    pcs = brute_force_pcs(p.model, texts, "generated").mean(axis=0)
+    assert [found.pcs[head] for head in p.model.heads()] == pytest.approx(pcs, abs=ROUNDING)
+    rejected = examples_of(p, options)[0].rejected
+    assert rejected
+    assert rejected.target == [*p.model.tokenize("Dear Sam, it is done.", special=False), *end]
+
+
+def test_a_text_that_is_cut_has_no_end(prompter: Callable[..., Prompter]) -> None:
+    p = prompter()
+    tokens = p.model.tokenize(HISTORY[0].output, special=False)
+    end = p.model.tokenize("<|im_end|>", special=True)
+    assert p.target(HISTORY[0].output, len(tokens) + 9) == [*tokens, *end]
+    assert p.target(HISTORY[0].output, len(tokens) + 1) == [*tokens, *end]
+    assert p.target(HISTORY[0].output, len(tokens)) == tokens
+    assert p.target(HISTORY[0].output, len(tokens) - 1) == tokens[:-1]
+    assert p.target("", 9) == p.target("  ", 9) == []
+
+
+TURNS = "{% for m in messages %}{{ m.role + ': ' + m.content + END + '\n' }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [
+        (TURNS.replace("END", "'<|im_end|>'"), "<|im_end|>"),
+        (TURNS.replace("END", "' ' + eos_token"), " <|im_end|>"),  # Llama 2 has a blank there
+        (TURNS.replace("END", "'<|endoftext|>'"), "<|endoftext|>"),
+        (TURNS.replace("END", "'<|im_start|>'"), "<|im_end|>"),  # which ends no answer: the EOS does
+        (TURNS.replace("END", "''"), "<|im_end|>"),
+        ("{{ messages[-1].content }}", "<|im_end|>"),  # single turns
+        (None, "\n\n"),  # a base model's layout
+    ],
+)
+def test_an_end_is_what_the_template_puts_after_an_answer(
+    template: str | None, end: str, tiny_model: TinyModel, load: Callable[[Path], Model]
+) -> None:
+    model = load(tiny_model(chat_template=template))
+    assert Prompter(model, ChatTemplate(model), PROFILE, 160).end == model.tokenize(end, special=True)
+
+
 def test_a_bare_prompt_is_the_request_alone(prompter: Callable[..., Prompter]) -> None:
     bare = examples_of(prompter(), replace(OPTIONS, contrast=True))[2].bare
     assert bare

@@ -58,8 +58,8 @@ class Asked:
 
     @cached_property
     def targets(self) -> list[list[int]]:
-        """Tokens of the gold text, then those of the options."""
-        return [self.prompter.answer(text)[: self.n_target] for text in (self.query.output, *self.options)]
+        """Tokens of the gold text, then those of the options, each with its end."""
+        return [self.prompter.target(text, self.n_target) for text in (self.query.output, *self.options)]
 
     def prompts(self, ways: Iterable[Way]) -> dict[Shown, list[int]]:
         """Return the tokens up to where an answer starts, of each prompt that these ways are shown."""
