@@ -22,6 +22,7 @@ from dps_local.wrong_file import remedy, what_instead
 KIB, STACK_PER_KIB = 1024, 1 << 20  # bytes of stack to tokenise so many characters, of which a third was ever needed
 Head = tuple[int, int]  # (layer, head)
 HeadScales = NDArray[np.float32]  # [n_layer, n_head_max], 1 = untouched, 0 = muted
+CONTROL = 0b1001  # enum llama_token_attr: what llama.cpp parses only where it is asked to, CONTROL and UNKNOWN
 Scope = Literal["generated", "all"]  # the tokens whose heads are scaled: from the last of the prompt on, or all
 
 
@@ -128,7 +129,7 @@ class Model:
 
     def tokenize(self, text: str, *, special: bool, bos: bool = False) -> list[int]:
         """Return the tokens of `text`; `special` parses <|…|>-like tokens, `bos` adds what the model starts with."""
-        data = text.encode()
+        data = text.encode(errors="replace")  # a lone surrogate is no character
         n = len(data) + 8
         buffer = (ctypes.c_int32 * n)()
 
@@ -160,6 +161,10 @@ class Model:
         """Whether the model ends its answer with this token (end of generation)."""
         return bool(self.llama.llama_vocab_is_eog(self.vocab, token))
 
+    def is_control(self, token: int) -> bool:
+        """Whether a token steers the model and is no text, such as one that ends a turn."""
+        return bool(self.llama.llama_vocab_get_attr(self.vocab, token) & CONTROL)
+
     def token_text(self, token: int) -> str:
         """Return the text of a special token as it stands in chat templates, '' when there is none."""
         text = self.llama.llama_vocab_get_text(self.vocab, token) if token >= 0 else None
@@ -181,12 +186,12 @@ class Model:
 
     def prompt_tokens(self, text: str, *, special: bool = True) -> list[int]:
         """Tokens of a whole templated prompt, with exactly one BOS where the model wants one."""
-        if special and (bos := self.token_text(self.bos)) and text.lstrip().startswith(bos):
-            text = text.lstrip()  # a template may write line breaks before it
-        tokens = self.tokenize(text, special=special)
-        if self.adds_bos and self.bos >= 0 and tokens[:1] != [self.bos]:
-            tokens.insert(0, self.bos)
-        return tokens
+        return self.with_bos(self.tokenize(text, special=special))
+
+    def with_bos(self, tokens: list[int]) -> list[int]:
+        """Return the tokens of a whole prompt with exactly one BOS where the model wants one."""
+        begins = not self.adds_bos or self.bos < 0 or tokens[:1] == [self.bos]
+        return tokens if begins else [self.bos, *tokens]
 
 
 def _per_layer(value: int | NDArray[np.integer], n_layer: int) -> tuple[int, ...]:

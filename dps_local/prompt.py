@@ -6,13 +6,14 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from dps_local.control_tokens import prompt_tokens
 from dps_local.errors import ModelError, ProfileError
 from dps_local.model import Model
 from dps_local.profile import HistoryItem, Profile
 from dps_local.retrieval import most_relevant
 from dps_local.template import ChatTemplate
 
-VERSION = 4  # raised when prompts or targets change: what was scored with others does not hold
+VERSION = 5  # raised when prompts or targets change: what was scored with others does not hold
 DEFAULT_REQUEST = "Write something I would write."  # the task of a history item that has no input
 ITEM_SHARE = 4  # a history item takes at most this part (a quarter) of the profile's tokens, and loses its end
 RELATED_SHARE = 4  # of a history that is too long, this part of the profile's tokens shows what goes with the request
@@ -119,7 +120,7 @@ class Prompter:
 
     def prompt(self, system: str, request: str) -> list[int]:
         """Return the tokens of a first turn, up to where the answer starts."""
-        return self.model.prompt_tokens(self.template.first(system, request))
+        return self.model.with_bos(prompt_tokens(self.model, self.template.first, system, request))
 
     def target(self, text: str, n: int) -> list[int]:
         """Return the tokens of an answer that are scored: its end with them, unless that makes more than n; then n."""

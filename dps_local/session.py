@@ -15,6 +15,7 @@ import numpy as np
 
 from dps_local.context import Context
 from dps_local.contrast import WINDOW, Contrast
+from dps_local.control_tokens import prompt_tokens
 from dps_local.decoding import Answer, Engine, Steps, plain_steps
 from dps_local.errors import ContextFullError
 from dps_local.model import HeadScales, Model
@@ -112,8 +113,8 @@ class Session:
     def _prompt(self, system: str, user: str, turns: int) -> list[int]:
         """Return the tokens from the end of the last answer, after so many turns, up to where the next one starts."""
         if not turns:
-            return self.model.prompt_tokens(self.template.first(system, user))
-        return self.model.tokenize(self.template.next(system, turns, user), special=True)
+            return self.model.with_bos(prompt_tokens(self.model, self.template.first, system, user))
+        return prompt_tokens(self.model, lambda *texts: self.template.next(texts[0], turns, texts[1]), system, user)
 
     def _opening(self, turns: int) -> list[int]:
         """Return the tokens that the prompt begins with, whatever is asked."""

@@ -35,6 +35,7 @@ class ChatTemplate:
     def __init__(self, model: Model) -> None:
         self.stop: tuple[str, ...] = () if model.chat_template else ("\n\n", "\nRequest:", "\nAnswer:")
         source, eos, bos = model.chat_template or PLAIN, model.token_text(model.eos), model.token_text(model.bos)
+        self._bos = bos
         if not isinstance(source, str):
             raise ModelError(f"{model.name}: its chat template is no text: download or convert the model again")
         try:
@@ -61,7 +62,9 @@ class ChatTemplate:
 
     def first(self, system: str, user: str) -> str:
         """Return the prompt of the first turn, up to where the answer starts."""
-        return self._render(self._opening(system, user))
+        prompt = self._render(self._opening(system, user))
+        begins = prompt.lstrip()  # a template may write line breaks before the BOS token
+        return begins if self._bos and begins.startswith(self._bos) else prompt
 
     def _opening(self, system: str, user: str) -> list[Message]:
         if not system:
