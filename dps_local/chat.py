@@ -59,7 +59,7 @@ class Chat:
             try:
                 yield input(">>> ")
             except (EOFError, KeyboardInterrupt):
-                print()
+                self.terminal.write("\n")
                 return
 
     def handle(self, line: str) -> bool:

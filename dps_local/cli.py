@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import asdict, replace
@@ -56,7 +55,7 @@ from dps_local.profile import load_profile, load_profiles
 from dps_local.prompt import request_of
 from dps_local.sampler import Sampling
 from dps_local.session import Session
-from dps_local.terminal import Terminal, interruptible
+from dps_local.terminal import Terminal, argument, interruptible, open_streams
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -165,7 +164,7 @@ def generate(
     """
     if chat.compare and as_json:
         raise typer.BadParameter("--compare and --json do not go together")
-    prompt = sys.stdin.read().strip() if prompt is None else prompt
+    prompt = sys.stdin.read().strip() if prompt is None else argument(prompt)
     if not prompt:
         raise typer.BadParameter("the prompt is empty")
     assistant = _assistant(model, chat.profile, chat.settings(model, score))
@@ -180,7 +179,7 @@ def generate(
     explanation = _explanation(session, explain_html) if explained and session.turns else None
     if as_json:
         tokens = [asdict(token) for token in explanation.tokens] if explanation else []
-        _print_json(answer | ({"explanation": tokens} if explain else {}))
+        terminal.json(answer | ({"explanation": tokens} if explain else {}))
     elif explain and explanation:
         terminal.show("")
         terminal.show(explained_answer(explanation))
@@ -260,7 +259,7 @@ def _score_clusters(
     found.save(output)
     terminal.notice(f"cluster map: {output}; peak memory {memory.peak() / 1e9:.1f} GB")
     if as_json:
-        _print_json(found.as_json())
+        terminal.json(found.as_json())
         return
     rows = [
         [str(i + 1), str(users), str(found.examples[i]), describe(found.selected(i))]
@@ -337,14 +336,14 @@ def _show_overlap(maps: dict[str, HeadMap], png: Path | None, html: Path | None,
         write_overlap_html(maps, found, html)
         terminal.notice(f"wrote {html}")
     if as_json:
-        _print_json({"maps": [head_map.as_json() for head_map in maps.values()], "overlap": found.as_json()})
+        terminal.json({"maps": [head_map.as_json() for head_map in maps.values()], "overlap": found.as_json()})
     else:
         terminal.show(overlap_table(found))
 
 
 def _show_map(head_map: HeadMap, as_json: bool, top: int, picture: bool) -> None:
     if as_json:
-        _print_json(head_map.as_json())
+        terminal.json(head_map.as_json())
         return
     if picture:
         terminal.show(heat_map(head_map))
@@ -382,7 +381,7 @@ def bench_scoring(
     with terminal.progress("timing", unit="repeats") as progress:
         found = time_scoring(loaded, prompt_tokens, target_tokens, repeats, parallel, model.threads, progress)
     if as_json:
-        _print_json(found.as_json() | {"peak_memory": memory.peak()})
+        terminal.json(found.as_json() | {"peak_memory": memory.peak()})
         return
     ratios, speedups = sorted(found.ratios()), sorted(found.speedups())
     rows = [
@@ -430,7 +429,7 @@ def bench_decode(
     if amplify is None:
         terminal.notice("the head map has no weights to amplify heads by: amplification is not timed")
     if as_json:
-        _print_json(found.as_json() | {"beta": beta, "temp": temp, "peak_memory": memory.peak()})
+        terminal.json(found.as_json() | {"beta": beta, "temp": temp, "peak_memory": memory.peak()})
         return
     said = found.as_json()
     rows = [["llama.cpp alone", f"{median(found.ms['plain']):.1f} ms a token", "1"]]
@@ -489,7 +488,7 @@ def evaluate(
     write_report(out, rows, found.maps(), options.about(loaded))
     terminal.notice(f"wrote {out / 'report.md'} and {out / 'report.html'}")
     if as_json:
-        _print_json({"rows": [row.as_json() for row in rows]})
+        terminal.json({"rows": [row.as_json() for row in rows]})
     else:
         terminal.show(summary_table(rows))
 
@@ -499,7 +498,7 @@ def models_list(as_json: JsonOption = False) -> None:
     """List the models that can be downloaded by name."""
     entries = registry.load().values()
     if as_json:
-        _print_json({"models": [asdict(e) | {"downloaded": registry.is_downloaded(e.name)} for e in entries]})
+        terminal.json({"models": [asdict(e) | {"downloaded": registry.is_downloaded(e.name)} for e in entries]})
         return
     columns = ["name", "size", "here", "licence", "good for"]
     terminal.table(columns, [_model_row(e) for e in entries])
@@ -520,13 +519,13 @@ def models_pull(
     offline: OfflineOption = False,
 ) -> None:
     """Download a model and check it; an interrupted download goes on where it stopped."""
-    print(_pull(name or registry.default_name(), offline))
+    terminal.write(f"{_pull(name or registry.default_name(), offline)}\n")
 
 
 @models_app.command("path")
 def models_path(name: NameArgument) -> None:
     """Print where a downloaded model lies."""
-    print(registry.path(name))
+    terminal.write(f"{registry.path(name)}\n")
 
 
 @models_app.command("verify")
@@ -555,7 +554,7 @@ def doctor(as_json: JsonOption = False) -> None:
         "self_test": tested.failure or "ok",
     }
     if as_json:
-        _print_json(report)
+        terminal.json(report)
     else:
         devices = ", ".join(f"{d['name']}: {d['description']}" for d in found["backends"])
         shown = report | {"backends": devices, "features": " ".join(found["features"])}
@@ -566,7 +565,7 @@ def doctor(as_json: JsonOption = False) -> None:
 
 def _version(show: bool) -> None:
     if show:
-        print(f"dps-local {dps_local.__version__}")
+        terminal.write(f"dps-local {dps_local.__version__}\n")
         raise typer.Exit
 
 
@@ -579,12 +578,9 @@ def _options(
     del version
 
 
-def _print_json(data: dict[str, Any]) -> None:
-    print(json.dumps(data, ensure_ascii=False))
-
-
 def main() -> None:
     """Run the program: an error is one line on stderr and exit code 1, a usage error 2, Ctrl-C 130."""
+    open_streams()
     try:
         app(prog_name="dps-local")
     except DpsError as exc:

@@ -36,7 +36,7 @@ PRINT = ("#0b4a8f", "#6ea9d7", "#efeeea", "#f5a250", "#b34700")
 NIGHT = ("#8cc8ff", "#2f6fa9", "#23272d", "#a9611b", "#ffb768")
 TONES = np.linspace(-1, 1, 21)
 ASCII = str.maketrans({CHOSEN: "@", TIMES: "x", "±": "+-", "≡": "%", "·": ".", "░": ":", "▒": "*", "█": "#"})
-ASCII |= str.maketrans({"γ": "gamma", "β": "beta", MINUS: "-", "…": "~", "␣": "_", "↵": "$", "⇥": ">"})
+ASCII |= str.maketrans({"γ": "gamma", "β": "beta", MINUS: "-", "…": "~", "␣": "_", "↵": "$", "⇥": ">", "✓": "yes"})
 
 
 # --- colours ---
@@ -96,7 +96,7 @@ def percent(share: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Spelled:
-    """Text that turns to ASCII on a console that can write nothing else."""
+    """Text that is spelled out on a console that cannot write all of Unicode."""
 
     text: Text
 
@@ -110,7 +110,7 @@ class Spelled:
         if not options.ascii_only:
             return self.text
         text = self.text.copy()
-        text.plain = text.plain.translate(ASCII).encode("ascii", "replace").decode()
+        text.plain = text.plain.translate(ASCII).encode(options.encoding, "replace").decode(options.encoding)
         return text
 
 

@@ -270,7 +270,7 @@ class _HeatMap:
 def _numbers(heads: range, width: int) -> str:
     """The numbers of the columns, as many as have room, each above the middle of its own."""
     step = _step(width, len(str(heads.stop - 1)) + 1)
-    labelled = [head for head in heads if head % step == 0]
+    labelled = [head for head in heads if head % step == 0] or [heads.start]
     indent = (labelled[0] - heads.start) * width + (width - 1) // 2
     return (" " * indent + "".join(str(head).ljust(step * width) for head in labelled)).rstrip()
 

@@ -1,27 +1,69 @@
-"""What the program shows a person: answers on stdout, notices and progress on stderr. The one door to rich."""
+"""What the program shows a person: answers on stdout, notices and progress on stderr. The one door to rich.
+
+Everything printed passes here, and loses the control characters that names, answers and messages may hold: an escape
+sequence in a model's name could write the clipboard.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
+from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from dps_local.drawing import Spelled
+
+# C0 but for tab and line feed, DEL, C1, and what turns the direction of the text behind it
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+UNBOUNDED = 1_000_000  # columns
+
+
+def harmless(text: str) -> str:
+    """Return a text without its control characters."""
+    return CONTROL.sub("", text)
+
+
+def open_streams() -> None:
+    """Let text that a stream's encoding does not know come through as replacement signs; a closed stream is empty."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # the next file that is opened would take its number, and what is written to it
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "w" if number else "r", closefd=False))
+    for stream in (sys.stdin, sys.stdout):  # Python escapes on stderr
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+def argument(text: str) -> str:
+    """Return text of the command line that need not be UTF-8, with replacement signs; names of files stay as given."""
+    return os.fsencode(text).decode(errors="replace")
+
+
+class _Console(Console):
+    """Prints no control characters but rich's own."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else harmless(text), style, control)
 
 
 class Terminal:
     """stdout for results, stderr for everything else."""
 
     def __init__(self) -> None:
-        self.out = Console(highlight=False, markup=False)
-        self.err = Console(stderr=True, highlight=False, markup=False)
+        self.out = _Console(highlight=False, markup=False)
+        self.err = _Console(stderr=True, highlight=False, markup=False)
 
     @property
     def interactive(self) -> bool:
@@ -29,26 +71,47 @@ class Terminal:
         return sys.stdin.isatty() and sys.stdout.isatty()
 
     def notice(self, text: str) -> None:
-        self.err.print(Text(text, style="dim"), soft_wrap=True)
+        self.err.print(Spelled(Text(text, style="dim")), soft_wrap=True)
 
     def error(self, text: str) -> None:
         """Print one line on stderr, however wide the terminal is."""
         line = " ".join(text.split())
-        self.err.print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
+        self.err.print(Spelled(Text.assemble(("error: ", "bold red"), line)), soft_wrap=True)
 
     def show(self, renderable: RenderableType) -> None:
         self.out.print(renderable)
 
     def write(self, text: str, style: str = "") -> None:
-        """Write a piece of an answer as it is, at once."""
-        self.out.print(Text(text, style=style), end="", soft_wrap=True)
+        """Write a piece of an answer as it is, at once; rich would expand tabs, and wrap."""
+        text = harmless(text)
+        if style:
+            with self.out.capture() as styled:
+                self.out.print("|", style=style, end="")
+            text = styled.get().replace("|", text)
+        self.out.file.write(text)
+        self.out.file.flush()
+
+    def json(self, data: dict[str, Any]) -> None:
+        """Write one line of JSON, with escapes for what the encoding cannot write and a terminal would obey."""
+        text = json.dumps(data, ensure_ascii=False)
+        try:
+            text.encode(self.out.encoding)
+        except UnicodeEncodeError:
+            text = json.dumps(data)
+        self.out.file.write(CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
         self.out.file.flush()
 
     def table(self, columns: list[str], rows: list[list[str]]) -> None:
-        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        """Print a table; narrow terminals break cells, and pipes get them whole."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in columns:
+            table.add_column(Spelled(Text(name)), overflow="fold")
         for row in rows:
-            table.add_row(*row)
-        self.show(table)
+            table.add_row(*(Spelled(Text(cell)) for cell in row))
+        if self.out.is_terminal:
+            self.show(table)
+        else:
+            self.out.print(_Unbounded(table), crop=False)
 
     @contextlib.contextmanager
     def progress(self, what: str, *, unit: str = "") -> Iterator[Callable[[int, int | None], None]]:
@@ -61,7 +124,7 @@ class Terminal:
             return
         count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
         bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             count,
             TimeRemainingColumn(),
@@ -71,6 +134,16 @@ class Terminal:
         with bar:
             task = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _Unbounded:
+    """A drawing that is as wide as it likes."""
+
+    def __init__(self, drawing: RenderableType) -> None:
+        self.drawing = drawing
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(self.drawing, options.update(max_width=UNBOUNDED))
 
 
 class _Tenths:

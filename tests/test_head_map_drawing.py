@@ -119,6 +119,13 @@ def test_a_map_fits_the_console_and_shows_every_head(layers: int, heads: int, wi
     assert cells in {heads, 2 * heads - 1, 2 * heads, 3 * heads - 1}
 
 
+@pytest.mark.parametrize("heads", [6, 12, 64])
+def test_no_console_is_too_narrow_for_a_map(heads: int) -> None:
+    for width in (1, 5, 9, 10, 11, 13, 17, 30):
+        for drawing in (heat_map(synthetic(3, heads)), ranked_table(synthetic(3, heads))):
+            assert all(len(line) <= width for line in printed(drawing, width).splitlines())
+
+
 def test_eighty_layers_of_sixty_four_heads_need_no_folding_in_eighty_columns() -> None:
     assert len(rows(printed(heat_map(synthetic(80, 64))))) == 80
 

@@ -1,12 +1,21 @@
-"""Notices and progress, as logs have them."""
+"""What is printed: as logs have it, and without what would command a terminal."""
 
 from __future__ import annotations
 
+import io
+import json
+import re
+import sys
 import time
+import unicodedata
+from collections.abc import Callable
 
 import pytest
+from rich.panel import Panel
+from rich.text import Text
 
-from dps_local.terminal import Terminal
+from dps_local.drawing import Spelled
+from dps_local.terminal import Terminal, harmless
 
 
 def test_the_time_left_is_by_the_pace_of_now(
@@ -28,3 +37,118 @@ def test_the_time_left_is_by_the_pace_of_now(
         "reading: 70 %, 10 s left",
         "reading: 100 %, 0 s left",
     ]
+
+
+# --- control characters: an independent list, by what Unicode says of each character
+
+HOSTILE = "\x1b]52;c;ZXZpbA==\x07\x9b31m\r\b\x7f\u202eevil\u2066"
+
+
+def obeyed(text: str) -> list[str]:
+    """The characters of a text that a terminal obeys instead of showing, but for tabs and line ends."""
+    turning = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+    controls = (c for c in text if unicodedata.category(c) == "Cc" or unicodedata.bidirectional(c) in turning)
+    return [c for c in controls if c not in "\n\t"]
+
+
+def test_every_control_character_is_known() -> None:
+    every = "".join(map(chr, range(sys.maxunicode + 1)))
+    dropped = set(obeyed(every))
+    assert len(dropped) == 2 * 32 + 1 - 2 + 9
+    assert harmless(every) == "".join(c for c in every if c not in dropped)
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        lambda terminal: terminal.notice(HOSTILE),
+        lambda terminal: terminal.error(HOSTILE),
+        lambda terminal: terminal.write(HOSTILE),
+        lambda terminal: terminal.show(HOSTILE),
+        lambda terminal: terminal.show(Text(HOSTILE, style="")),
+        lambda terminal: terminal.show(Panel(Spelled(Text(HOSTILE)))),
+        lambda terminal: terminal.table([HOSTILE], [[HOSTILE]]),
+        lambda terminal: terminal.json({HOSTILE: [HOSTILE]}),
+        lambda terminal: show_progress(terminal),
+    ],
+)
+def test_nothing_that_is_printed_can_command_the_terminal(
+    show: Callable[[Terminal], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(Terminal())
+    shown = "".join(capsys.readouterr())
+    assert "evil" in shown
+    assert obeyed(shown) == []
+
+
+def show_progress(terminal: Terminal) -> None:
+    with terminal.progress(HOSTILE) as progress:
+        progress(10, 10)
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """Let stdout and stderr be a terminal with colours, as far as rich sees."""
+    stream = io.StringIO()
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, stream)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    return stream
+
+
+def test_a_terminal_gets_the_escapes_of_this_program_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    tty = on_a_terminal(monkeypatch)
+    terminal = Terminal()
+    terminal.notice(HOSTILE)
+    terminal.write(HOSTILE, "bold green")
+    terminal.table(["name"], [[HOSTILE]])
+    with terminal.progress(HOSTILE) as progress:
+        progress(1, 2)
+    shown = tty.getvalue()
+    assert "\x1b[1;32m" in shown
+    styles_and_moves = r"\x1b\[[0-9;?]*[A-Za-z]"
+    assert set(obeyed(re.sub(styles_and_moves, "", shown))) <= {"\r"}  # of the bar, which goes back to its start
+    assert "\x1b]" not in shown
+    assert "\x1b[31m" not in shown.replace("\x1b[0m", "")
+
+
+def test_an_answer_is_printed_as_it_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    tty = on_a_terminal(monkeypatch)
+    said = "a\tb  c \n\n\tdef main():\n\t\treturn [bold]x[/]  \n" + "long " * 40
+    terminal = Terminal()
+    for piece in (said[:2], said[2:9], said[9:]):
+        terminal.write(piece)
+    assert tty.getvalue() == said
+    tty.truncate(0)
+    terminal.write(said, "dim")
+    assert re.sub(r"\x1b\[[0-9]*m", "", tty.getvalue()).lstrip("\0") == said
+
+
+def test_a_table_in_a_pipe_is_whole_and_one_on_a_terminal_breaks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    path = "/a/long/path/" + "to/" * 30 + "libllama.so"
+    Terminal().table(["", "where"], [["library", path]])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["library", path]
+    assert len(lines) == 2
+
+
+def test_a_table_on_a_terminal_breaks_what_is_too_long_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    tty = on_a_terminal(monkeypatch)
+    path = "/a/long/path/" + "to/" * 30 + "libllama.so"
+    Terminal().table(["", "where"], [["library", path]])
+    cells = [line[8:].strip() for line in re.sub(r"\x1b\[[0-9]*m", "", tty.getvalue()).splitlines()[1:]]
+    assert "".join(cells) == path
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_json_is_valid_in_every_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+    data = {"text": f"γ = 0.5 ✓ {HOSTILE}", "file": "gr\udcfc"}
+    Terminal().json(data)
+    assert json.loads(raw.getvalue().decode(encoding)) == data
