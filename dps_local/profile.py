@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from json.decoder import JSONDecoder
 from pathlib import Path
@@ -73,12 +73,20 @@ def load_profile(name_or_path: str) -> Profile:
         raise ProfileError(f"{path}: {exc}") from exc
 
 
-def load_profiles(folder: Path) -> list[Profile]:
-    """Read every profile (*.json) of a folder, in the order of their names; raises ProfileError."""
-    files = sorted(folder.expanduser().glob("*.json"))
-    if not files:
+def load_profiles(folder: Path, notice: Callable[[str], None] = lambda _: None) -> list[Profile]:
+    """Read every profile (*.json) of a folder, in the order of their names; raises ProfileError where there is none.
+
+    notice: is told what other files are left out, and why.
+    """
+    profiles = []
+    for file in sorted(folder.expanduser().glob("*.json")):
+        try:
+            profiles.append(load_profile(str(file)))
+        except ProfileError as exc:
+            notice(f"left out: {exc}")
+    if not profiles:
         raise ProfileError(f"no profile in {folder}: give a folder of JSON files")
-    return [load_profile(str(file)) for file in files]
+    return profiles
 
 
 def examples() -> list[str]:

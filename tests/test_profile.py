@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dps_local.errors import ProfileError
-from dps_local.profile import HistoryItem, Profile, examples, load_profile, parse_profile
+from dps_local.profile import HistoryItem, Profile, examples, load_profile, load_profiles, parse_profile
 
 MARKER = 987_654_321  # a number where none is allowed
 WHOLE = """{
@@ -87,6 +87,23 @@ def test_the_last_of_duplicate_keys_counts() -> None:
 def test_an_error_in_the_last_of_duplicate_keys_is_found_on_its_own_line() -> None:
     with pytest.raises(ProfileError, match=r"^line 3: preferences must be a list, not a number$"):
         parse_profile('{\n"preferences": ["a"],\n"preferences": 3\n}')
+
+
+def test_files_of_a_folder_that_are_no_profiles_are_left_out_and_named(tmp_path: Path) -> None:
+    (tmp_path / "._a.json").write_bytes(b"\x00\x05\x16\x07\xff")  # as macOS leaves them
+    (tmp_path / "package.json").write_text('{"name": "x", "version": "1"}')
+    (tmp_path / "folder.json").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text(WHOLE.replace("Mara", name))
+    notices: list[str] = []
+    assert [profile.name for profile in load_profiles(tmp_path, notices.append)] == ["a", "b"]
+    assert len(notices) == 3
+    for name in ("._a.json is not UTF-8", "package.json: line 1: version is not", "folder.json is a folder"):
+        assert sum(name in notice for notice in notices) == 1
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").unlink()
+    with pytest.raises(ProfileError, match="no profile in"):
+        load_profiles(tmp_path)
 
 
 def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
