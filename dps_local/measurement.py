@@ -123,6 +123,7 @@ class Measurement:
 
     def evidence(self) -> Evidence:
         """Evaluate; what is stored is not evaluated again."""
+        self.advance(0)  # the prompt of the first text may take a minute
         o = self.options
         evidence = Evidence.empty(len(self.examples), len(self.heads))
         texts = [text for example in self.examples for text in example.texts()]

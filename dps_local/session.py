@@ -98,7 +98,9 @@ class Session:
         Setting `cancel` ends the answer, and the turn stays as far as it went; while the prompt is read, it takes the
         question back. Raises ContextFullError, with the chat as it was, when the question alone does not fit.
         """
-        self._catch_up()
+        self.cancel.clear()
+        if not self._catch_up(self.cancel):
+            return
         undecoded = self._undecoded() if self.turns else []
         text, recalled = self.recall(user, self._recalled()) if self.recall else (user, ())
         tokens = self._prompt(self.system, text, len(self.turns))
@@ -128,7 +130,9 @@ class Session:
 
     def regenerate(self, n_predict: int = -1) -> Iterator[Token]:
         """Answer the last question again; it is not read again."""
-        self._catch_up()
+        self.cancel.clear()
+        if not self._catch_up(self.cancel):
+            return
         last = self.turns.pop()
         self._rewind(last.answer)
         yield from self._answer(Turn(last.user, last.start, last.pending, last.opening, last.recalled), n_predict)
@@ -152,7 +156,6 @@ class Session:
 
     def _answer(self, turn: Turn, n_predict: int) -> Iterator[Token]:
         self._make_room(turn, n_predict)
-        self.cancel.clear()
         started = time.perf_counter()
         steering = self.steering if self.steering and not self.steering.gamma.off else None
         try:
@@ -185,10 +188,11 @@ class Session:
     def _make_room(self, turn: Turn, n_predict: int) -> None:
         """Let the oldest turns leave the context where an answer is likely not to fit in."""
         n_ctx, keep = self.full.context.n_ctx, (self.turns or [turn])[0].question
-        if keep + len(turn.pending) - turn.opening >= n_ctx:
-            raise ContextFullError(
-                f"the question needs more than the context of {n_ctx} tokens: --ctx-size makes it larger"
-            )
+        if keep + (question := len(turn.pending) - turn.opening) >= n_ctx:
+            what, remedy = "the question needs more than", ""
+            if keep > question:
+                what, remedy = "the profile leaves the question too little of", ", or make its about shorter"
+            raise ContextFullError(f"{what} the context of {n_ctx} tokens: --ctx-size makes it larger{remedy}")
         used, room = turn.answer + 1, (n_ctx - keep) // ROOM
         if used + max(1, min(n_predict, room) if n_predict >= 0 else room) > n_ctx:
             self._forget(turn, [*self.turns, turn], used)

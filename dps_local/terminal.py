@@ -11,6 +11,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -19,7 +20,15 @@ from types import FrameType
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -114,26 +123,36 @@ class Terminal:
             self.out.print(_Unbounded(table), crop=False)
 
     @contextlib.contextmanager
-    def progress(self, what: str, *, unit: str = "") -> Iterator[Callable[[int, int | None], None]]:
-        """Show a bar with the time left; yields a function of (done, total). unit: "bytes" shows a download.
+    def progress(self, what: str, *, unit: str = "", begins: str = "") -> Iterator[Callable[[int, int | None], None]]:
+        """Show a bar with the time taken and left; yields a function of (done, total), and says at once when it heard
+        Ctrl-C. unit: "bytes" shows a download. begins: what is done before the first of it.
 
         Where stderr is no terminal, a line is written at each tenth.
         """
-        if not self.err.is_terminal:
-            yield _Tenths(what, self.notice)
-            return
+        with heard(lambda: self.notice("Ctrl-C: stopping as soon as this step is done")):
+            if self.err.is_terminal:
+                with self._bar(what, unit, begins) as show:
+                    yield show
+            else:
+                yield _Tenths(what, self.notice, begins)
+
+    @contextlib.contextmanager
+    def _bar(self, what: str, unit: str, begins: str) -> Iterator[Callable[[int, int | None], None]]:
         count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
         bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             count,
+            TimeElapsedColumn(),
+            TextColumn("taken,"),
             TimeRemainingColumn(),
+            TextColumn("left"),
             console=self.err,
             transient=True,
         )
         with bar:
-            task = bar.add_task(what, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+            task, first = bar.add_task(what, total=None), f"{what}: {begins}" if begins else what
+            yield lambda done, total: bar.update(task, completed=done, total=total, description=what if done else first)
 
 
 class _Unbounded:
@@ -149,11 +168,14 @@ class _Unbounded:
 class _Tenths:
     """Progress as lines of text, for logs."""
 
-    def __init__(self, what: str, notice: Callable[[str], None]) -> None:
-        self.what, self.notice = what, notice
+    def __init__(self, what: str, notice: Callable[[str], None], begins: str = "") -> None:
+        self.what, self.notice, self.begins = what, notice, begins
         self.shown, self.done, self.at = 0, 0, time.monotonic()  # of the line before
 
     def __call__(self, done: int, total: int | None) -> None:
+        if self.begins and not done:
+            self.notice(f"{self.what}: {self.begins}")
+            self.begins = ""
         tenths = 10 * done // total if total else 0
         if total and tenths > self.shown:
             # by the pace since the line before: what an earlier run did flashes past
@@ -161,6 +183,33 @@ class _Tenths:
             left = (now - self.at) * (total - done) / (done - self.done)
             self.shown, self.done, self.at = tenths, done, now
             self.notice(f"{self.what}: {10 * tenths} %, {left:.0f} s left")
+
+
+@contextlib.contextmanager
+def heard(say: Callable[[], None]) -> Iterator[None]:
+    """Call `say` at the first Ctrl-C, at once: Python itself hears it only when native code returns."""
+    if threading.current_thread() is not threading.main_thread():  # where signals do not arrive
+        yield
+        return
+
+    def listen() -> None:
+        while number := hears.recv(1):
+            if number[0] == signal.SIGINT:
+                say()
+                return
+
+    hears, speaks = socket.socketpair()
+    speaks.setblocking(False)
+    thread = threading.Thread(target=listen, daemon=True)
+    previous = signal.set_wakeup_fd(speaks.fileno(), warn_on_full_buffer=False)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+        speaks.close()
+        thread.join()
+        hears.close()
 
 
 @contextlib.contextmanager

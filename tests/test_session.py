@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import math
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -1283,4 +1284,32 @@ def test_a_chat_survives_an_interruption_while_it_is_read_again(
             list(session.ask(QUESTIONS[1], 5))
     assert len(session.turns) == 1
     assert list(session.ask(QUESTIONS[1], 5)) == list(other.ask(QUESTIONS[1], 5))
+    assert session.full.context.state() == other.full.context.state()
+
+
+@pytest.mark.parametrize("regenerate", [False, True])
+def test_ctrl_c_while_the_chat_is_read_again_is_heard(
+    open_session: Open, llama: Model, monkeypatch: pytest.MonkeyPatch, regenerate: bool
+) -> None:
+    session, other = (open_session(steering=amplifying(llama, 0.5, "all")) for _ in range(2))
+    for one in (session, other):
+        list(one.ask(QUESTIONS[0], 5))
+        one.steering = amplifying(llama, -0.5, "all")
+        list(one.ask(QUESTIONS[1], 5))
+        one._unread = one.full.calls  # what is left where reading again was called off before
+
+    def next_answer(one: Session) -> list[Token]:
+        return list(one.regenerate(5) if regenerate else one.ask(QUESTIONS[2], 5))
+
+    replayed = session.full.replay
+
+    def cancelled(calls: list[list[int]], cancel: threading.Event | None = None) -> bool:
+        session.cancel.set()
+        return replayed(calls, cancel)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session.full, "replay", cancelled)
+        assert next_answer(session) == []
+    assert [turn.user for turn in session.turns] == list(QUESTIONS[:2])
+    assert next_answer(session) == next_answer(other)
     assert session.full.context.state() == other.full.context.state()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
 import re
+import signal
 import sys
+import threading
 import time
 import unicodedata
 from collections.abc import Callable
@@ -15,7 +19,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from dps_local.drawing import Spelled
-from dps_local.terminal import Terminal, harmless
+from dps_local.terminal import Terminal, harmless, heard
 
 
 def test_the_time_left_is_by_the_pace_of_now(
@@ -37,6 +41,55 @@ def test_the_time_left_is_by_the_pace_of_now(
         "reading: 70 %, 10 s left",
         "reading: 100 %, 0 s left",
     ]
+
+
+def test_progress_begins_at_once_with_what_is_done_first(capsys: pytest.CaptureFixture[str]) -> None:
+    with Terminal().progress("scoring", begins="reading") as progress:
+        assert capsys.readouterr().err == ""  # not where nothing is to be done
+        progress(0, 20)
+        assert capsys.readouterr().err == "scoring: reading\n"
+        progress(0, 20)
+        progress(20, 20)
+    assert capsys.readouterr().err == "scoring: 100 %, 0 s left\n"
+
+
+def test_a_bar_says_what_is_done_first_and_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    tty = on_a_terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "120")
+    with Terminal().progress("scoring", begins="reading") as progress:
+        progress(0, 20)
+        time.sleep(0.3)  # ten times a second
+        assert re.search(r"scoring: reading .* 0/20\S* .*0:00:0\d\S* taken", tty.getvalue())
+        progress(5, 20)
+        time.sleep(0.3)
+    assert "reading" not in tty.getvalue().rpartition("5/20")[0].rpartition("scoring")[2]
+
+
+def test_ctrl_c_is_answered_at_once_even_while_native_code_runs(capfd: pytest.CaptureFixture[str]) -> None:
+    """A hash that takes a second stands for a batch: Python runs no handler of its own before it returns."""
+    said: list[float] = []
+    interrupt = threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    rounds = 100_000
+    while (took := seconds(rounds)) < 1.5:
+        rounds = round(rounds * 2 / took)
+    with pytest.raises(KeyboardInterrupt), heard(lambda: said.append(time.monotonic())):  # noqa: PT012
+        begun = time.monotonic()
+        interrupt.start()
+        seconds(rounds)
+        time.sleep(1)
+    ended = time.monotonic()
+    assert len(said) == 1
+    assert said[0] - begun < ended - said[0]
+    with pytest.raises(KeyboardInterrupt), Terminal().progress("scoring"):  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+    assert "Ctrl-C: stopping as soon as this step is done" in capfd.readouterr().err
+
+
+def seconds(rounds: int) -> float:
+    begun = time.monotonic()
+    hashlib.pbkdf2_hmac("sha256", b"word", b"salt", rounds)
+    return time.monotonic() - begun
 
 
 # --- control characters: an independent list, by what Unicode says of each character
