@@ -178,11 +178,12 @@ class Assistant:
             self.notice(news)
         if isinstance(head_map, ClusterMap):
             return self._routed(head_map)
-        if head_map.calibration:
-            self.notice(str(head_map.calibration))
         mode = self.settings.mode or head_map.mode
+        scales = scales_of(self.model, head_map, mode)
+        if head_map.calibration:
+            self.notice(head_map.calibration.sentence(forced=self._forced(scales)))
         gamma = Gamma(head_map.gamma if mode == head_map.mode else 0.0)
-        return self._steering(scales_of(self.model, head_map, mode), gamma, head_map.scope, mode)
+        return self._steering(scales, gamma, head_map.scope, mode)
 
     def _steering(
         self, scales: HeadScales, gamma: Gamma, scope: Scope, mode: SteeringMode = "contrast"
@@ -195,6 +196,10 @@ class Assistant:
             self.notice(f"there is no measured γ for {mode}: steering stays off until --gamma says how strong it is")
         return Steering(scales, self.settings.gamma or gamma, self.settings.beta, scope, mode)
 
+    def _forced(self, scales: HeadScales) -> bool:
+        """Whether these scales steer because a strength was asked for, whatever calibration says."""
+        return bool(self.settings.gamma and not self.settings.gamma.off and (scales != 1).any())
+
     def _routed(self, cluster_map: ClusterMap) -> Steering | None:
         """Return the steering of the clusters that the profile belongs to."""
         if self.prompter is None:
@@ -203,9 +208,11 @@ class Assistant:
         shares = cluster_map.route(vector, self.settings.routing, self.settings.routing_temp)
         best = int(shares.argmax())
         self.notice(f"cluster {best + 1} of {len(shares)} ({shares[best]:.0%})")
+        scales = cluster_map.scales(shares)
         if cluster_map.calibration:
-            self.notice(cluster_map.calibration.sentence("what users like you wrote"))
-        return self._steering(cluster_map.scales(shares), Gamma(cluster_map.gamma), cluster_map.scope)
+            forced = self._forced(scales)
+            self.notice(cluster_map.calibration.sentence("what users like you wrote", forced=forced))
+        return self._steering(scales, Gamma(cluster_map.gamma), cluster_map.scope)
 
     def _vector(self, cluster_map: ClusterMap, prompter: Prompter) -> Vector:
         embedder = self._embedder(cluster_map.embedder_tokens)

@@ -87,15 +87,16 @@ class Calibration:
     def __str__(self) -> str:
         return self.sentence()
 
-    def sentence(self, whose: str = "your writing") -> str:
-        """Say in one line what steering is worth."""
+    def sentence(self, whose: str = "your writing", *, forced: bool = False) -> str:
+        """Say in one line what steering is worth; forced: it is not off all the same."""
         worth = f"{_signed(self.gain)} [{_signed(self.low)}, {_signed(self.high)}] nats a token"
         if self.helps:
             return f"steering is worth {worth} on {whose}"
         text = f"steering does not help on {whose} ({worth})"
+        off = "--gamma steers all the same" if forced else "it stays off"
         if self.more is None:
-            return f"{text}; it stays off"
-        return f"{text} yet; it stays off; about {self.more} more messages may tell"
+            return f"{text}; {off}"
+        return f"{text} yet; {off}; about {self.more} more messages may tell"
 
 
 def _signed(x: float) -> str:

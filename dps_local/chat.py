@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dps_local.errors import ContextFullError, DpsError
+from dps_local.errors import DpsError, NativeError
 from dps_local.files import atomic_write
 from dps_local.mixing import Gamma
 from dps_local.session import Session
@@ -32,33 +32,41 @@ class Chat:
     n_predict: int = -1
     compare: bool = False
 
-    def run(self) -> None:
-        """Answer questions until the input ends; on a terminal with a prompt, else one question a line."""
-        questions = self._typed() if self.terminal.interactive else self._piped()
-        for line in questions:
+    def run(self) -> bool:
+        """Answer questions until the input ends; on a terminal with a prompt, else one question a line.
+
+        False where a line of a pipe failed: the others are answered all the same.
+        """
+        fine = True
+        for line in self._typed() if self.terminal.interactive else sys.stdin:
             try:
                 if not self.handle(line.strip()):
-                    return
-            except ContextFullError as exc:
-                self.terminal.error(str(exc))
-                if not self.terminal.interactive:
-                    raise
+                    break
             except DpsError as exc:
-                if not self.terminal.interactive:
-                    raise
+                if isinstance(exc, NativeError) and not self.terminal.interactive:
+                    raise  # so would the next one
                 self.terminal.error(str(exc))
-
-    def _piped(self) -> Iterator[str]:
-        yield from sys.stdin
+                fine = self.terminal.interactive
+        return fine
 
     def _typed(self) -> Iterator[str]:
         with contextlib.suppress(ImportError):
-            import readline  # noqa: F401  line editing for input(); nothing is kept on disk
+            import readline  # line editing for input(); nothing is kept on disk
+
+            readline.parse_and_bind("set enable-bracketed-paste on")  # a block that is pasted is one question
         self.terminal.notice("/help lists the commands, Ctrl-C stops an answer, Ctrl-D or /exit leaves")
+        asked = False  # whether to leave
         while True:
             try:
                 yield input(">>> ")
-            except (EOFError, KeyboardInterrupt):
+                asked = False
+            except KeyboardInterrupt:
+                self.terminal.write("\n")
+                if asked:
+                    return
+                self.terminal.notice("Ctrl-C again leaves")
+                asked = True
+            except EOFError:
                 self.terminal.write("\n")
                 return
 
@@ -66,16 +74,16 @@ class Chat:
         """Answer one line or run its slash command; False when it is time to leave."""
         if not line:
             return True
-        if not line.startswith("/"):
-            self.answer(line)
-            return True
         name, _, argument = line[1:].partition(" ")
-        if name in ("exit", "quit", "bye"):
-            return False
-        command = self.commands().get(name)
-        if command is None:
-            raise DpsError(f"there is no command /{name}: /help lists them")
-        command[1](argument.strip())
+        if line.startswith("/"):
+            if name in ("exit", "quit", "bye"):
+                return False
+            if command := self.commands().get(name):
+                command[1](argument.strip())
+                return True
+            if name.isalpha() and self.terminal.interactive:  # mistyped; but /etc/passwd is the beginning of a question
+                raise DpsError(f"there is no command /{name}: /help lists them")
+        self.answer(line)
         return True
 
     def commands(self) -> dict[str, tuple[str, Callable[[str], None]]]:
@@ -130,7 +138,7 @@ class Chat:
     def _gamma(self, text: str) -> None:
         steering = self.session.steering
         if steering is None:
-            raise DpsError("nothing to steer: chat with --profile or --map")
+            raise DpsError("nothing to steer: no head was chosen, or chat was started without --profile and --map")
         if text:
             self.session.steering = replace(steering, gamma=Gamma.parse(text))
         self.terminal.notice(f"γ = {self.session.steering.gamma}" if self.session.steering else "")
@@ -141,7 +149,11 @@ class Chat:
 
     def _undo(self, _: str) -> None:
         self._need_turn()
-        turn = self.session.undo()
+        try:
+            turn = self.session.undo()
+        except KeyboardInterrupt:
+            self.terminal.notice("[stopped: nothing is taken back]")
+            return
         self.terminal.notice(f"taken back: {turn.user}")
 
     def _need_turn(self) -> None:

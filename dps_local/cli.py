@@ -105,7 +105,7 @@ def _pull(name: str, offline: bool) -> Path:
 
 def _scored(assistant: Assistant) -> HeadMap:
     """Return the profile's head map; scoring shows its progress, and stops cleanly at Ctrl-C."""
-    with terminal.progress("scoring heads") as progress:
+    with terminal.progress("scoring heads", begins="reading the profile") as progress:
         return assistant.scored_map(progress)
 
 
@@ -136,11 +136,13 @@ def chat(chat: ChatOptions, score: ScoreOptions, model: ModelOptions) -> None:
     """Chat with a model that knows how you write.
 
     On first use with a profile its heads are scored, which takes minutes; later starts are immediate.
-    Without a terminal, questions are read from stdin, one a line.
+    Without a terminal, questions are read from stdin, one a line; one that fails is said, and ends the run with exit
+    code 1 after the others.
     """
     assistant = _assistant(model, chat.profile, chat.settings(model, score))
     session = _session(assistant, _map(assistant, chat.map))
-    Chat(session, terminal, chat.n_predict, chat.compare).run()
+    if not Chat(session, terminal, chat.n_predict, chat.compare).run():
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -149,7 +151,9 @@ def generate(
     chat: ChatOptions,
     score: ScoreOptions,
     model: ModelOptions,
-    prompt: Annotated[str | None, typer.Argument(help="The request; read from stdin when left out.")] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(help="The request. Text on stdin comes before it; - or nothing: stdin alone.")
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show how far steering moved each token, and which heads did it.")
     ] = False,
@@ -164,7 +168,7 @@ def generate(
     """
     if chat.compare and as_json:
         raise typer.BadParameter("--compare and --json do not go together")
-    prompt = sys.stdin.read().strip() if prompt is None else argument(prompt)
+    prompt = _prompt(prompt)
     if not prompt:
         raise typer.BadParameter("the prompt is empty")
     assistant = _assistant(model, chat.profile, chat.settings(model, score))
@@ -183,6 +187,13 @@ def generate(
     elif explain and explanation:
         terminal.show("")
         terminal.show(explained_answer(explanation))
+
+
+def _prompt(given: str | None) -> str:
+    """Return what is piped in, and behind it the request of the command line."""
+    asked = "" if given is None or given == "-" else argument(given)
+    piped = "" if asked and sys.stdin.isatty() else sys.stdin.read()
+    return "\n\n".join(text for text in (piped.strip(), asked.strip()) if text)
 
 
 def _generate_json(session: Session, prompt: str, n_predict: int) -> dict[str, Any]:
@@ -253,8 +264,8 @@ def _score_clusters(
         raise typer.BadParameter("--clusters takes a number above 0, or auto")
     if output is None:
         raise typer.BadParameter("--profiles needs --output: where to write the cluster map")
-    people = load_profiles(profiles)
-    with terminal.progress("scoring heads") as progress:
+    people = load_profiles(profiles, terminal.notice)
+    with terminal.progress("scoring heads", begins="reading the profiles") as progress:
         found = assistant.clustered_map(people, "auto" if clusters == "auto" else int(clusters), power, progress)
     found.save(output)
     terminal.notice(f"cluster map: {output}; peak memory {memory.peak() / 1e9:.1f} GB")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dps_local.errors import DpsError
 
+LARGEST = 1000.0  # of γ; from about 1e36 on, numbers of single precision overflow
 Logits = NDArray[np.float32]  # [n_vocab]
 Space = Literal["logits", "logprobs"]
 
@@ -24,12 +25,17 @@ class Gamma:
     """The strength of steering: a number, or the entropy of softmax(f) at each step, as the paper's code takes it.
 
     normalised: divide the entropy by log(n_vocab), so that it lies in [0, 1]. cap: never above it.
+    Raises DpsError for a number too large to compute with.
     """
 
     value: float = 0.0
     entropy: bool = False
     normalised: bool = False
     cap: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not abs(self.value) <= LARGEST:
+            raise DpsError(f"γ is {self.value:g}: it goes from -{LARGEST:g} to {LARGEST:g}")
 
     def __call__(self, full: Logits) -> float:
         """Return γ for one step with the logits `full`."""

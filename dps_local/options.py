@@ -35,10 +35,25 @@ def _gamma(text: str) -> Gamma:
         raise typer.BadParameter(str(exc)) from exc
 
 
-ProfileOption = typer.Option("--profile", "-p", help="A profile (JSON), or a shipped example: mara, idris, odile.")
+def _named(name: str | None) -> str | None:
+    if name is not None and not name.strip():
+        raise typer.BadParameter("the name is empty: leave the option out, or give a name")
+    return name
+
+
+def _check_temp(temp: float) -> float:
+    if temp != 0 and not 0.001 <= temp <= 1000:  # logits divided by less overflow
+        raise typer.BadParameter(f"{temp:g} is neither 0 (greedy) nor from 0.001 to 1000")
+    return temp
+
+
+ProfileOption = typer.Option(
+    "--profile", "-p", callback=_named, help="A profile (JSON), or a shipped example: mara, idris, odile."
+)
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", "-m", help="A name from `dps-local models list`, or the path of a GGUF.")
+    str | None,
+    typer.Option("--model", "-m", callback=_named, help="A name from `dps-local models list`, or the path of a GGUF."),
 ]
 ContextOption = Annotated[int, typer.Option("--ctx-size", "-c", min=256, help="Tokens of context.")]
 SeedOption = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the order of examples.")]
@@ -60,7 +75,7 @@ GammaOption = Annotated[
 BetaOption = Annotated[
     float, typer.Option(min=0, max=1, help="Only tokens with at least β times the top probability; 0 = the paper.")
 ]
-TempOption = Annotated[float, typer.Option(min=0, help="Temperature; 0 is greedy.")]
+TempOption = Annotated[float, typer.Option(callback=_check_temp, metavar="X", help="Temperature; 0 is greedy.")]
 
 
 @dataclass(frozen=True)
@@ -173,7 +188,7 @@ class ChatOptions:
     top_k: Annotated[int, typer.Option(min=0, help="0: off.")] = Sampling.top_k
     top_p: Annotated[float, typer.Option(min=0, max=1, help="1: off.")] = Sampling.top_p
     min_p: Annotated[float, typer.Option(min=0, max=1, help="0: off.")] = Sampling.min_p
-    repeat_penalty: Annotated[float, typer.Option(min=0, help="1: off.")] = Sampling.repeat_penalty
+    repeat_penalty: Annotated[float, typer.Option(min=0.01, max=100, help="1: off.")] = Sampling.repeat_penalty
     seed: Annotated[int, typer.Option(help="Seed of the sampler; -1 draws one.")] = -1
 
     def settings(self, model: ModelOptions, score: ScoreOptions) -> Settings:
@@ -308,6 +323,9 @@ def expand(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapper(**arguments: Any) -> None:
+        for name, value in arguments.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise typer.BadParameter(f"--{name.replace('_', '-')} takes a finite number, not {value}")
         for name, group in groups.items():
             arguments[name] = group(**{f.name: arguments.pop(f.name) for f in fields(group)})
         command(**arguments)

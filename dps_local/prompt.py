@@ -114,7 +114,7 @@ class Prompter:
             if len(prompt) + target_tokens > self.n_ctx:
                 raise ProfileError(
                     f"the profile leaves no room for a request in {self.n_ctx} tokens: "
-                    "make --ctx-size larger, or --profile-tokens smaller"
+                    "make --ctx-size larger, or --profile-tokens or its about smaller"
                 )
         return prompt, self.target(item.output, target_tokens), self.target(item.rejected, target_tokens)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dps_local.calibration import Calibration, Candidate
+from dps_local.calibration import PLAIN, Calibration, Candidate
 from dps_local.head_map import HeadMap
 from dps_local.native import PATCH_VERSION
 from dps_local.profile import examples
@@ -308,7 +308,80 @@ def test_without_steering_there_is_nothing_to_explain(program: Program, model: P
 
 def test_generate_reads_its_prompt_from_stdin(program: Program, model: Path) -> None:
     arguments = ["generate", "-m", model, "-c", "512", "-n", "4", "--temp", "0"]
-    assert program(*arguments, stdin="say hello\n").stdout == program(*arguments, "say hello").stdout
+    expected = program(*arguments, "say hello").stdout
+    assert program(*arguments, stdin="say hello\n").stdout == expected
+    assert program(*arguments, "-", stdin="say hello\n").stdout == expected
+    assert "the prompt is empty" in program(*arguments, "-").stderr
+    assert program(*arguments, stdin=" \n").returncode == 2
+
+
+def test_what_is_piped_stands_before_the_request(program: Program, model: Path) -> None:
+    arguments = ["generate", "-m", model, "-c", "512", "-n", "9", "--temp", "0"]
+    both = program(*arguments, "say it again", stdin="a long text\nof two lines\n").stdout
+    assert both == program(*arguments, "a long text\nof two lines\n\nsay it again").stdout
+    assert both != program(*arguments, "say it again").stdout
+
+
+def test_a_line_that_is_no_command_is_a_question(program: Program, model: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "talk.json"
+    arguments = ["chat", "-m", model, "-c", "512", "-n", "3", "--temp", "0"]
+    result = program(*arguments, stdin=f"/etc/passwd says what?\n/nonsense\n/ 2\n/save {saved}\n/exit\nno\n")
+    assert result.returncode == 0, result.stderr
+    asked = [m["content"] for m in json.loads(saved.read_text())["messages"] if m["role"] == "user"]
+    assert asked == ["/etc/passwd says what?", "/nonsense", "/ 2"]
+
+
+def test_a_line_that_fails_does_not_end_a_piped_chat(program: Program, model: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "talk.json"
+    arguments = ["chat", "-m", model, "-c", "256", "-n", "3", "--temp", "0"]
+    lines = ["/regen", "/compare maybe", "first", "word " * 400, f"/save {tmp_path / 'none' / 'x'}", "second"]
+    result = program(*arguments, stdin="\n".join([*lines, f"/save {saved}"]))
+    assert result.returncode == 1
+    assert [line for line in result.stderr.splitlines() if line.startswith("error: ")] == [
+        "error: there is no answer yet",
+        "error: /compare takes on or off",
+        "error: the question needs more than the context of 256 tokens: --ctx-size makes it larger",
+        f"error: cannot write {tmp_path / 'none' / 'x'}: No such file or directory",
+    ]
+    asked = [m["content"] for m in json.loads(saved.read_text())["messages"] if m["role"] == "user"]
+    assert asked == ["first", "second"]
+
+
+@pytest.mark.parametrize("option", ["-m", "-p"])
+@pytest.mark.parametrize("name", ["", "  "])
+def test_an_empty_name_is_a_mistake(program: Program, option: str, name: str) -> None:
+    for command in (["generate", "hi"], ["chat"], ["score"]):
+        result = program(*command, option, name)
+        assert result.returncode == 2
+        assert "the name is empty" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--repeat-penalty", "0"], "greater than or equal to 0.01"),
+        (["--repeat-penalty", "nan"], "Input should be"),
+        (["--gamma", "1e38"], "it goes from -1000 to 1000"),
+        (["--gamma", "-1e38"], "it goes from -1000 to 1000"),
+        (["--temp", "1e-38"], "neither 0 (greedy) nor"),
+        (["--temp", "-1"], "neither 0 (greedy) nor"),
+        (["--temp", "inf"], "neither 0 (greedy) nor"),
+        (["--top-p", "nan"], "Input should be"),
+        (["--routing-temp", "inf"], "takes a finite number"),
+    ],
+)
+def test_numbers_that_give_no_numbers_are_refused(
+    program: Program, model: Path, options: list[str], message: str
+) -> None:
+    result = program("generate", "-m", model, *options, "hi")
+    assert result.returncode == 2
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("options", [["--repeat-penalty", "0.01"], ["--repeat-penalty", "100"], ["--temp", "0.001"]])
+def test_numbers_at_their_bounds_give_an_answer(program: Program, model: Path, options: list[str]) -> None:
+    result = program("generate", "-m", model, "-c", "256", "-n", "9", "--seed", "1", *options, "hi", "--json")
+    assert len(json.loads(result.stdout)["tokens"]) > 0
 
 
 # --- head maps
@@ -466,6 +539,25 @@ def test_a_chat_says_at_its_start_what_steering_is_worth(program: Program, model
     result = program("chat", "-m", model, "-p", profile, *QUICK, "-n", "1", stdin="hi\n")
     assert "steering does not help on your writing" in result.stderr
     assert "no head qualifies: steering stays off" in result.stderr
+    forced = program("chat", "-m", model, "-p", profile, *QUICK, "-n", "1", "--gamma", "1", stdin="/gamma\n")
+    assert "it stays off" in forced.stderr  # as no head can be steered by
+    assert forced.stderr.splitlines()[-1] == (
+        "error: nothing to steer: no head was chosen, or chat was started without --profile and --map"
+    )
+
+
+def test_what_was_measured_and_what_is_done_do_not_contradict_each_other(
+    program: Program, model: Path, steering_map: Path
+) -> None:
+    calibration = Calibration(-0.05, -0.09, -0.01, 12, PLAIN, 1.1, 1.2)
+    replace(HeadMap.load(steering_map), calibration=calibration, gamma=0.0).save(steering_map)
+    arguments = ["chat", "-m", model, "--map", steering_map, "-c", "512", "-n", "1"]
+    off, on = program(*arguments, stdin="hi\n").stderr, program(*arguments, "--gamma", "1", stdin="hi\n").stderr
+    assert "it stays off" in off
+    assert "steering with" not in off
+    assert on.splitlines()[0].endswith("--gamma steers all the same")
+    assert "steering with 2 heads (L1H2 L0H3), γ = 1" in on
+    assert "off" not in on
 
 
 def test_a_map_that_helps_says_so_at_the_start(program: Program, model: Path, steering_map: Path) -> None:
@@ -589,6 +681,9 @@ def test_bench_says_that_a_map_has_nothing_to_amplify_by(
 def test_progress_is_readable_in_a_log(program: Program, model: Path, profile: Path) -> None:
     result = program("score", "-m", model, "-p", profile, *QUICK)
     assert re.search(r"^scoring heads: 100 %, 0 s left$", result.stderr, re.MULTILINE)
+    assert result.stderr.count("scoring heads: reading the profile\n") == 1
+    again = program("score", "-m", model, "-p", profile, *QUICK)
+    assert "scoring heads" not in again.stderr
 
 
 # --- bad input: one line, exit 1, nothing half-written
@@ -661,6 +756,16 @@ def test_no_space_left_is_one_line_and_leaves_nothing(
 def test_a_question_that_does_not_fit_is_one_line(program: Program, model: Path) -> None:
     message = program.fails("generate", "-m", model, "-c", "256", "-n", "4", "word " * 400)
     assert "context of 256 tokens" in message
+
+
+def test_a_profile_that_leaves_no_room_is_not_called_a_question(program: Program, model: Path, tmp_path: Path) -> None:
+    profile = tmp_path / "long.json"
+    profile.write_text(json.dumps({"about": "word " * 400, "preferences": ["short"]}))
+    message = program.fails("generate", "-m", model, "-p", profile, "--profile-tokens", "9", "-c", "256", "hi")
+    assert message.endswith(
+        "the profile leaves the question too little of the context of 256 tokens: --ctx-size makes it larger, or make "
+        "its about shorter"
+    )
 
 
 # --- other commands
@@ -747,7 +852,31 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_turn_and_a_second_one_leaves(
     assert answer["content"]
     time.sleep(1)  # readline shows its prompt a moment before it listens to signals
     chat.interrupt()
+    assert "Ctrl-C again leaves" in chat.wait_for(">>> ")
+    chat.type("/gamma")
+    chat.wait_for(">>> ")
+    time.sleep(1)
+    chat.interrupt()
+    assert "Ctrl-C again leaves" in chat.wait_for(">>> ")  # something else came between
+    time.sleep(1)
+    chat.interrupt()
     assert chat.exit_code() == 0
+
+
+def test_a_pasted_block_is_one_question(terminal: Callable[..., Terminal], model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("readline")
+    chat = terminal("chat", "-m", model, "-c", "512", "-n", "3", "--temp", "0")
+    chat.wait_for(">>> ")
+    os.write(chat.fd, b"\x1b[200~one line\nand another\n\x1b[201~\n")
+    chat.wait_for(">>> ")
+    os.write(chat.fd, b"Gr\xfc\xdfe\n")  # not UTF-8: no reason to end
+    chat.wait_for(">>> ")
+    chat.type(f"/save {tmp_path / 'talk.json'}")
+    chat.wait_for("saved to")
+    chat.wait_for(">>> ")
+    asked = [m["content"] for m in json.loads((tmp_path / "talk.json").read_text())["messages"] if m["role"] == "user"]
+    assert asked[0].split("\n") == ["one line", "and another"]
+    assert len(asked) == 2
 
 
 def test_ctrl_c_while_scoring_leaves_no_map(
@@ -758,6 +887,7 @@ def test_ctrl_c_while_scoring_leaves_no_map(
     score.wait_for("scoring heads")
     score.interrupt()
     assert score.exit_code() == 130
+    assert "Ctrl-C: stopping as soon as this step is done" in score.screen
     assert "Traceback" not in score.screen
     assert not list((tmp_path / "cache").glob("maps/*"))
 

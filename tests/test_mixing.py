@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from dps_local.errors import DpsError
-from dps_local.mixing import Gamma, Logits, entropy, log_softmax, mix, nll, plausible, probabilities
+from dps_local.mixing import LARGEST, Gamma, Logits, entropy, log_softmax, mix, nll, plausible, probabilities
 
 INF = math.inf
 
@@ -275,7 +275,7 @@ def test_a_strength_is_written_as_one_would_type_it() -> None:
 
 @settings(deadline=None)
 @given(
-    st.builds(Gamma, st.floats(allow_nan=False, allow_infinity=False))
+    st.builds(Gamma, st.floats(-LARGEST, LARGEST))
     | st.builds(
         Gamma,
         entropy=st.just(True),
@@ -365,3 +365,18 @@ def test_a_vocabulary_of_262k_tokens_is_accurate_to_1e_5(spread: float) -> None:
         assert nll(full, token) == pytest.approx(expected, abs=1e-5)
         assert probabilities(full)[token] == pytest.approx(math.exp(-expected), rel=1e-5, abs=1e-12)
         assert log_softmax(full)[token] == pytest.approx(-expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("text", ["1e38", "-1e38", "1000.5", "nan", "inf"])
+def test_a_strength_that_is_too_large_to_compute_with_is_refused(text: str) -> None:
+    with pytest.raises(DpsError, match="γ is"):
+        Gamma.parse(text)
+    with pytest.raises(DpsError, match="it goes from -1000 to 1000"):
+        Gamma(float(text))
+
+
+@pytest.mark.parametrize("gamma", [1000.0, -1000.0])
+def test_the_largest_strength_gives_numbers(gamma: float) -> None:
+    full, muted = (np.linspace(-a, a, 50, dtype=np.float32) for a in (200, 150))
+    for space in ("logits", "logprobs"):
+        assert np.isfinite(mix(full, muted, gamma, 0, space)).all()
