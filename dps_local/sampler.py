@@ -118,6 +118,6 @@ def _check(logits: NDArray[np.float32]) -> None:
     """Raise NativeError where one is no number, which llama.cpp's sorts do not expect, or none is above -inf."""
     if not logits.max() > -np.inf:
         raise NativeError(
-            "the model gave no number for any token: lower --gamma where it is large; else the file may be damaged, "
+            "the model gave no number for any token: lower --gamma where it is large; else its file may be damaged, "
             "verify it"
         )
