@@ -15,7 +15,7 @@ import numpy as np
 from dps_local import native
 from dps_local.context import Context
 from dps_local.errors import DpsError, NativeError
-from dps_local.files import atomic_write
+from dps_local.files import atomic_write, sweep
 from dps_local.model import HeadScales
 
 LEAST = 64  # tokens: a shorter beginning is read faster than it is loaded
@@ -76,6 +76,7 @@ class PrefixCache:
 
     def tidy(self, newest: Path | None = None) -> None:
         """Delete what was not used for DAYS, then what was not used for the longest time until all the rest fits."""
+        sweep(self.folder)
         entries, oldest = [], time.time_ns() - DAYS * 24 * 3600 * 10**9
         for path in self.folder.glob("*.state"):
             try:
