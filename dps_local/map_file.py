@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -22,17 +21,14 @@ WHAT = {"user": "a head map", "clusters": "a cluster map"}
 
 def save(path: Path, architecture: str, kind: Kind, fill: Callable[[gguf.GGUFWriter], None]) -> None:
     """Write a map, readable by its owner only, whole or not at all; `fill` adds its dps.* keys."""
-    with tempfile.TemporaryDirectory() as folder, atomic_write(path) as target:
-        file = Path(folder) / "map.gguf"
-        with contextlib.closing(gguf.GGUFWriter(file, architecture)) as writer:
-            writer.add_type("adapter")
-            writer.add_string("adapter.type", "dps")
-            writer.add_uint32("dps.format", FORMAT)
-            writer.add_string("dps.kind", kind)
-            fill(writer)
-            writer.write_header_to_file()
-            writer.write_kv_data_to_file()
-        target.write(file.read_bytes())
+    with atomic_write(path) as target, contextlib.closing(gguf.GGUFWriter(target.name, architecture)) as writer:
+        writer.add_type("adapter")
+        writer.add_string("adapter.type", "dps")
+        writer.add_uint32("dps.format", FORMAT)
+        writer.add_string("dps.kind", kind)
+        fill(writer)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
 
 
 def kind_of(path: Path) -> Kind | None:

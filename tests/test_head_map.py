@@ -443,18 +443,18 @@ def test_check_refuses_another_model_and_names_both() -> None:
 # a save that fails
 
 
-def full_disk(descriptor: int, *_: Any) -> Any:
-    class Full:
-        def __enter__(self) -> Full:
-            return self
+def full_disk(_: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        def __exit__(self, *_: object) -> None:
-            os.close(descriptor)
 
-        def write(self, _: bytes) -> int:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    return Full()
+def test_a_map_is_written_beside_its_place_and_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr("dps_local.files.os.fsync", lambda _: seen.append([p.name for p in tmp_path.iterdir()]))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    path = tmp_path / "a.dps.gguf"
+    MAP.save(path)
+    assert len(seen) == len(seen[0]) == 1
+    assert HeadMap.load(path).selected == MAP.selected
 
 
 def test_saving_into_a_missing_folder_is_one_line(tmp_path: Path) -> None:
@@ -471,7 +471,7 @@ def test_saving_to_a_full_disk_leaves_nothing_behind(
     path = tmp_path / "a.dps.gguf"
     if older:
         path.write_bytes(older)
-    monkeypatch.setattr("dps_local.files.os.fdopen", full_disk)
+    monkeypatch.setattr("dps_local.files.os.fsync", full_disk)
     with pytest.raises(DpsError, match=f"^cannot write {re.escape(str(path))}: No space left on device$"):
         MAP.save(path)
     monkeypatch.undo()
