@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -16,7 +15,8 @@ import numpy as np
 from dps_local.evidence import Effects
 from dps_local.files import atomic_write
 
-FORMAT = 1
+FORMAT = 2
+DIGEST = hashlib.sha256().digest_size
 
 
 class Measured:
@@ -44,6 +44,7 @@ class Measured:
 class ScoreStore:
     """A folder with one small file for each text, under a hash of all that its numbers depend on.
 
+    A file is the SHA-256 of its numbers, then these as F64 [n_heads + 1, 3]: NLL, null control and 0, then the effects.
     Files are replaced whole, so runs at the same time do not disturb each other, and the text itself is not in them.
     """
 
@@ -52,24 +53,27 @@ class ScoreStore:
 
     def path(self, text: Any) -> Path:
         key = json.dumps([*self.depends_on, text])
-        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.f64"
 
     def load(self, text: Any) -> Measured:
         """Return what is known of a text: nothing, where its file is missing or damaged."""
         measured = Measured(self.n_heads)
         try:
-            data = np.load(io.BytesIO(self.path(text).read_bytes()), allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            found = self.path(text).read_bytes()
+        except OSError:
             return measured
-        if data.shape != (self.n_heads + 1, 3) or data.dtype != np.float64 or not np.isfinite(data[0]).all():
+        digest, numbers = found[:DIGEST], found[DIGEST:]
+        if hashlib.sha256(numbers).digest() != digest or len(numbers) != 8 * 3 * (self.n_heads + 1):
             return measured
+        data = np.frombuffer(numbers, np.float64).reshape(-1, 3).copy()
         measured.nll, measured.null, measured.effects = float(data[0, 0]), float(data[0, 1]), data[1:]
         return measured
 
     def save(self, text: Any, measured: Measured) -> None:
-        data = np.vstack([[measured.nll, measured.null, 0.0], measured.effects])
+        numbers = np.vstack([[measured.nll, measured.null, 0.0], measured.effects]).tobytes()
         with atomic_write(self.path(text)) as stream:
-            np.save(stream, data, allow_pickle=False)
+            stream.write(hashlib.sha256(numbers).digest())
+            stream.write(numbers)
 
     def plan(self, name: Any, texts: Sequence[Any]) -> Plan:
         """Note that `texts` are what is scored for `name` from now on, and forget what is stored of its former ones."""

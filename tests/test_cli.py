@@ -618,7 +618,7 @@ def test_what_an_earlier_run_measured_is_taken_up(
     assert "texts are known" not in program(*arguments, "--no-resume").stderr
     profile.write_text(json.dumps(PROFILE | {"name": PROFILE["name"], "about": "Now writes of engines."}))
     assert "the profile has changed since it was last scored: scoring starts afresh" in program(*arguments).stderr
-    stored = [p for p in (tmp_path / "cache" / "scores").iterdir() if p.suffix == ".npy"]
+    stored = [p for p in (tmp_path / "cache" / "scores").iterdir() if p.suffix == ".f64"]
     assert len(stored) == 2
     assert {p.stat().st_mode & 0o777 for p in stored} == {0o600}
     assert HeadMap.load(head_map).evaluations == 36
@@ -900,12 +900,12 @@ def test_scoring_that_ctrl_c_stopped_is_taken_up(
     score = terminal(*command)
     stored = tmp_path / "cache" / "scores"
     end = time.monotonic() + 60
-    while not list(stored.glob("*.npy")):
+    while not list(stored.glob("*.f64")):
         score._read()
         assert time.monotonic() < end, score.screen
     score.interrupt()
     assert score.exit_code() == 130
-    before = len(list(stored.glob("*.npy")))
+    before = len(list(stored.glob("*.f64")))
     again = program(*command, "--json")
     known, texts = re.findall(r"taking up an earlier run: (\d+) of (\d+) texts are known", again.stderr)[0]
     assert 0 < int(known) == before <= int(texts)

@@ -259,7 +259,7 @@ def test_heads_from_other_users_know_nothing_of_the_user(model: Model, tmp_path:
         assert len(mentioned) == 1
     assert not any("gold" in text or "asks" in text for text in scored)
     assert (
-        len(list((tmp_path / "cache" / "scores").glob("*.npy"))) == 4
+        len(list((tmp_path / "cache" / "scores").glob("*.f64"))) == 4
     )  # two examples of each half, and none forgotten
 
 

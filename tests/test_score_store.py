@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,23 +54,38 @@ def test_every_text_model_and_option_has_a_place_of_its_own(store: ScoreStore, t
     assert len({store.path(TEXT), *others}) == 4
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "text", "shape", "type", "nan"])
+def npy(array: NDArray[Any], save: Any = np.save) -> bytes:
+    stream = io.BytesIO()
+    save(stream, array)
+    return stream.getvalue()
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "cut": lambda data: data[:-5],
+    "cut at a number": lambda data: data[:-8],
+    "longer": lambda data: data + bytes(24),
+    "a bit of a number": lambda data: data[:-30] + bytes([data[-30] ^ 1]) + data[-29:],
+    "text": lambda _: b"not numpy",
+    "the format before": lambda _: npy(np.zeros((4, 3))),
+    "a broken header of numpy": lambda _: npy(np.zeros((4, 3))).replace(b"}", b"("),
+    "shape": lambda _: npy(np.zeros((9, 3))),
+    "type": lambda _: npy(np.zeros((4, 3), np.float32)),
+    "nan": lambda _: npy(np.full((4, 3), np.nan)),
+    "zip": lambda _: npy(np.zeros((4, 3)), np.savez),
+    "no zip": lambda _: b"PK\x03\x04" + bytes(200),
+    "another model": lambda _: hashlib.sha256(bytes(24)).digest() + bytes(24),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_what_is_damaged_is_as_if_it_were_not_there(damage: str, store: ScoreStore) -> None:
+    assert np.isnan(store.load(TEXT).nll)
     store.save(TEXT, measured())
     path = store.path(TEXT)
     data = path.read_bytes()
-    if damage == "missing":
-        path.unlink()
-    elif damage in ("shape", "type", "nan"):
-        arrays: dict[str, NDArray[Any]] = {
-            "shape": np.zeros((9, 3)),
-            "type": np.zeros((4, 3), np.float32),
-            "nan": np.full((4, 3), np.nan),
-        }
-        with path.open("wb") as file:
-            np.save(file, arrays[damage])
-    else:
-        path.write_bytes({"empty": b"", "cut": data[:-5], "text": b"not numpy"}[damage])
+    assert DAMAGE[damage](data) != data
+    path.write_bytes(DAMAGE[damage](data))
     found = store.load(TEXT)
     assert np.isnan(found.nll)
     assert np.isnan(found.effects).all()
