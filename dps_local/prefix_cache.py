@@ -77,16 +77,17 @@ class PrefixCache:
     def tidy(self, newest: Path | None = None) -> None:
         """Delete what was not used for DAYS, then what was not used for the longest time until all the rest fits."""
         sweep(self.folder)
-        entries, oldest = [], time.time_ns() - DAYS * 24 * 3600 * 10**9
+        entries, now = [], time.time_ns()
         for path in self.folder.glob("*.state"):
             try:
-                entries.append((path == newest, path.stat().st_mtime_ns, path.stat().st_size, path))
+                age, size = now - path.stat().st_mtime_ns, path.stat().st_size
             except OSError:  # another process was faster
                 continue
-        total = sum(size for _, _, size, _ in entries)
-        for _, used, size, path in sorted(entries):
-            if total <= self.cap and used >= oldest:
-                return
-            with contextlib.suppress(OSError):
-                path.unlink()
-            total -= size
+            # a time to come, as a clock was or is wrong: as far off as one past, but no reason to go
+            entries.append((path != newest, abs(age), age > DAYS * 24 * 3600 * 10**9, size, path))
+        total = sum(size for _, _, _, size, _ in entries)
+        for _, _, expired, size, path in sorted(entries, reverse=True):
+            if expired or total > self.cap:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                total -= size

@@ -186,6 +186,17 @@ def test_what_was_not_used_for_thirty_days_goes_when_the_next_chat_starts(
     assert set(cache.folder.iterdir()) == {used, recent}
 
 
+def test_a_clock_that_jumps_costs_no_entry_and_keeps_none_for_good(context: Context, tmp_path: Path) -> None:
+    cache = PrefixCache(tmp_path)
+    ahead, used, newest = (kept(context, cache, [i, *PREFIX]) for i in range(3))
+    os.utime(ahead, (time.time() + 1000 * 86400,) * 2)
+    os.utime(used, (time.time() - 86400,) * 2)
+    cache.tidy()
+    assert set(tmp_path.iterdir()) == {ahead, used, newest}
+    PrefixCache(tmp_path, cap=2 * newest.stat().st_size).tidy()
+    assert set(tmp_path.iterdir()) == {used, newest}
+
+
 def test_what_is_larger_than_the_cap_is_not_kept(context: Context, tmp_path: Path) -> None:
     kept(context, PrefixCache(tmp_path, cap=100))
     assert not list(tmp_path.iterdir())
