@@ -25,8 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dps_local.errors import RegistryError
-from dps_local.files import cache_folder
+from dps_local.errors import DpsError, RegistryError
+from dps_local.files import atomic_write, cache_folder
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are here so far and the bytes to expect (None: unknown)."""
@@ -196,9 +196,8 @@ def _read_stamp(file: Path) -> Stamp | None:
 
 
 def _write_stamp(file: Path, stamp: Stamp) -> None:
-    unfinished = file.with_name(f"{file.name}.json.new")
-    unfinished.write_text(json.dumps(asdict(stamp)), "utf-8")
-    unfinished.replace(_stamp_file(file))
+    with atomic_write(_stamp_file(file)) as stream:
+        stream.write(json.dumps(asdict(stamp)).encode())
 
 
 def _stamp(file: Path, sha256: str) -> Stamp:
@@ -227,7 +226,7 @@ def _check(entry: Entry, file: Path, *, rehash: bool = False) -> None:
     # a stamp that fits no file keeps the checksum, and makes every later start hash until the model is right
     new = Stamp(sha256, 0, 0) if damage else now
     if new != stamp:
-        with contextlib.suppress(OSError):  # a cache that cannot be written to is still good to read
+        with contextlib.suppress(DpsError):  # a cache that cannot be written to is still good to read
             _write_stamp(file, new)
     if damage:
         raise RegistryError(f"{file} is damaged ({damage}): run {_pull_command(entry)} again")

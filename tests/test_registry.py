@@ -292,6 +292,28 @@ def test_a_damaged_stamp_only_costs_a_hash(pulled: Path, text: str) -> None:
     assert json.loads(pulled.with_name("tiny.gguf.json").read_text())["sha256"] == SHA256
 
 
+@pytest.mark.usefixtures("pulled")
+def test_two_programs_at_once_never_see_half_a_stamp_or_none(cache: Path) -> None:
+    file = cache / "tiny.gguf"
+    errors: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            for size in range(60):
+                registry._write_stamp(file, registry.Stamp(SHA256, size, 0))
+                assert registry._read_stamp(file)
+        except BaseException as exc:
+            errors.append(exc)
+
+    threads = [threading.Thread(target=write) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert {item.name for item in cache.iterdir()} == {"tiny.gguf", "tiny.gguf.json", "tiny.lock"}
+
+
 # --- pull from PyPI
 
 
