@@ -81,4 +81,7 @@ def cache_folder(name: str) -> Path:
     try:
         return cache.make(name)
     except OSError as exc:
-        raise DpsError(f"cannot make the cache folder {cache.root()}: {exc.strerror}") from exc
+        where, reason = exc.filename or cache.root(), exc.strerror or exc
+        raise DpsError(
+            f"cannot make the cache folder {where} ({reason}): set DPS_LOCAL_CACHE to a folder that can be written to"
+        ) from exc

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dps_local.files import atomic_write, sweep
+from dps_local.errors import DpsError
+from dps_local.files import atomic_write, cache_folder, sweep
 from dps_local.prefix_cache import PrefixCache
 
 WRITER = """
@@ -81,3 +82,16 @@ def test_a_file_that_is_swept_before_it_is_locked_is_made_again(
         file.write(b"whole")
     assert len(swept) == 1
     assert names(tmp_path) == ["new"]
+
+
+def test_a_file_in_the_place_of_a_cache_folder_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DPS_LOCAL_CACHE", str(tmp_path))
+    (tmp_path / "maps").touch()
+    with pytest.raises(DpsError) as error:
+        cache_folder("maps")
+    assert str(error.value) == (
+        f"cannot make the cache folder {tmp_path / 'maps'} (File exists): set DPS_LOCAL_CACHE to a folder that can be "
+        "written to"
+    )
