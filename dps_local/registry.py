@@ -280,6 +280,8 @@ def _lock(entry: Entry) -> Iterator[None]:
             _lock_file(file.fileno())
         except OSError as exc:
             raise RegistryError(f"another {_pull_command(entry)} is running: wait until it is done") from exc
+        if sys.platform != "win32":  # pip holds it, too: it lives on when this process is killed
+            os.set_inheritable(file.fileno(), True)
         yield
 
 
@@ -389,7 +391,14 @@ def _pip_arguments(package: str, folder: Path) -> list[str]:
 
 
 def _run(arguments: list[str], environment: dict[str, str], output: int, report: Callable[[], None]) -> int:
-    with subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment) as child:
+    with subprocess.Popen(
+        arguments,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env=environment,
+        close_fds=sys.platform == "win32",  # the lock is passed on; Python opens all else for itself
+    ) as child:
         try:
             while _is_running(child):
                 report()

