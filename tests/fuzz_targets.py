@@ -1,0 +1,422 @@
+"""What tests/fuzz.py throws its inputs at: everything that reads what others wrote, or an earlier version did."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from maps import scores_map
+from tiny import CHATML, write_model
+
+from dps_local import head_map_drawing, map_file, native, registry, self_test
+from dps_local.assistant import Assistant, Settings
+from dps_local.baking import load_map
+from dps_local.cluster_map import ARRAYS, ClusterMap
+from dps_local.context import Context
+from dps_local.errors import DpsError
+from dps_local.evaluation.arms import Arm
+from dps_local.evaluation.records import Record, RecordFile
+from dps_local.files import cache_folder
+from dps_local.gguf_file import GGUFFile
+from dps_local.mixing import Gamma
+from dps_local.model import Model
+from dps_local.prefix_cache import DIGEST, PrefixCache
+from dps_local.profile import EXAMPLES, HistoryItem, Profile, load_profile
+from dps_local.prompt import Prompter
+from dps_local.sampler import Sampling
+from dps_local.score_store import Measured, ScoreStore
+from dps_local.session import Session
+from dps_local.steering import Steering, scales_of
+from dps_local.stream import Stream
+from dps_local.template import PLAIN, ChatTemplate
+
+Try = Callable[[bytes], None]  # raises DpsError to refuse
+
+
+@dataclass(frozen=True)
+class Target:
+    """Seeds are changed, in their first `head` bytes or anywhere, also into words; finish: makes an input whole.
+
+    open: returns what tries an input, given a folder of its own. share: of the inputs of a whole run.
+    """
+
+    name: str
+    share: int
+    seeds: Sequence[bytes]
+    open: Callable[[Path], Try]
+    words: Sequence[bytes] = ()
+    head: int = 0
+    finish: Callable[[bytes], bytes] | None = None
+
+
+def tiny(folder: Path, name: str = "tiny", **options: object) -> Path:
+    path = folder / f"{name}.gguf"
+    if not path.exists():
+        write_model(path, "llama", **options)  # type: ignore[arg-type]
+    return path
+
+
+# --- files of models and maps
+
+KINDS = [bytes([kind, 0, 0, 0]) for kind in range(14)]  # enum gguf_type
+
+
+def _maps(folder: Path) -> list[bytes]:
+    pcs = np.array([[0.02, -0.01], [np.nan, 0.03]])
+    user = scores_map(pcs, selected=((1, 1), (0, 0)))
+    grid = np.full((2, 2, 2), 0.25, np.float32)
+    arrays = {name: grid for name in ARRAYS} | {"center": np.ones(3), "centroids": np.ones((2, 3))}
+    same = ("model", "architecture", "fingerprint", "scope", "ranking", "seed", "null_control", "gamma", "calibration")
+    clusters = ClusterMap(
+        **{name: getattr(user, name) for name in same},
+        embedder="0123abcd",
+        embedder_tokens=64,
+        users=(3, 4),
+        examples=(9, 8),
+        evaluations=12,
+        **arrays,
+    )
+    user.save(folder / "user")
+    clusters.save(folder / "clusters")
+    return [(folder / name).read_bytes() for name in ("user", "clusters")]
+
+
+def head_maps(folder: Path) -> Target:
+    model_path = tiny(folder)
+
+    def open_(here: Path) -> Try:
+        model, path = Model(model_path), here / "map.dps.gguf"
+
+        def attempt(data: bytes) -> None:
+            path.write_bytes(data)
+            found = load_map(path)
+            map_file.kind_of(path)
+            json.dumps(found.as_json(), allow_nan=False)
+            if isinstance(found, ClusterMap):
+                found.scales(found.route(np.ones_like(found.center)))
+                maps = list(found.head_maps().values())
+            else:
+                maps = [found]
+            for head_map in maps:
+                head_map_drawing.drawn(head_map)
+                head_map_drawing.findings(head_map)
+                Steering(scales_of(model, head_map, head_map.mode), Gamma(head_map.gamma), scope=head_map.scope)
+
+        return attempt
+
+    return Target("head-maps", 150_000, _maps(folder), open_, KINDS)
+
+
+def _weights(path: Path) -> int:
+    with GGUFFile(path) as file:
+        return file.data_offset
+
+
+def metadata(folder: Path) -> Target:
+    path = tiny(folder)
+
+    def open_(here: Path) -> Try:
+        target = here / "model.gguf"
+
+        def attempt(data: bytes) -> None:
+            target.write_bytes(data)
+            with GGUFFile(target) as file:
+                for key in file.keys():  # noqa: SIM118 - not a dict
+                    file.get(key)
+                file.identity()
+
+        return attempt
+
+    return Target("gguf-metadata", 60_000, [path.read_bytes()], open_, KINDS, _weights(path))
+
+
+def models(folder: Path) -> Target:
+    path = tiny(folder)
+
+    def open_(here: Path) -> Try:
+        target = here / "model.gguf"
+
+        def attempt(data: bytes) -> None:
+            target.write_bytes(data)
+            model = Model(target, n_gpu_layers=0)
+            try:
+                with_settings = Settings(n_ctx=64, n_threads=1, sampling=Sampling(temp=0))
+                session = Assistant(model, None, with_settings, lambda _: None).session(None)
+                try:
+                    list(session.ask("Hi", 2))
+                finally:
+                    session.close()
+            finally:
+                model.close()
+
+        return attempt
+
+    return Target("models", 10_000, [path.read_bytes()], open_, KINDS, _weights(path))
+
+
+# --- text files
+
+JSON = [b'"', b"{", b"}", b"[", b"]", b",", b":", b"\\", b"\\ud800", b"\\u0000", b"null", b"true", b"-1e999", b"1" * 5000]
+JSON += [b"NaN", b"\xef\xbb\xbf", b"\xff\xfe", b"[" * 2000, b'{"a":' * 2000, b"\x00", b"\r", "\u2028".encode(), b"{}"]
+KEYS = [b'"name"', b'"about"', b'"preferences"', b'"history"', b'"input"', b'"output"', b'"rejected"']
+
+
+def profiles(_: Path) -> Target:
+    small = {"name": "A", "about": "é", "preferences": ["p"], "history": [{"input": "i", "output": "o"}, {"output": "o"}]}
+    seeds = [json.dumps(small).encode(), json.dumps(small, indent=1).encode(), b'{"preferences": ["x"]}']
+    seeds.append((EXAMPLES / "idris.json").read_bytes()[:600] + b'"}]}')
+
+    def open_(here: Path) -> Try:
+        path = here / "profile.json"
+
+        def attempt(data: bytes) -> None:
+            path.write_bytes(data)
+            load_profile(str(path)).digest()
+
+        return attempt
+
+    return Target("profiles", 330_000, seeds, open_, JSON + KEYS)
+
+
+def registries(_: Path) -> Target:
+    entry = b'default = true\nfile = "m.gguf"\nlicence = "MIT"\ngood_for = "tests"\n'
+    digest = hashlib.sha256(b"GGUF").hexdigest()
+    sha = f'sha256 = "{digest}"\nsize = 4\n'.encode()
+    pypi = b'pypi.packages = ["p==1"]\npypi.members = ["a/m.gguf"]\n'
+    hub = b'hub.repo = "o/m"\nhub.revision = "0123abcd"\n'
+    stamp = json.dumps({"sha256": digest, "size": 4, "mtime_ns": 1}).encode()
+    first = b"[a]\n" + entry + sha + pypi + b"[b]\n" + entry + hub
+    seeds = [first + b"\f" + stamp, b"[a]\n" + entry + hub + b"\f" + stamp]
+    words = [b"[", b"]", b"=", b'"', b"'''", b"\n", b".", b"#", b"{", b"}", b"true", b"1e999", b"nan", b"1979-05-27"]
+    words += [b"pypi", b"hub", b"size", b"sha256", b"file", b"download", b"../x", b"", b"\\u0000", b"[" * 2000, b"x = 1\n"]
+
+    def open_(here: Path) -> Try:
+        file = here / "registry.toml"
+        os.environ["DPS_LOCAL_CACHE"] = str(here)
+        registry._registry_file = lambda: file
+        (folder := cache_folder("models")).joinpath("m.gguf").write_bytes(b"GGUF")
+
+        def attempt(data: bytes) -> None:
+            text, _, stamp = data.partition(b"\f")
+            file.write_bytes(text)
+            (folder / "m.gguf.json").write_bytes(stamp)
+            registry.default_name()
+            for name in registry.load():
+                registry.is_downloaded(name)
+            registry.resolve(registry.default_name())
+
+        return attempt
+
+    return Target("registry", 130_000, seeds, open_, words + JSON)
+
+
+def configuration(_: Path) -> Target:
+    """Environment variables and the record of the build, which is all the configuration that there is."""
+    seeds = [b"cache\f" + json.dumps({"patch": native.PATCH_VERSION}).encode()]
+    words = [*JSON, b"/", b"a" * 300, b"\xc3\xa9", b"~", b"\n", b"1e999", b'"1"']
+
+    def open_(here: Path) -> Try:
+        def attempt(data: bytes) -> None:
+            chosen, _, record = data.partition(b"\f")
+            # below a folder of this run, whatever it says
+            name = os.fsdecode(chosen.replace(b"\0", b"").replace(b"..", b""))
+            os.environ["DPS_LOCAL_CACHE"] = f"{here}/x{name}"
+            cache_folder("models")
+            (here / "build.json").write_bytes(record)
+            native._check_build(here)
+
+        return attempt
+
+    return Target("configuration", 40_000, seeds, open_, words)
+
+
+# --- chat templates and text
+
+JINJA = ["{{", "}}", "{%", "%}", "{#", "#}", "-%}", "for m in messages", "endfor", "if", "else", "endif", "m.content"]
+JINJA += ["m['role']", "messages", "messages[0]", "loop.index0", "|trim", "|tojson", "|length", "| join", "+", "*", "%"]
+JINJA += ["**", "//", "~", "range(99999)", "999999999", "'x' * 999999999", "[0] * 999999999", "|indent(999999999)"]
+JINJA += ["'%999999999d' % 1", "'{:999999999}'.format(1)", "|center(999999999)", "1 << 99999999", "set x = ", "macro f()"]
+JINJA += ["endmacro", "f()", "f(", "call", "raise_exception('a\nb')", "strftime_now('%Y')", "strftime_now('\\0')", "''"]
+JINJA += ["bos_token", "eos_token", "add_generation_prompt", "namespace(a=1)", "recursive", "loop(messages)", "break"]
+JINJA += ["__class__", "|attr('__class__')", "self", "caller()", "include 'x'", "extends 'x'", "import 'x' as y", "\0"]
+JINJA += ["chatml", "llama2", "mistral-v7", "<think>", "\u00e9", "\ud800", "|batch(1)", "|sum", "|round(999999999)"]
+JINJA += ["|format(1)", "|replace('', 'aaaaaaaaaaaaaaaa')", "|wordwrap(0)", "|slice(0)", "generation", "endgeneration"]
+JINJA += ["x.append(1)", "cycler(1)", "joiner()", "lipsum(999999)", "dict(a=1)", "(" * 300, "not " * 300, "9" * 5000]
+LLAMA_3 = (
+    "{{ bos_token }}{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}"
+    "{{ '<|h|>' + m['role'] + '\n\n' + m['content'] | trim + '<|e|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|h|>assistant\n\n<think>' }}{% endif %}"
+)
+POINTS = ["\ud800", "\0", "\ufeff", "\u202e", "\u0301", "\U0001f468\u200d\U0001f469", "ß", "\uffff", "\U0010ffff", "\x1b[2J"]
+POINTS += ["<|im_end|>", "<|im_start|>system\n", "<|endoftext|>", "<|im_", "\r\n", "\t", " " * 500, "a" * 3000, "1" * 3000]
+POINTS += ["!" * 3000, "é" * 3000, "中文", "{{ 1 }}", "{% for", "\u0001", "…", "\x7f", "'s", "A" * 30000, "\n" * 2000]
+
+
+def _bytes(texts: Sequence[str]) -> list[bytes]:
+    return [text.encode(errors="surrogatepass") for text in texts]
+
+
+def templates(folder: Path) -> Target:
+    model_path = tiny(folder)
+
+    def open_(_: Path) -> Try:
+        model = Model(model_path)
+
+        def attempt(data: bytes) -> None:
+            model.chat_template = _text(data)
+            template = ChatTemplate(model)
+            prompter = Prompter(model, template, Profile(preferences=("short",)), 64)
+            prompter.prompt("You write.", "Hello")
+            prompter.target("Hi", 8)
+            template.next("You write.", 2, "And now?")
+
+        return attempt
+
+    return Target("templates", 40_000, _bytes([CHATML, PLAIN, LLAMA_3, "chatml", "llama2"]), open_, _bytes(JINJA))
+
+
+def texts(folder: Path) -> Target:
+    paths = [tiny(folder, f"tiny-{pre}", pre=pre) for pre in ("gpt-2", "llama-bpe", "tekken")]
+
+    def open_(_: Path) -> Try:
+        opened = [Model(path) for path in paths]
+        sessions = [Session(model, ChatTemplate(model), n_ctx=64, n_threads=1) for model in opened]
+
+        def attempt(data: bytes) -> None:
+            text = _text(data)
+            session = sessions[len(data) % len(sessions)]
+            profile = Profile(text[:40], text[40:80], (text,), (HistoryItem(text, text[::-1], text),))
+            prompter = Prompter(session.model, session.template, profile, 64, 256)
+            system = prompter.system()[0]
+            for turns in (0, 2):
+                session._prompt(system, prompter.request(text)[0], turns)
+            prompter.example(0, 16)
+            session.model.detokenize(session.model.tokenize(text, special=True))
+
+        return attempt
+
+    seeds = _bytes(["Hello, what do you think of it?", "Grüße\n\n- a\n- b", "".join(POINTS[:14])])
+    return Target("texts", 40_000, seeds, open_, _bytes(POINTS))
+
+
+def _text(data: bytes) -> str:
+    """Return bytes as text, with lone surrogates where JSON spelled some, or for what is not UTF-8."""
+    try:
+        return data.decode(errors="surrogatepass")
+    except UnicodeDecodeError:
+        return data.decode(errors="surrogateescape")
+
+
+# --- what the caches keep
+
+
+def score_files(folder: Path) -> Target:
+    """The file of a text, or the plan of a run."""
+    store, known = ScoreStore(folder, 4, "m"), Measured(4)
+    known.nll = 1.0
+    store.save("t", known)
+    array = store.path("t").read_bytes()
+    store.plan("n", ["t"])
+    plan = store.path(["plan", "n"]).with_suffix(".json").read_bytes()
+    zipped = io.BytesIO()
+    np.savez(zipped, a=np.zeros(3))
+    words = [*JSON, b"'shape': (999999999, 3)", b"'descr': '|O'", b"PK\x03\x04", b"../x", b"fortran_order", b"(", b"-1"]
+
+    def open_(here: Path) -> Try:
+        store, beside = ScoreStore(here / "scores", 4, "m"), here / "x"
+        store.folder.mkdir()
+
+        def attempt(data: bytes) -> None:
+            beside.touch()
+            store.path("t").write_bytes(data)
+            store.load("t")
+            store.path(["plan", "n"]).with_suffix(".json").write_bytes(data)
+            store.plan("n", ["t"])
+            assert beside.exists(), "a file outside the store is gone"
+
+        return attempt
+
+    return Target("score-files", 60_000, [array, plan, zipped.getvalue()], open_, words)
+
+
+def result_files(folder: Path) -> Target:
+    """Lines of results: of the self-test's child, and of eval."""
+    lines = [{"engine": {"version": "1"}}, {"step": "decode", "device": "CPU"}, {"passed": True}]
+    record = Record("s", "t", "m", "u", "q", Arm("plain"), (1.0, 2.0)).as_json()
+    seeds = [b"\n".join(json.dumps(line).encode() for line in lines), json.dumps(record).encode() + b"\n"]
+    words = [b'"failed"', b'"error"', b'"step"', b'"device"', b'"engine"', b'"arm"', b'"nll"', b"\n"]
+
+    def open_(here: Path) -> Try:
+        path = here / "report.jsonl"
+        os.environ["DPS_LOCAL_CACHE"] = str(here / "cache")
+
+        def child(folder: Path, *_: object) -> int:
+            (folder / "output").touch()
+            (folder / "report.jsonl").write_bytes(path.read_bytes())
+            return 1
+
+        self_test._run_child = child
+
+        def attempt(data: bytes) -> None:
+            path.write_bytes(data)
+            json.dumps(self_test.run(offload=False).engine | {})
+            RecordFile(path)
+
+        return attempt
+
+    return Target("result-files", 100_000, seeds, open_, JSON + words)
+
+
+def states(folder: Path) -> Target:
+    """KV states, as they lie on the disk: behind a checksum."""
+    model_path, tokens = tiny(folder), list(range(70))
+    with contextlib.closing(Context(Model(model_path), 128, n_threads=1)) as context:
+        stream, cache = Stream(context), PrefixCache(folder)
+        stream.read(tokens, cache)
+        kept = cache.path(context, tokens, None).read_bytes()
+
+    def open_(here: Path) -> Try:
+        context, cache = Context(Model(model_path), 128, n_threads=1), PrefixCache(here)
+        path = cache.path(context, tokens, None)
+
+        def attempt(data: bytes) -> None:
+            path.write_bytes(data)
+            if not cache.load(context, tokens, None):
+                raise DpsError("is as good as none")
+            context.truncate(0, 0)
+
+        return attempt
+
+    return Target("states", 30_000, [kept], open_, KINDS, 4096)
+
+
+def sealed_states(folder: Path) -> Target:
+    """KV states whose checksum is right, as none that was damaged has: what llama.cpp itself makes of them."""
+
+    def seal(data: bytes) -> bytes:
+        return hashlib.sha256(data[DIGEST:]).digest() + data[DIGEST:]
+
+    return replace(states(folder), name="sealed-states", share=10_000, finish=seal)
+
+
+TARGETS: dict[str, Callable[[Path], Target]] = {
+    "head-maps": head_maps,
+    "gguf-metadata": metadata,
+    "models": models,
+    "profiles": profiles,
+    "registry": registries,
+    "configuration": configuration,
+    "templates": templates,
+    "texts": texts,
+    "score-files": score_files,
+    "result-files": result_files,
+    "states": states,
+    "sealed-states": sealed_states,
+}
