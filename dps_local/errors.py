@@ -14,6 +14,10 @@ DpsError                  one line that says what is wrong and what to do
 class DpsError(Exception):
     """Base of the errors that the command line prints as one line, without a traceback."""
 
+    def __init__(self, message: str) -> None:
+        # names of files, and what other programs say, may have line breaks
+        super().__init__(" ".join(filter(None, map(str.strip, message.splitlines()))))
+
 
 class NativeError(DpsError):
     """The patched libllama is missing, does not match this package, or refused a call."""
