@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from dps_local.files import atomic_write
 
 FORMAT = 2
 DIGEST = hashlib.sha256().digest_size
+_NAME = re.compile(r"[0-9a-f]{32}\.f64")
 
 
 class Measured:
@@ -80,8 +82,8 @@ class ScoreStore:
         note = self.path(["plan", name]).with_suffix(".json")
         wanted = {self.path(text).name for text in texts}
         try:
-            before = {str(file) for file in json.loads(note.read_text())}
-        except (OSError, ValueError, TypeError):
+            before = {file for file in json.loads(note.read_text()) if _NAME.fullmatch(file)}  # of no other files
+        except (OSError, ValueError, TypeError, RecursionError):
             before = set()
         known = sum((self.folder / file).exists() for file in wanted)
         if before != wanted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,17 @@ def test_a_plan_says_what_is_known_and_forgets_what_is_no_longer_wanted(store: S
 def test_a_damaged_plan_is_written_anew(store: ScoreStore, tmp_path: Path) -> None:
     store.plan("ada", [TEXT])
     (note,) = tmp_path.glob("*.json")
-    for content in ("", "{", "5", "null"):
+    for content in ("", "{", "5", "null", "[" * 100_000, "[5]"):
         note.write_text(content)
         assert str(store.plan("ada", [TEXT])) == ""
+
+
+def test_a_damaged_plan_takes_no_other_files_away(tmp_path: Path) -> None:
+    store, other = ScoreStore(tmp_path / "scores", 3), tmp_path / "letter"
+    store.folder.mkdir()
+    other.touch()
+    store.plan("ada", [TEXT])
+    (note,) = store.folder.glob("*.json")
+    note.write_text(json.dumps(["../letter", str(other), "", ".", "\0", "a" * 999]))
+    assert str(store.plan("ada", [TEXT])) == ""
+    assert other.exists()
