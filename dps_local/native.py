@@ -42,7 +42,7 @@ def vendor_dir() -> Path:
 def _check_build(lib: Path) -> None:
     try:
         patch = int(json.loads((lib / "build.json").read_text())["patch"])
-    except (OSError, ValueError, TypeError, KeyError) as exc:
+    except (OSError, ArithmeticError, ValueError, TypeError, LookupError, RecursionError) as exc:
         raise NativeError(f"the record of the llama.cpp library's build is damaged: {HOW_TO_BUILD}") from exc
     if patch != PATCH_VERSION:
         raise NativeError(f"the llama.cpp library has patch {patch}, expected {PATCH_VERSION}: {HOW_TO_BUILD}")

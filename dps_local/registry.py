@@ -103,7 +103,7 @@ def load() -> dict[str, Entry]:
     file = _registry_file()
     try:
         return {name: _parse(name, table) for name, table in tomllib.loads(file.read_text("utf-8")).items()}
-    except (OSError, ValueError, TypeError, KeyError) as exc:
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as exc:
         raise RegistryError(f"the model registry {file} is damaged: {exc}") from exc
 
 
@@ -191,7 +191,7 @@ def _stamp_file(file: Path) -> Path:
 def _read_stamp(file: Path) -> Stamp | None:
     try:
         return Stamp(**json.loads(_stamp_file(file).read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

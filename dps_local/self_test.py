@@ -72,7 +72,8 @@ def run(*, offload: bool = True, timeout: float = TIMEOUT) -> Report:
             else:
                 with atomic_write(mark) as file:
                     file.write(b"passed\n")
-    return Report(lines[0].get("engine", {}) if lines else {}, failure)
+    engine = lines[0].get("engine") if lines else None
+    return Report(engine if isinstance(engine, dict) else {}, failure)
 
 
 # --- what was tested
@@ -133,9 +134,10 @@ def _run_child(folder: Path, devices: list[str], timeout: float) -> int | None:
 def _lines(report: Path) -> list[dict[str, Any]]:
     """Return the lines of the child's report; the last one may have been cut off."""
     found: list[dict[str, Any]] = []
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         for line in report.read_text().splitlines():
-            found.append(json.loads(line))
+            if isinstance(said := json.loads(line), dict):
+                found.append(said)
     return found
 
 
@@ -149,7 +151,7 @@ def _failure(lines: list[dict[str, Any]], code: int | None, said: str, timeout: 
         return None
     if "error" in last:  # says itself what to do
         return str(last["error"])
-    step: dict[str, Any] = next((line for line in reversed(lines) if "step" in line), {})
+    step: dict[str, Any] = next((line for line in reversed(lines) if {"step", "device"} <= line.keys()), {})
     where = f"'{step['step']}' on the {step['device']}" if step else "loading the libraries"
     remedy = "--n-gpu-layers 0 leaves the GPU out" if step.get("device") == "GPU" else _rebuild()
     if "failed" in last:

@@ -136,10 +136,11 @@ def test_a_run_that_was_broken_off_goes_on(model: Model, tmp_path: Path, monkeyp
 
 
 def test_what_is_not_a_result_is_left_alone(model: Model, tmp_path: Path) -> None:
-    (tmp_path / "records.jsonl").write_text("notes of mine\n")
-    with pytest.raises(DpsError, match="line 1, is no result of eval: give --out another folder"):
-        evaluated(model, tmp_path)
-    assert (tmp_path / "records.jsonl").read_text() == "notes of mine\n"
+    for notes in ("notes of mine\n", f"{'[' * 100_000}\n"):
+        (tmp_path / "records.jsonl").write_text(notes)
+        with pytest.raises(DpsError, match="line 1, is no result of eval: give --out another folder"):
+            evaluated(model, tmp_path)
+        assert (tmp_path / "records.jsonl").read_text() == notes
 
 
 def test_other_settings_are_computed_anew_and_not_mixed(model: Model, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_library_with_other_patches_is_refused(monkeypatch: pytest.MonkeyPatch
     assert str(info.value) == f"the llama.cpp library has patch 99, expected {native.PATCH_VERSION}: {REMEDY}"
 
 
-@pytest.mark.parametrize("build", ["", "{}", "[]", '{"patch": null}', "{"])
+@pytest.mark.parametrize("build", ["", "{}", "[]", '{"patch": null}', "{", '{"patch": 1e999}', "[" * 100_000])
 def test_a_build_record_that_is_damaged_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, build: str) -> None:
     use_package(monkeypatch, make_build(tmp_path, build))
     with pytest.raises(NativeError) as info:

@@ -160,7 +160,7 @@ def test_the_default_model_comes_from_pypi() -> None:
     assert isinstance(registry.load()["smollm2-135m"].source, registry.PyPI)
 
 
-@pytest.mark.parametrize("text", ["[tiny", "[tiny]\nfile = 'a.gguf'", ON_HUB + "colour = 'red'", "tiny = 1"])
+@pytest.mark.parametrize("text", ["[tiny", "[tiny]\nfile = 'a.gguf'", ON_HUB + "colour = 'red'", "tiny = 1", f"x = {'[' * 9999}"])
 def test_a_damaged_registry_is_an_error(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_registry(monkeypatch, tmp_path, text)
     with pytest.raises(RegistryError, match="is damaged"):
@@ -286,7 +286,7 @@ def test_a_new_checksum_in_the_registry_is_checked(
         registry.resolve("tiny")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"sha256": "0"}'])
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"sha256": "0"}', "[" * 100_000])
 def test_a_damaged_stamp_only_costs_a_hash(pulled: Path, text: str) -> None:
     pulled.with_name("tiny.gguf.json").write_text(text)
     assert registry.resolve("tiny") == pulled

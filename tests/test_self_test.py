@@ -151,6 +151,20 @@ def test_a_library_that_does_not_match_says_so_itself(in_child: InChild) -> None
     assert failure == f"the llama.cpp library has patch {PATCH_VERSION}, expected 98: {native.HOW_TO_BUILD}"
 
 
+@pytest.mark.parametrize("line", ["[]", "5", '{"step": "decode"}', '{"engine": 5}', "[" * 100_000, "{"])
+def test_a_report_that_is_damaged_is_a_failure(line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def child(folder: Path, *_: object) -> int:
+        (folder / "output").touch()
+        (folder / "report.jsonl").write_text(f"{line}\n")
+        return 1
+
+    monkeypatch.setenv("DPS_LOCAL_CACHE", str(tmp_path))
+    monkeypatch.setattr(self_test, "_run_child", child)
+    report = self_test.run(offload=False)
+    assert report.engine == {}
+    assert (report.failure or "").startswith("llama.cpp does not work on this machine (")
+
+
 def test_a_failure_on_a_gpu_leaves_the_cpu() -> None:
     lines: list[dict[str, Any]] = [
         {"engine": {}},

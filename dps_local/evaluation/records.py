@@ -67,7 +67,7 @@ class RecordFile:
                 whole += len(line)
                 try:
                     yield Record.from_json(json.loads(line))
-                except (ValueError, TypeError, KeyError, DpsError) as exc:
+                except (ValueError, TypeError, KeyError, RecursionError, DpsError) as exc:
                     raise DpsError(
                         f"{self.path}, line {number}, is no result of eval: give --out another folder"
                     ) from exc
