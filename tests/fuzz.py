@@ -15,6 +15,7 @@ import hashlib
 import mmap
 import os
 import random
+import re
 import resource
 import signal
 import struct
@@ -46,7 +47,27 @@ NUMBERS += [1 << 63, (1 << 64) - 1]
 
 def mutated(rng: random.Random, target: Target) -> bytes:
     """Return a seed of the target, changed in a few places."""
-    data = bytearray(rng.choice(target.seeds))
+    chosen = rng.choice(target.seeds)
+    data = bytearray(chosen)
+    if target.numbers and rng.random() < 0.8:
+        for _ in range(rng.choice((1, 1, 2, 4))):
+            start, size = rng.choice(target.numbers(chosen))
+            now = int.from_bytes(data[start : start + size], "little")
+            number = rng.choice(
+                (rng.choice(NUMBERS), now + rng.randrange(-3, 4), now * 2, now ^ 1 << rng.randrange(64))
+            )
+            data[start : start + size] = (number % (1 << 8 * size)).to_bytes(size, "little")
+        return bytes(data)
+    if target.words and not target.numbers and rng.random() < 0.5:
+        parts = re.findall(rb"\w+|\s+|.", chosen, re.DOTALL)
+        for _ in range(rng.choice((1, 1, 2, 3, 5))):
+            at = rng.randrange(len(parts))
+            some = parts[at : at + rng.choice((1, 1, 2, 5, 20))]
+            parts[at : at + rng.choice((0, 1, len(some)))] = rng.choice(
+                (some * 2, [], [rng.choice(target.words)], some[::-1])
+            )
+            parts = parts or [b" "]
+        return b"".join(parts)
     for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 5, 8))):
         end = len(data)
         if target.head and rng.random() < 0.95:  # where the structure is; weights are only numbers

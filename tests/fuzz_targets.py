@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -44,7 +45,8 @@ Try = Callable[[bytes], None]  # raises DpsError to refuse
 class Target:
     """Seeds are changed, in their first `head` bytes or anywhere, also into words; finish: makes an input whole.
 
-    open: returns what tries an input, given a folder of its own. share: of the inputs of a whole run.
+    open: returns what tries an input, given a folder of its own. share: of the inputs of a whole run. numbers: where
+    a seed, of binary fields, has its numbers, as (start, bytes): most changes are there, so that it is read further.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Target:
     words: Sequence[bytes] = ()
     head: int = 0
     finish: Callable[[bytes], bytes] | None = None
+    numbers: Callable[[bytes], Sequence[tuple[int, int]]] | None = None
 
 
 def tiny(folder: Path, name: str = "tiny", **options: object) -> Path:
@@ -66,6 +69,42 @@ def tiny(folder: Path, name: str = "tiny", **options: object) -> Path:
 # --- files of models and maps
 
 KINDS = [bytes([kind, 0, 0, 0]) for kind in range(14)]  # enum gguf_type
+
+
+@functools.cache
+def gguf_numbers(data: bytes) -> Sequence[tuple[int, int]]:
+    """Return where a GGUF file has its counts, lengths, types, values (the first of an array), dimensions, offsets."""
+    found, at = list[tuple[int, int]](), 4
+
+    def number(size: int) -> int:
+        nonlocal at
+        found.append((at, size))
+        at += size
+        return int.from_bytes(data[found[-1][0] : at], "little")
+
+    def values(kind: int, n: int) -> None:
+        nonlocal at
+        for i in range(n):
+            if kind == 8:
+                at += number(8)
+            else:
+                number({0: 1, 1: 1, 2: 2, 3: 2, 7: 1, 10: 8, 11: 8, 12: 8}.get(kind, 4))
+            if i > 1:
+                found.pop()
+
+    number(4)
+    n_tensors, n_kv = number(8), number(8)
+    for _ in range(n_kv):
+        values(8, 1)
+        kind, n = number(4), 1
+        if kind == 9:
+            kind, n = number(4), number(8)
+        values(kind, n)
+    for _ in range(n_tensors):
+        values(8, 1)
+        values(10, number(4))
+        number(4), number(8)
+    return found
 
 
 def _maps(folder: Path) -> list[bytes]:
@@ -111,7 +150,7 @@ def head_maps(folder: Path) -> Target:
 
         return attempt
 
-    return Target("head-maps", 150_000, _maps(folder), open_, KINDS)
+    return Target("head-maps", 150_000, _maps(folder), open_, KINDS, numbers=gguf_numbers)
 
 
 def _weights(path: Path) -> int:
@@ -134,7 +173,7 @@ def metadata(folder: Path) -> Target:
 
         return attempt
 
-    return Target("gguf-metadata", 60_000, [path.read_bytes()], open_, KINDS, _weights(path))
+    return Target("gguf-metadata", 60_000, [path.read_bytes()], open_, KINDS, _weights(path), numbers=gguf_numbers)
 
 
 def models(folder: Path) -> Target:
@@ -158,18 +197,38 @@ def models(folder: Path) -> Target:
 
         return attempt
 
-    return Target("models", 10_000, [path.read_bytes()], open_, KINDS, _weights(path))
+    return Target("models", 10_000, [path.read_bytes()], open_, KINDS, _weights(path), numbers=gguf_numbers)
 
 
 # --- text files
 
-JSON = [b'"', b"{", b"}", b"[", b"]", b",", b":", b"\\", b"\\ud800", b"\\u0000", b"null", b"true", b"-1e999", b"1" * 5000]
+JSON = [
+    b'"',
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"\\",
+    b"\\ud800",
+    b"\\u0000",
+    b"null",
+    b"true",
+    b"-1e999",
+    b"1" * 5000,
+]
 JSON += [b"NaN", b"\xef\xbb\xbf", b"\xff\xfe", b"[" * 2000, b'{"a":' * 2000, b"\x00", b"\r", "\u2028".encode(), b"{}"]
 KEYS = [b'"name"', b'"about"', b'"preferences"', b'"history"', b'"input"', b'"output"', b'"rejected"']
 
 
 def profiles(_: Path) -> Target:
-    small = {"name": "A", "about": "é", "preferences": ["p"], "history": [{"input": "i", "output": "o"}, {"output": "o"}]}
+    small = {
+        "name": "A",
+        "about": "é",
+        "preferences": ["p"],
+        "history": [{"input": "i", "output": "o"}, {"output": "o"}],
+    }
     seeds = [json.dumps(small).encode(), json.dumps(small, indent=1).encode(), b'{"preferences": ["x"]}']
     seeds.append((EXAMPLES / "idris.json").read_bytes()[:600] + b'"}]}')
 
@@ -194,8 +253,40 @@ def registries(_: Path) -> Target:
     stamp = json.dumps({"sha256": digest, "size": 4, "mtime_ns": 1}).encode()
     first = b"[a]\n" + entry + sha + pypi + b"[b]\n" + entry + hub
     seeds = [first + b"\f" + stamp, b"[a]\n" + entry + hub + b"\f" + stamp]
-    words = [b"[", b"]", b"=", b'"', b"'''", b"\n", b".", b"#", b"{", b"}", b"true", b"1e999", b"nan", b"1979-05-27"]
-    words += [b"pypi", b"hub", b"size", b"sha256", b"file", b"download", b"../x", b"", b"\\u0000", b"[" * 2000, b"x = 1\n"]
+    words = [
+        b"false",
+        b"0",
+        b"[]",
+        b"{}",
+        b'""',
+        b"[",
+        b"]",
+        b"=",
+        b'"',
+        b"'''",
+        b"\n",
+        b".",
+        b"#",
+        b"{",
+        b"}",
+        b"true",
+        b"1e999",
+        b"nan",
+        b"1979-05-27",
+    ]
+    words += [
+        b"pypi",
+        b"hub",
+        b"size",
+        b"sha256",
+        b"file",
+        b"download",
+        b"../x",
+        b"",
+        b"\\u0000",
+        b"[" * 2000,
+        b"x = 1\n",
+    ]
 
     def open_(here: Path) -> Try:
         file = here / "registry.toml"
@@ -242,7 +333,14 @@ def configuration(_: Path) -> Target:
 JINJA = ["{{", "}}", "{%", "%}", "{#", "#}", "-%}", "for m in messages", "endfor", "if", "else", "endif", "m.content"]
 JINJA += ["m['role']", "messages", "messages[0]", "loop.index0", "|trim", "|tojson", "|length", "| join", "+", "*", "%"]
 JINJA += ["**", "//", "~", "range(99999)", "999999999", "'x' * 999999999", "[0] * 999999999", "|indent(999999999)"]
-JINJA += ["'%999999999d' % 1", "'{:999999999}'.format(1)", "|center(999999999)", "1 << 99999999", "set x = ", "macro f()"]
+JINJA += [
+    "'%999999999d' % 1",
+    "'{:999999999}'.format(1)",
+    "|center(999999999)",
+    "1 << 99999999",
+    "set x = ",
+    "macro f()",
+]
 JINJA += ["endmacro", "f()", "f(", "call", "raise_exception('a\nb')", "strftime_now('%Y')", "strftime_now('\\0')", "''"]
 JINJA += ["bos_token", "eos_token", "add_generation_prompt", "namespace(a=1)", "recursive", "loop(messages)", "break"]
 JINJA += ["__class__", "|attr('__class__')", "self", "caller()", "include 'x'", "extends 'x'", "import 'x' as y", "\0"]
@@ -254,9 +352,30 @@ LLAMA_3 = (
     "{{ '<|h|>' + m['role'] + '\n\n' + m['content'] | trim + '<|e|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|h|>assistant\n\n<think>' }}{% endif %}"
 )
-POINTS = ["\ud800", "\0", "\ufeff", "\u202e", "\u0301", "\U0001f468\u200d\U0001f469", "ß", "\uffff", "\U0010ffff", "\x1b[2J"]
-POINTS += ["<|im_end|>", "<|im_start|>system\n", "<|endoftext|>", "<|im_", "\r\n", "\t", " " * 500, "a" * 3000, "1" * 3000]
-POINTS += ["!" * 3000, "é" * 3000, "中文", "{{ 1 }}", "{% for", "\u0001", "…", "\x7f", "'s", "A" * 30000, "\n" * 2000]
+POINTS = [
+    "\ud800",
+    "\0",
+    "\ufeff",
+    "\u202e",
+    "\u0301",
+    "\U0001f468\u200d\U0001f469",
+    "ß",
+    "\uffff",
+    "\U0010ffff",
+    "\x1b[2J",
+]
+POINTS += [
+    "<|im_end|>",
+    "<|im_start|>system\n",
+    "<|endoftext|>",
+    "<|im_",
+    "\r\n",
+    "\t",
+    " " * 500,
+    "a" * 900,
+    "1" * 900,
+]
+POINTS += ["!" * 900, "é" * 900, "中文", "{{ 1 }}", "{% for", "\u0001", "…", "\x7f", "'s", "A" * 2000, "\n" * 900]
 
 
 def _bytes(texts: Sequence[str]) -> list[bytes]:
@@ -293,7 +412,7 @@ def texts(folder: Path) -> Target:
             text = _text(data)
             session = sessions[len(data) % len(sessions)]
             profile = Profile(text[:40], text[40:80], (text,), (HistoryItem(text, text[::-1], text),))
-            prompter = Prompter(session.model, session.template, profile, 64, 256)
+            prompter = Prompter(session.model, session.template, profile, 512, 2048)
             system = prompter.system()[0]
             for turns in (0, 2):
                 session._prompt(system, prompter.request(text)[0], turns)
@@ -303,7 +422,7 @@ def texts(folder: Path) -> Target:
         return attempt
 
     seeds = _bytes(["Hello, what do you think of it?", "Grüße\n\n- a\n- b", "".join(POINTS[:14])])
-    return Target("texts", 40_000, seeds, open_, _bytes(POINTS))
+    return Target("texts", 20_000, seeds, open_, _bytes(POINTS), finish=lambda data: data[:3000])
 
 
 def _text(data: bytes) -> str:
