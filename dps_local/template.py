@@ -6,11 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-import jinja2
-
 from dps_local.errors import ModelError
 from dps_local.model import Model
-from dps_local.rendering import Message, Render, renderer
+from dps_local.rendering import ANOTHER, Message, Render, little_memory, renderer
 
 # for base models, which have no template of their own
 PLAIN = (
@@ -38,27 +36,26 @@ class ChatTemplate:
         self._bos = bos
         if not isinstance(source, str):
             raise ModelError(f"{model.name}: its chat template is no text: download or convert the model again")
-        try:
-            forms = [renderer(source, eos, bos, parts=parts) for parts in (False, True)]
-        except jinja2.TemplateError as exc:
-            raise ModelError(f"{model.name}: its chat template is damaged: {exc}") from exc
-        self._renderer = max(forms, key=_reached)  # the first of equals: a content is a text where that will do
-        first, later = (_try(self._renderer, _chat(turns, "system")) for turns in (1, 2))
-        self._has_system = SYSTEM in first  # some templates refuse a system message, some drop it
-        self._moves_system = SYSTEM in later.rpartition(ANSWER)[2]  # to the last question, as Mistral Nemo's
-        self._closing = ""
-        prompt = self._render(_chat(1, "system" if self._has_system else None))
-        if QUESTION not in prompt:
-            raise ModelError(
-                f"{model.name}: its chat template drops the question: use a copy of the model with another template"
-            )
-        self._closing = _closing(prompt.rpartition(QUESTION)[2])
+        with little_memory():
+            try:
+                forms = [renderer(source, eos, bos, parts=parts) for parts in (False, True)]
+            except Exception as exc:  # not only Jinja's own: it may be nested too deeply, say
+                raise ModelError(f"{model.name}: its chat template is damaged: {_said(exc)}") from exc
+            self._renderer = max(forms, key=_reached)  # the first of equals: a content is a text where that will do
+            first, later = (_try(self._renderer, _chat(turns, "system")) for turns in (1, 2))
+            self._has_system = SYSTEM in first  # some templates refuse a system message, some drop it
+            self._moves_system = SYSTEM in later.rpartition(ANSWER)[2]  # to the last question, as Mistral Nemo's
+            self._closing = ""
+            prompt = self._render(_chat(1, "system" if self._has_system else None))
+            if QUESTION not in prompt:
+                raise ModelError(f"{model.name}: its chat template drops the question: {ANOTHER}")
+            self._closing = _closing(prompt.rpartition(QUESTION)[2])
 
     def _render(self, messages: Sequence[Message]) -> str:
         try:
             return self._renderer(messages) + self._closing
         except Exception as exc:  # a template is a program: it may fail in any way
-            raise ModelError(f"the model's chat template fails: {' '.join(str(exc).split())}") from exc
+            raise ModelError(f"the model's chat template fails: {_said(exc)}") from exc
 
     def first(self, system: str, user: str) -> str:
         """Return the prompt of the first turn, up to where the answer starts."""
@@ -99,6 +96,10 @@ def _chat(turns: int, system: Literal["system"] | None = None) -> list[Message]:
     """Return a chat of marks, up to its last question."""
     answered = [_message("user", QUESTION), _message("assistant", ANSWER)] * (turns - 1)
     return [*([_message(system, SYSTEM)] if system else []), *answered, _message("user", QUESTION)]
+
+
+def _said(exc: Exception) -> str:
+    return " ".join(str(exc).split()) or type(exc).__name__
 
 
 def _try(render: Render, messages: Sequence[Message]) -> str:

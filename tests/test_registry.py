@@ -160,7 +160,16 @@ def test_the_default_model_comes_from_pypi() -> None:
     assert isinstance(registry.load()["smollm2-135m"].source, registry.PyPI)
 
 
-@pytest.mark.parametrize("text", ["[tiny", "[tiny]\nfile = 'a.gguf'", ON_HUB + "colour = 'red'", "tiny = 1", f"x = {'[' * 9999}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[tiny",
+        "[tiny]\nfile = 'a.gguf'",
+        ON_HUB + "colour = 'red'",
+        "tiny = 1",
+        f"x = {'[' * 9999}",
+    ],
+)
 def test_a_damaged_registry_is_an_error(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_registry(monkeypatch, tmp_path, text)
     with pytest.raises(RegistryError, match="is damaged"):
