@@ -129,9 +129,6 @@ def check(attempt: Try, data: bytes) -> tuple[bool, str]:
     try:
         attempt(data)
     except DpsError as exc:
-        cause = exc.__cause__
-        if isinstance(cause, MemoryError):
-            return False, f"MemoryError, as {exc}"
         if not str(exc).strip() or len(str(exc).splitlines()) != 1:
             return False, f"{type(exc).__name__} of {len(str(exc).splitlines())} lines at {_place(exc)}: {str(exc)!r}"
         return False, ""
@@ -269,6 +266,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         for target_name in options.targets or TARGETS:
             target = TARGETS[target_name](Path(name))
+            if not (options.targets or target.share):
+                continue
             first, count = (options.only, 1) if options.only is not None else (0, options.inputs or target.share)
             result = run(target, options.seed, first, count)
             keep(options.faults, target, options.seed, result.faults)

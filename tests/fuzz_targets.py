@@ -111,7 +111,7 @@ def _maps(folder: Path) -> list[bytes]:
     pcs = np.array([[0.02, -0.01], [np.nan, 0.03]])
     user = scores_map(pcs, selected=((1, 1), (0, 0)))
     grid = np.full((2, 2, 2), 0.25, np.float32)
-    arrays = {name: grid for name in ARRAYS} | {"center": np.ones(3), "centroids": np.ones((2, 3))}
+    arrays = dict.fromkeys(ARRAYS, grid) | {"center": np.ones(3), "centroids": np.ones((2, 3))}
     same = ("model", "architecture", "fingerprint", "scope", "ranking", "seed", "null_control", "gamma", "calibration")
     clusters = ClusterMap(
         **{name: getattr(user, name) for name in same},
@@ -150,7 +150,7 @@ def head_maps(folder: Path) -> Target:
 
         return attempt
 
-    return Target("head-maps", 150_000, _maps(folder), open_, KINDS, numbers=gguf_numbers)
+    return Target("head-maps", 30_000, _maps(folder), open_, KINDS, numbers=gguf_numbers)
 
 
 def _weights(path: Path) -> int:
@@ -173,7 +173,7 @@ def metadata(folder: Path) -> Target:
 
         return attempt
 
-    return Target("gguf-metadata", 60_000, [path.read_bytes()], open_, KINDS, _weights(path), numbers=gguf_numbers)
+    return Target("gguf-metadata", 20_000, [path.read_bytes()], open_, KINDS, _weights(path), numbers=gguf_numbers)
 
 
 def models(folder: Path) -> Target:
@@ -197,7 +197,7 @@ def models(folder: Path) -> Target:
 
         return attempt
 
-    return Target("models", 10_000, [path.read_bytes()], open_, KINDS, _weights(path), numbers=gguf_numbers)
+    return Target("models", 6_000, [path.read_bytes()], open_, KINDS, _weights(path), numbers=gguf_numbers)
 
 
 # --- text files
@@ -241,7 +241,7 @@ def profiles(_: Path) -> Target:
 
         return attempt
 
-    return Target("profiles", 330_000, seeds, open_, JSON + KEYS)
+    return Target("profiles", 600_000, seeds, open_, JSON + KEYS)
 
 
 def registries(_: Path) -> Target:
@@ -325,7 +325,7 @@ def configuration(_: Path) -> Target:
 
         return attempt
 
-    return Target("configuration", 40_000, seeds, open_, words)
+    return Target("configuration", 130_000, seeds, open_, words)
 
 
 # --- chat templates and text
@@ -398,7 +398,7 @@ def templates(folder: Path) -> Target:
 
         return attempt
 
-    return Target("templates", 40_000, _bytes([CHATML, PLAIN, LLAMA_3, "chatml", "llama2"]), open_, _bytes(JINJA))
+    return Target("templates", 6_000, _bytes([CHATML, PLAIN, LLAMA_3, "chatml", "llama2"]), open_, _bytes(JINJA))
 
 
 def texts(folder: Path) -> Target:
@@ -422,7 +422,7 @@ def texts(folder: Path) -> Target:
         return attempt
 
     seeds = _bytes(["Hello, what do you think of it?", "Grüße\n\n- a\n- b", "".join(POINTS[:14])])
-    return Target("texts", 20_000, seeds, open_, _bytes(POINTS), finish=lambda data: data[:3000])
+    return Target("texts", 3_000, seeds, open_, _bytes(POINTS), finish=lambda data: data[:3000])
 
 
 def _text(data: bytes) -> str:
@@ -490,7 +490,7 @@ def result_files(folder: Path) -> Target:
 
         return attempt
 
-    return Target("result-files", 100_000, seeds, open_, JSON + words)
+    return Target("result-files", 12_000, seeds, open_, JSON + words)
 
 
 def states(folder: Path) -> Target:
@@ -513,16 +513,16 @@ def states(folder: Path) -> Target:
 
         return attempt
 
-    return Target("states", 30_000, [kept], open_, KINDS, 4096)
+    return Target("states", 3_000, [kept], open_, KINDS, 4096)
 
 
 def sealed_states(folder: Path) -> Target:
-    """KV states whose checksum is right, as none that was damaged has: what llama.cpp itself makes of them."""
+    """KV states whose checksum is right, as none that was damaged has: what llama.cpp makes of them (memory without a bound)."""
 
     def seal(data: bytes) -> bytes:
         return hashlib.sha256(data[DIGEST:]).digest() + data[DIGEST:]
 
-    return replace(states(folder), name="sealed-states", share=10_000, finish=seal)
+    return replace(states(folder), name="sealed-states", share=0, finish=seal)
 
 
 TARGETS: dict[str, Callable[[Path], Target]] = {
