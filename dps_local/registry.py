@@ -95,7 +95,21 @@ def _parse(name: str, table: dict[str, Any]) -> Entry:
     else:
         source = Hub(**table.pop("hub"))
     table.setdefault("download", table.get("size"))
-    return Entry(name=name, source=source, **table)
+    entry = Entry(name=name, source=source, **table)
+    for text in (name, entry.file, entry.licence, entry.good_for, entry.sha256 or "", *_texts(source)):
+        if not isinstance(text, str):
+            raise TypeError(f"[{name}] has {text!r} where a text belongs")
+    for number in (entry.size, entry.download):
+        if not isinstance(number, int | None):
+            raise TypeError(f"[{name}] has {number!r} where a number of bytes belongs")
+    for file in (name, entry.file):
+        if Path(file).name != file or "\0" in file:
+            raise ValueError(f"[{name}] has {file!r} where the name of a file belongs")
+    return entry
+
+
+def _texts(source: PyPI | Hub) -> tuple[str, ...]:
+    return (*source.packages, *source.members) if isinstance(source, PyPI) else (source.repo, source.revision)
 
 
 def load() -> dict[str, Entry]:
@@ -109,7 +123,10 @@ def load() -> dict[str, Entry]:
 
 def default_name() -> str:
     """Return the name of the model that is used when none is named."""
-    return next(name for name, entry in load().items() if entry.default)
+    for name, entry in load().items():
+        if entry.default:
+            return name
+    raise RegistryError(f"the model registry {_registry_file()} names no default model: name one with --model")
 
 
 def _entry(name: str) -> Entry:
@@ -159,10 +176,10 @@ def resolve(name_or_path: str) -> Path:
 
 def _downloaded(entry: Entry, *, rehash: bool = False) -> Path:
     file = cache_dir() / entry.file
-    if not file.is_file():
-        size = f" ({entry.download / 1e6:.0f} MB)" if entry.download else ""
-        raise RegistryError(f"model '{entry.name}' is not downloaded yet: run {_pull_command(entry)}{size}")
     try:
+        if not file.is_file():
+            size = f" ({entry.download / 1e6:.0f} MB)" if entry.download else ""
+            raise RegistryError(f"model '{entry.name}' is not downloaded yet: run {_pull_command(entry)}{size}")
         _check(entry, file, rehash=rehash)
     except OSError as exc:
         raise RegistryError(f"cannot read {file}: {exc.strerror}") from exc

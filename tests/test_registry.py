@@ -168,6 +168,9 @@ def test_the_default_model_comes_from_pypi() -> None:
         ON_HUB + "colour = 'red'",
         "tiny = 1",
         f"x = {'[' * 9999}",
+        ON_HUB.replace('file = "', 'file = "../'),
+        ON_HUB_UNKNOWN + "size = '5'",
+        ON_HUB_UNKNOWN + "sha256 = 5",
     ],
 )
 def test_a_damaged_registry_is_an_error(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
