@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,6 +37,7 @@ _DTYPES: dict[int, type[np.generic]] = {
     12: np.float64,
 }
 _STRING, _ARRAY = 8, 9
+_TEXTS = _ARRAY.to_bytes(4, "little") + _STRING.to_bytes(4, "little")  # begins an array of texts
 # what no number and no prompt depends on: names, how tensors lie in files, and a map that was baked in
 _NAMING = ("general.", "split.", "dps.")
 _NUMBERS = ("general.architecture", "general.tensor_extra.")  # of these, what one does depend on
@@ -153,12 +155,27 @@ class GGUFFile:
     def identity(self) -> Identity:
         """Return which model this is: in another order, in other files or under another name, it is still the same."""
         metadata, template = hashlib.sha256(), hashlib.sha256()
-        for key, value in sorted(self._raw_metadata().items()):
+        for key, value in sorted(self._raw_metadata.items()):
             if key.startswith(_NUMBERS) or not key.startswith(_NAMING):
                 digest = template if key.startswith(_TEMPLATE) else metadata
                 digest.update(f"{key} {len(value)}\n".encode() + value)
         return Identity(self.fingerprint(), metadata.hexdigest(), template.hexdigest())
 
+    def repeated(self, key: str) -> str | None:
+        """Return a text that stands twice in an array of texts, None where each is another; empty ones do not count."""
+        data, seen, at = self._raw_metadata.get(key, b""), set[bytes](), 16  # behind the types and the number of texts
+        if data[:8] != _TEXTS:
+            return None
+        while at < len(data):
+            end = at + 8 + int.from_bytes(data[at : at + 8], "little")
+            if (text := data[at + 8 : end]) in seen:
+                return text.decode(errors="replace")
+            if text:
+                seen.add(text)
+            at = end
+        return None
+
+    @cached_property
     def _raw_metadata(self) -> dict[str, bytes]:
         """Return the type and value of each key as the bytes in the file: string by string, ggml's way is slow."""
         with self.path.open("rb") as file:

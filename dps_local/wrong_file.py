@@ -24,6 +24,8 @@ def what_instead(file: GGUFFile) -> str | None:
             return _NO_MODELS[found]
     if len(file.shards()) == 1 and next(file.tensors(), None) is None:
         return "holds a vocabulary or metadata, and no weights: download the model itself"
+    if (token := file.repeated("tokenizer.ggml.tokens")) is not None:  # where llama.cpp ends the process
+        return f"is damaged: its vocabulary has the token {token!r} twice: download or convert it again"
     return None
 
 

@@ -223,6 +223,16 @@ def test_an_encoder_with_a_decoder_embeds_no_text(encoders: dict[str, Model]) ->
         Embedder(encoders["t5"])
 
 
+def test_a_vocabulary_with_a_token_twice_is_refused_before_it_ends_the_process(
+    tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    data, path = tiny_model().read_bytes(), tmp_path / "twice.gguf"
+    assert data.count(b"\x03\0\0\0\0\0\0\0ing") == 1
+    path.write_bytes(data.replace(b"\x03\0\0\0\0\0\0\0ing", b"\x03\0\0\0\0\0\0\0the"))
+    with pytest.raises(ModelError, match=r"is damaged: its vocabulary has the token 'the' twice: download or convert"):
+        Model(path)
+
+
 # reasons of calls
 
 
