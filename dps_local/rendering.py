@@ -84,9 +84,7 @@ def _refuse_powers(_: Sequence[Message]) -> str:
 
 def _bounded(call: Callable[[], Any]) -> Any:
     """Call a Jinja program, and raise RuntimeError when it runs too many lines, or too long: it may be endless."""
-    left, before = MAX_LINES, sys.gettrace()
-
-    end = time.monotonic() + MAX_SECONDS
+    left, end, before = MAX_LINES, time.monotonic() + MAX_SECONDS, sys.gettrace()
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal left

@@ -261,7 +261,7 @@ def main() -> int:
     if options.only is not None and len(options.targets) != 1:
         parser.error("--only needs one target")
     fell = False
-    rows = [("target", "inputs", "accepted", "refused", "faults", "seconds")]
+    rows: list[tuple[str, ...]] = [("target", "inputs", "accepted", "refused", "faults", "seconds")]
     results = list[Result]()
     with tempfile.TemporaryDirectory() as name:
         for target_name in options.targets or TARGETS:
