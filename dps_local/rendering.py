@@ -6,21 +6,16 @@ import ctypes
 import importlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Literal, TypedDict
 
 import jinja2
 
 from dps_local import native
-from dps_local.errors import ModelError
 
 MAX_LINES = 2_000_000  # that a template may run: seconds; those of models run some thousand
 MAX_SECONDS = 5.0  # and by the clock, as a line may do much
-MAX_BYTES = 128 << 20  # of memory that it may need to begin with
-ANOTHER = "use a copy of the model with another template"
 
 
 class Message(TypedDict):
@@ -49,32 +44,6 @@ def renderer(source: str, eos: str, bos: str, *, parts: bool) -> Render:
         return str(_bounded(lambda: formatter(messages=given, enable_thinking=False)).prompt)
 
     return render
-
-
-@contextmanager
-def little_memory() -> Iterator[None]:
-    """Let the process grow by MAX_BYTES at most in this block, where the system can see to that; raises ModelError.
-
-    For the time at which a model is opened: other threads are held to it, too.
-    """
-    if sys.platform != "linux":
-        yield
-        return
-    import resource
-
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MAX_BYTES
-    if before[0] in range(most):
-        most = before[0]
-    resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
-    try:
-        yield
-    except MemoryError as exc:
-        raise ModelError(
-            f"the model's chat template needs more than {MAX_BYTES >> 20} MiB of memory: {ANOTHER}"
-        ) from exc
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _refuse_powers(_: Sequence[Message]) -> str:

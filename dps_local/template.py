@@ -8,7 +8,7 @@ from typing import Literal
 
 from dps_local.errors import ModelError
 from dps_local.model import Model
-from dps_local.rendering import ANOTHER, Message, Render, little_memory, renderer
+from dps_local.rendering import Message, Render, renderer
 
 # for base models, which have no template of their own
 PLAIN = (
@@ -36,20 +36,21 @@ class ChatTemplate:
         self._bos = bos
         if not isinstance(source, str):
             raise ModelError(f"{model.name}: its chat template is no text: download or convert the model again")
-        with little_memory():
-            try:
-                forms = [renderer(source, eos, bos, parts=parts) for parts in (False, True)]
-            except Exception as exc:  # not only Jinja's own: it may be nested too deeply, say
-                raise ModelError(f"{model.name}: its chat template is damaged: {_said(exc)}") from exc
-            self._renderer = max(forms, key=_reached)  # the first of equals: a content is a text where that will do
-            first, later = (_try(self._renderer, _chat(turns, "system")) for turns in (1, 2))
-            self._has_system = SYSTEM in first  # some templates refuse a system message, some drop it
-            self._moves_system = SYSTEM in later.rpartition(ANSWER)[2]  # to the last question, as Mistral Nemo's
-            self._closing = ""
-            prompt = self._render(_chat(1, "system" if self._has_system else None))
-            if QUESTION not in prompt:
-                raise ModelError(f"{model.name}: its chat template drops the question: {ANOTHER}")
-            self._closing = _closing(prompt.rpartition(QUESTION)[2])
+        try:
+            forms = [renderer(source, eos, bos, parts=parts) for parts in (False, True)]
+        except Exception as exc:  # not only Jinja's own: it may be nested too deeply, say
+            raise ModelError(f"{model.name}: its chat template is damaged: {_said(exc)}") from exc
+        self._renderer = max(forms, key=_reached)  # the first of equals: a content is a text where that will do
+        first, later = (_try(self._renderer, _chat(turns, "system")) for turns in (1, 2))
+        self._has_system = SYSTEM in first  # some templates refuse a system message, some drop it
+        self._moves_system = SYSTEM in later.rpartition(ANSWER)[2]  # to the last question, as Mistral Nemo's
+        self._closing = ""
+        prompt = self._render(_chat(1, "system" if self._has_system else None))
+        if QUESTION not in prompt:
+            raise ModelError(
+                f"{model.name}: its chat template drops the question: use a copy of the model with another template"
+            )
+        self._closing = _closing(prompt.rpartition(QUESTION)[2])
 
     def _render(self, messages: Sequence[Message]) -> str:
         try:
