@@ -29,7 +29,7 @@ from pathlib import Path
 
 os.environ |= {"DPS_LOCAL_SELF_TEST": "off", "OMP_NUM_THREADS": "1", "GGML_NO_BACKTRACE": "1"}
 TESTS = Path(__file__).resolve().parent
-sys.path[:0] = [str(TESTS), str(TESTS.parent)]
+sys.path.insert(0, str(TESTS))
 
 from fuzz_targets import TARGETS, Target, Try  # noqa: E402
 
