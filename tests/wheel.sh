@@ -52,7 +52,7 @@ emulate() {
     printf '#!/bin/sh\nexec %s -cpu %s -0 "$0" %s "$@"\n' "$qemu" "$1" "$clean/bin/python" >"$python"
     chmod +x "$python"
     SECONDS=0
-    said=$({ alone "$python" -P -m dps_local doctor && alone "$python" -P -m dps_local "${generate[@]}" -n 4; } 2>&1 |
+    said=$({ alone "$python" -P -m dps_local doctor && alone "$python" -P -m dps_local "${generate[@]}" -n 4 -t 1; } 2>&1 |
         sed '/^qemu.*: warning: /d') || status=$?
     echo "$said"
     if [ "$status" -eq 0 ]; then
@@ -104,5 +104,6 @@ else
     row "emulated processors" "skipped: no qemu-x86_64 (Debian: apt-get install qemu-user)"
 fi
 
-printf '\n%s\n' "${table[@]}"
+echo
+printf '%s\n' "${table[@]}"
 exit "$failed"
