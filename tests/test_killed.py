@@ -11,7 +11,7 @@ import pytest
 
 import dps_local
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the runs are forks")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="the runs are forks")]
 
 
 def killed(kills: int, *commands: str) -> list[list[str]]:

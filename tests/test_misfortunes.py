@@ -18,6 +18,8 @@ from tiny import TinyModel
 
 import dps_local
 
+pytestmark = pytest.mark.slow
+
 SCORED = ["--examples", "2", "--target-tokens", "6", "--profile-tokens", "120", "-c", "512", "--threads", "1"]
 PROFILE = {
     "name": "Ada",
