@@ -27,7 +27,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-os.environ |= {"DPS_LOCAL_SELF_TEST": "off", "OMP_NUM_THREADS": "1", "GGML_NO_BACKTRACE": "1"}
+if __name__ == "__main__":  # before the libraries are loaded
+    os.environ |= {"DPS_LOCAL_SELF_TEST": "off", "OMP_NUM_THREADS": "1", "GGML_NO_BACKTRACE": "1"}
 TESTS = Path(__file__).resolve().parent
 sys.path.insert(0, str(TESTS))
 
