@@ -52,8 +52,9 @@ emulate() {
     printf '#!/bin/sh\nexec %s -cpu %s -0 "$0" %s "$@"\n' "$qemu" "$1" "$clean/bin/python" >"$python"
     chmod +x "$python"
     SECONDS=0
-    said=$({ alone "$python" -P -m dps_local doctor && alone "$python" -P -m dps_local "${generate[@]}" -n 4 -t 1; } 2>&1 |
-        sed '/^qemu.*: warning: /d') || status=$?
+    said=$({
+        alone "$python" -P -m dps_local doctor && alone "$python" -P -m dps_local "${generate[@]}" -n 4 -t 1
+    } 2>&1 | sed '/^qemu.*: warning: /d') || status=$?
     echo "$said"
     if [ "$status" -eq 0 ]; then
         row "$2" "runs: $(variant "$python"), doctor and 4 tokens in $SECONDS s"
