@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from decoded import Decoded, spy
 from maps import NAN, hand_made_map
 from opened import shared
 from tiny import TinyModel
 
 from dps_local.assistant import Assistant, Settings
 from dps_local.bench_decoding import DecodeBench, _llama_cpp, amplification, bench_decoding
-from dps_local.context import Context, Logits, Run
 from dps_local.head_map import HeadMap
 from dps_local.mixing import Gamma
-from dps_local.model import HeadScales, Model, head_mask
+from dps_local.model import Model, head_mask
 from dps_local.sampler import Sampling
 from dps_local.session import Session
 from dps_local.steering import Steering
@@ -39,32 +39,9 @@ def weighted(model: Model, **changes: Any) -> HeadMap:
     return hand_made_map(model, weights=weights, **changes)
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
-    """A call of Context.decode, and the head scales that were set."""
-
-    context: Context
-    tokens: list[int]
-    scales: HeadScales | None
-
-
 @pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
-    calls: list[Call] = []
-    now: dict[Context, HeadScales | None] = {}
-    decode, set_head_scales = Context.decode, Context.set_head_scales
-
-    def set_(self: Context, seq: int, scales: HeadScales | None) -> None:
-        now[self] = scales
-        set_head_scales(self, seq, scales)
-
-    def decode_(self: Context, runs: Sequence[Run]) -> Logits:
-        calls.append(Call(self, list(runs[0].tokens), now.get(self)))
-        return decode(self, runs)
-
-    monkeypatch.setattr(Context, "set_head_scales", set_)
-    monkeypatch.setattr(Context, "decode", decode_)
-    return calls
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[Decoded]:
+    return spy(monkeypatch)
 
 
 @pytest.fixture
@@ -90,7 +67,7 @@ def test_amplification_is_what_chat_amplifies_by(model: Model, mode: Any) -> Non
 
 
 def test_the_amplified_answer_is_the_eager_one_read_with_the_weights_of_the_map(
-    session: Session, model: Model, steps: list[Call], monkeypatch: pytest.MonkeyPatch
+    session: Session, model: Model, steps: list[Decoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head_map, asked = weighted(model), list[list[int]]()
     ask = session.ask
@@ -125,7 +102,7 @@ def test_a_map_without_weights_is_not_amplified(session: Session, model: Model, 
 
 
 def test_llama_cpp_alone_decodes_so_many_tokens_by_itself(
-    open_session: Open, steps: list[Call], monkeypatch: pytest.MonkeyPatch
+    open_session: Open, steps: list[Decoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session, calls = open_session(probs=False), list[int]()
     list(session.ask(PROMPTS[0], 9))

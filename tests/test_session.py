@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from decoded import Decoded, spy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -420,33 +421,10 @@ def test_another_scope_from_one_turn_to_the_next_reads_the_chat_anew(open_sessio
 # --- amplifying heads in the one stream
 
 
-@dataclass(frozen=True)
-class Scaled:
-    """A call of Context.decode on the full stream, and the scales that were set for it."""
-
-    tokens: list[int]
-    scales: HeadScales | None
-
-
 @pytest.fixture
-def scaled(monkeypatch: pytest.MonkeyPatch) -> list[Scaled]:
+def scaled(monkeypatch: pytest.MonkeyPatch) -> list[Decoded]:
     """Every call of Context.decode, with the scales that were set."""
-    calls: list[Scaled] = []
-    now: dict[Context, HeadScales | None] = {}
-    decode, set_head_scales = Context.decode, Context.set_head_scales
-
-    def set_(self: Context, seq: int, scales: HeadScales | None) -> None:
-        now[self] = scales
-        set_head_scales(self, seq, scales)
-
-    def decode_(self: Context, runs: Sequence[Run]) -> Logits:
-        (run,) = runs
-        calls.append(Scaled(list(run.tokens), now.get(self)))
-        return decode(self, runs)
-
-    monkeypatch.setattr(Context, "set_head_scales", set_)
-    monkeypatch.setattr(Context, "decode", decode_)
-    return calls
+    return spy(monkeypatch)
 
 
 def weighted(model: Model) -> HeadScales:
@@ -528,7 +506,7 @@ def test_amplification_cannot_follow_the_entropy(llama: Model) -> None:
 
 @pytest.mark.parametrize("scope", SCOPES)
 def test_later_prompts_are_amplified_in_all_scope_only(
-    open_session: Open, llama: Model, scaled: list[Scaled], scope: Scope
+    open_session: Open, llama: Model, scaled: list[Decoded], scope: Scope
 ) -> None:
     session = open_session(steering=amplifying(llama, scope=scope))
     scales = amplifying(llama).amplified()
