@@ -16,7 +16,7 @@ __all__ = ["SteeringLogitsProcessor", "__version__"]
 
 def __getattr__(name: str) -> Any:
     if name == "SteeringLogitsProcessor":
-        from dps_local import native
+        from dps_local.engine import native
         from dps_local.logits_processor import SteeringLogitsProcessor
 
         native.load()  # so that `from llama_cpp import Llama`, later in the program, finds the patched library

@@ -28,7 +28,7 @@ def main() -> None:
             f"error: numpy {numpy} needs SSE4.2, which this processor lacks: run `pip install 'numpy<2.4'`, or give "
             "the virtual machine a newer processor"
         )
-    from dps_local import cli
+    from dps_local.cli import app as cli
 
     cli.main()
 

@@ -9,27 +9,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from dps_local import map_file
-from dps_local.baking import load_map
-from dps_local.cluster_map import TEMPERATURE, ClusterMap, Routing
-from dps_local.clusters import embed, score_clusters
-from dps_local.decoding import Engine
-from dps_local.embedding import PROFILE_TOKENS, Embedder, Vector
+from dps_local.chat.session import Session
+from dps_local.engine.embedding import PROFILE_TOKENS, Embedder, Vector
+from dps_local.engine.model import Head, HeadScales, Model, Scope, head_mask
+from dps_local.engine.prefix_cache import PrefixCache
+from dps_local.engine.sampler import Sampling
 from dps_local.errors import DpsError, HeadMapError
-from dps_local.files import cache_folder
-from dps_local.head_map import HeadMap
-from dps_local.map_file import FORMAT
-from dps_local.measurement import Notice, Progress, ScoringOptions
-from dps_local.mixing import Gamma
-from dps_local.model import Head, HeadScales, Model, Scope, head_mask
-from dps_local.prefix_cache import PrefixCache
-from dps_local.profile import Profile
-from dps_local.prompt import Prompter
-from dps_local.sampler import Sampling
-from dps_local.scoring import score
-from dps_local.session import Session
-from dps_local.steering import Steering, SteeringMode, scales_of
-from dps_local.template import ChatTemplate
+from dps_local.maps import map_file
+from dps_local.maps.baking import load_map
+from dps_local.maps.cluster_map import TEMPERATURE, ClusterMap, Routing
+from dps_local.maps.head_map import HeadMap
+from dps_local.maps.map_file import FORMAT
+from dps_local.prompting.chat_template import ChatTemplate
+from dps_local.prompting.profile import Profile
+from dps_local.prompting.prompt import Prompter
+from dps_local.scoring.ablation import Notice, Progress, ScoringOptions
+from dps_local.scoring.clusters import embed, score_clusters
+from dps_local.scoring.scoring import score
+from dps_local.steering.decoding import Engine
+from dps_local.steering.mixing import Gamma
+from dps_local.steering.steering import Steering, SteeringMode, scales_of
+from dps_local.system.files import cache_folder
 
 
 @dataclass(frozen=True)

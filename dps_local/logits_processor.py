@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dps_local import native
-from dps_local.baking import load_map
-from dps_local.context import N_UBATCH, Context
-from dps_local.contrast import WINDOW, Contrast
+from dps_local.engine import native
+from dps_local.engine.context import N_UBATCH, Context
+from dps_local.engine.model import Model, head_mask
+from dps_local.engine.stream import Stream, common, in_batches
 from dps_local.errors import DpsError, HeadMapError
-from dps_local.head_map import HeadMap
-from dps_local.mixing import Gamma
-from dps_local.model import Model, head_mask
-from dps_local.steering import Steering
-from dps_local.stream import Stream, common, in_batches
+from dps_local.maps.baking import load_map
+from dps_local.maps.head_map import HeadMap
+from dps_local.steering.contrast import WINDOW, Contrast
+from dps_local.steering.mixing import Gamma
+from dps_local.steering.steering import Steering
 
 if TYPE_CHECKING:
     from llama_cpp import Llama
@@ -30,7 +30,7 @@ OUT_OF_REACH = 1000.0  # in the logits: e to minus this is 0, and a grammar may 
 
 
 class SteeringLogitsProcessor:
-    """Samples from f + γ·(f - m) under the plausibility mask β, as `dps_local.session.Session` does.
+    """Samples from f + γ·(f - m) under the plausibility mask β, as `dps_local.chat.session.Session` does.
 
         from dps_local import SteeringLogitsProcessor
         from llama_cpp import Llama

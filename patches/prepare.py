@@ -45,7 +45,7 @@ def fetch() -> Path:
     """Return the cached sdist, downloaded by name with pip when it is not there yet."""
     name, version, digest = pin()
     # not by import: the package needs what a build's own environment lacks
-    folder: Path = runpy.run_path(str(HERE.parent / "dps_local" / "cache.py"))["make"]("source")
+    folder: Path = runpy.run_path(str(HERE.parent / "dps_local" / "system" / "cache.py"))["make"]("source")
     sdist = folder / f"{name.replace('-', '_')}-{version}.tar.gz"
     if sdist.exists() and sha256(sdist) == digest:
         return sdist

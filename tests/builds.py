@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from dps_local import registry
+from dps_local.engine import registry
 
 PATCHES = Path(__file__).resolve().parent.parent / "patches"
 

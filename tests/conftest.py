@@ -14,13 +14,13 @@ import pytest
 from numpy.typing import NDArray
 
 import dps_local
-from dps_local import native, registry
-from dps_local.context import Run
+from dps_local.chat.session import Session
+from dps_local.engine import native, registry
+from dps_local.engine.context import Run
+from dps_local.engine.model import Model
+from dps_local.engine.sampler import Sampling
 from dps_local.errors import RegistryError
-from dps_local.model import Model
-from dps_local.sampler import Sampling
-from dps_local.session import Session
-from dps_local.template import ChatTemplate
+from dps_local.prompting.chat_template import ChatTemplate
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tiny models on busy cores: threads that spin cost seconds
 os.environ["DPS_LOCAL_SELF_TEST"] = "off"  # each program under test starts with an empty cache

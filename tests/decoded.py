@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from dps_local.context import Context, Logits, Run
-from dps_local.model import HeadScales
+from dps_local.engine.context import Context, Logits, Run
+from dps_local.engine.model import HeadScales
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,7 +34,7 @@ sys.path.insert(0, str(TESTS))
 
 from fuzz_targets import TARGETS, Target, Try  # noqa: E402
 
-from dps_local import native  # noqa: E402
+from dps_local.engine import native  # noqa: E402
 from dps_local.errors import DpsError  # noqa: E402
 
 TOTAL = 1_000_000  # inputs of all targets together, unless --inputs says how many each one gets

@@ -18,27 +18,29 @@ import numpy as np
 from maps import scores_map
 from tiny import CHATML, write_model
 
-from dps_local import head_map_drawing, map_file, native, registry, self_test
 from dps_local.assistant import Assistant, Settings
-from dps_local.baking import load_map
-from dps_local.cluster_map import ARRAYS, ClusterMap
-from dps_local.context import Context
+from dps_local.chat.session import Session
+from dps_local.drawing import head_map_drawing
+from dps_local.engine import native, registry, self_test
+from dps_local.engine.context import Context
+from dps_local.engine.gguf_file import GGUFFile
+from dps_local.engine.model import Model
+from dps_local.engine.prefix_cache import DIGEST, PrefixCache
+from dps_local.engine.sampler import Sampling
+from dps_local.engine.stream import Stream
 from dps_local.errors import DpsError
 from dps_local.evaluation.arms import Arm
 from dps_local.evaluation.records import Record, RecordFile
-from dps_local.files import cache_folder
-from dps_local.gguf_file import GGUFFile
-from dps_local.mixing import Gamma
-from dps_local.model import Model
-from dps_local.prefix_cache import DIGEST, PrefixCache
-from dps_local.profile import EXAMPLES, HistoryItem, Profile, load_profile
-from dps_local.prompt import Prompter
-from dps_local.sampler import Sampling
-from dps_local.score_store import Measured, ScoreStore
-from dps_local.session import Session
-from dps_local.steering import Steering, scales_of
-from dps_local.stream import Stream
-from dps_local.template import PLAIN, ChatTemplate
+from dps_local.maps import map_file
+from dps_local.maps.baking import load_map
+from dps_local.maps.cluster_map import ARRAYS, ClusterMap
+from dps_local.prompting.chat_template import PLAIN, ChatTemplate
+from dps_local.prompting.profile import EXAMPLES, HistoryItem, Profile, load_profile
+from dps_local.prompting.prompt import Prompter
+from dps_local.scoring.score_store import Measured, ScoreStore
+from dps_local.steering.mixing import Gamma
+from dps_local.steering.steering import Steering, scales_of
+from dps_local.system.files import cache_folder
 
 Try = Callable[[bytes], None]  # raises DpsError to refuse
 

@@ -35,7 +35,8 @@ sys.path.insert(0, str(HERE))
 
 from tiny import write_model  # noqa: E402
 
-from dps_local import cli, registry  # noqa: E402
+from dps_local.cli import app as cli  # noqa: E402
+from dps_local.engine import registry  # noqa: E402
 
 PROFILE = {
     "name": "Ada",

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from dps_local.calibration import Calibration, Candidate
-from dps_local.drawing import Floats
-from dps_local.evidence import Stability
-from dps_local.head_map import SCORES, HeadMap
-from dps_local.model import Model
+from dps_local.drawing.drawing import Floats
+from dps_local.engine.model import Model
+from dps_local.maps.head_map import SCORES, HeadMap
+from dps_local.scoring.calibration import Calibration, Candidate
+from dps_local.scoring.statistics import Stability
 
 NAN = float("nan")
 

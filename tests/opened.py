@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from dps_local.model import Model
+from dps_local.engine.model import Model
 
 
 @functools.cache

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dps_local.errors import DpsError, ModelError
-from dps_local.profile import load_profile
+from dps_local.prompting.profile import load_profile
 
 
 def test_an_error_is_one_line_whatever_it_speaks_of() -> None:

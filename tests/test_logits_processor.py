@@ -16,15 +16,15 @@ from maps import hand_made_map
 from tiny import ATTENTION, N_FF, TinyModel, shape
 
 from dps_local import SteeringLogitsProcessor
-from dps_local.calibration import Mode
-from dps_local.context import Context
+from dps_local.chat.session import Session
+from dps_local.engine.context import Context
+from dps_local.engine.model import Head, Model, Scope, head_mask
+from dps_local.engine.sampler import Sampling
 from dps_local.errors import DpsError, HeadMapError
-from dps_local.mixing import Gamma
-from dps_local.model import Head, Model, Scope, head_mask
-from dps_local.sampler import Sampling
-from dps_local.session import Session
-from dps_local.steering import Steering
-from dps_local.template import ChatTemplate
+from dps_local.prompting.chat_template import ChatTemplate
+from dps_local.scoring.calibration import Mode
+from dps_local.steering.mixing import Gamma
+from dps_local.steering.steering import Steering
 
 MUTED = {
     "llama": [(1, 0), (2, 2)],

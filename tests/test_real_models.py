@@ -16,20 +16,20 @@ from maps import hand_made_map
 from numpy.typing import NDArray
 from tiny import KINDS, TinyModel
 
-from dps_local.baking import bake
-from dps_local.branches import Text
-from dps_local.context import N_UBATCH, Context, Run
-from dps_local.contrast import Contrast
-from dps_local.decoding import Answer
-from dps_local.evidence import PCS
-from dps_local.gguf_file import GGUFFile
-from dps_local.head_map import HeadMap
-from dps_local.mixing import Gamma
-from dps_local.model import Head, Model, head_mask
-from dps_local.sampler import Sampler, Sampling
-from dps_local.scorer import Scorer
-from dps_local.steering import Steering
-from dps_local.stream import Stream
+from dps_local.engine.context import N_UBATCH, Context, Run
+from dps_local.engine.gguf_file import GGUFFile
+from dps_local.engine.model import Head, Model, head_mask
+from dps_local.engine.sampler import Sampler, Sampling
+from dps_local.engine.stream import Stream
+from dps_local.maps.baking import bake
+from dps_local.maps.head_map import HeadMap
+from dps_local.scoring.forked_sequences import Text
+from dps_local.scoring.head_ablation import Scorer
+from dps_local.scoring.statistics import PCS
+from dps_local.steering.contrast import Contrast
+from dps_local.steering.decoding import Answer
+from dps_local.steering.mixing import Gamma
+from dps_local.steering.steering import Steering
 
 if TYPE_CHECKING:
     from conftest import RealModel, StockLogits

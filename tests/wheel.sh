@@ -24,7 +24,7 @@ alone() {
 
 # the CPU's back end that was loaded, of those in the wheel
 variant() {
-    alone "$@" -P -c 'import re; from dps_local import native; native.load()
+    alone "$@" -P -c 'import re; from dps_local.engine import native; native.load()
 print(*sorted(set(re.findall(r"libggml-cpu-(\w+)", open("/proc/self/maps").read()))))' 2>/dev/null
 }
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from dps_local.calibration import GAMMAS, STEPS
-from dps_local.mixing import Gamma
+from dps_local.scoring.calibration import GAMMAS, STEPS
+from dps_local.steering.mixing import Gamma
 
 Method = Literal[
     "none",

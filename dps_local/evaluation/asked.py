@@ -8,15 +8,15 @@ from functools import cached_property
 
 import numpy as np
 
-from dps_local.branches import Text
+from dps_local.chat.session import Session
+from dps_local.chat.turn import Turn
+from dps_local.engine.sampler import Sampler, Sampling
 from dps_local.evaluation import metrics
 from dps_local.evaluation.dataset import Query
 from dps_local.evaluation.likelihood import Likelihood
 from dps_local.evaluation.task_prompt import TaskPrompter
 from dps_local.evaluation.way import PLAIN, Shown, Way
-from dps_local.sampler import Sampler, Sampling
-from dps_local.session import Session
-from dps_local.turn import Turn
+from dps_local.scoring.forked_sequences import Text
 
 FEWEST_TIMED = 4  # tokens of an answer, for its time to say something
 

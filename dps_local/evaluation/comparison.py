@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dps_local.evaluation.arms import Arm
 from dps_local.evaluation.measures import Measure, measures_of
 from dps_local.evaluation.records import Record
-from dps_local.intervals import FEWEST, simultaneous_t
+from dps_local.scoring.intervals import FEWEST, simultaneous_t
 
 Unit = Literal["users", "queries"]  # of the intervals; queries where there is one user
 Verdict = Literal["helps", "no difference shown", "hurts", "too few users", ""]

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from dps_local.chat.session import Session
+from dps_local.engine.model import Model
 from dps_local.errors import DpsError
 from dps_local.evaluation.arms import Arm
 from dps_local.evaluation.asked import Answers, Asked, Result, results
@@ -19,11 +21,9 @@ from dps_local.evaluation.records import Key, Record, RecordFile
 from dps_local.evaluation.task_prompt import task_prompter
 from dps_local.evaluation.tasks import TASKS
 from dps_local.evaluation.way import way_of
-from dps_local.head_map import HeadMap
-from dps_local.measurement import Progress
-from dps_local.model import Model
-from dps_local.session import Session
-from dps_local.template import ChatTemplate
+from dps_local.maps.head_map import HeadMap
+from dps_local.prompting.chat_template import ChatTemplate
+from dps_local.scoring.ablation import Progress
 
 SCORING = 20  # units of progress of a user's scoring; a query is one
 

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import dps_local
+from dps_local.engine.model import Model
+from dps_local.engine.sampler import Sampling
 from dps_local.evaluation.arms import METHODS, Grid, Method
-from dps_local.measurement import ScoringOptions
-from dps_local.model import Model
-from dps_local.sampler import Sampling
+from dps_local.scoring.ablation import ScoringOptions
 
 VERSION = 1  # raised when the same options give other numbers: records of before are not taken up
 Source = Literal["user", "task"]

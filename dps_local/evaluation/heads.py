@@ -11,19 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from dps_local.cluster_map import ClusterMap
-from dps_local.clusters import embed, score_clusters
-from dps_local.embedding import Embedder, Vector
+from dps_local.engine.embedding import Embedder, Vector
 from dps_local.errors import DpsError
 from dps_local.evaluation.arms import CLUSTERED, HEADLESS, Arm
 from dps_local.evaluation.dataset import User
 from dps_local.evaluation.evaluation_options import Half, Source
 from dps_local.evaluation.task_prompt import TaskPrompter
-from dps_local.evidence import Ranking
-from dps_local.head_map import HeadMap
-from dps_local.measurement import Example, Progress, ScoringOptions, make_example
-from dps_local.profile import HistoryItem
-from dps_local.scoring import Scoring, Split, score
+from dps_local.maps.cluster_map import ClusterMap
+from dps_local.maps.head_map import HeadMap
+from dps_local.prompting.profile import HistoryItem
+from dps_local.scoring.ablation import Example, Progress, ScoringOptions, make_example
+from dps_local.scoring.clusters import embed, score_clusters
+from dps_local.scoring.scoring import Scoring, Split, score
+from dps_local.scoring.statistics import Ranking
 
 FEWEST_ITEMS = 8  # of a user's own; with fewer, heads come from other users
 OTHER: dict[Half, Half] = {"choose": "confirm", "confirm": "choose"}

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dps_local.branches import Text
+from dps_local.engine.model import Model, Scope
 from dps_local.evaluation.way import Shown, Way
-from dps_local.mixing import Logits
-from dps_local.model import Model, Scope
-from dps_local.trial import Trial
+from dps_local.scoring.forked_sequences import Text
+from dps_local.scoring.held_out import Trial
+from dps_local.steering.mixing import Logits
 
 Losses = NDArray[np.float64]  # [n_temperatures], nats per token
 Prompts = Mapping[Shown, list[int]]

@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from dps_local.calibration import TEMPERATURES
 from dps_local.evaluation.records import Record
+from dps_local.scoring.calibration import TEMPERATURES
 
 Sums = NDArray[np.float64]  # [..., n_sums], means over units
 

@@ -11,13 +11,13 @@ from typing import Literal
 
 import numpy as np
 
-from dps_local.drawing import count, percent
+from dps_local.drawing.drawing import count, percent
 from dps_local.evaluation.arms import METHODS, Arm
 from dps_local.evaluation.comparison import Row
-from dps_local.evidence import mean_stderr
-from dps_local.head_map import HeadMap
-from dps_local.intervals import DRAWS, FEWEST
-from dps_local.overlap import sparsity
+from dps_local.maps.head_map import HeadMap
+from dps_local.maps.overlap import sparsity
+from dps_local.scoring.intervals import DRAWS, FEWEST
+from dps_local.scoring.statistics import mean_stderr
 
 Over = Literal["gamma", "heads"]
 Write = Callable[[str, float], str]  # a metric's value as text

@@ -12,7 +12,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dps_local.drawing import Spelled, page_colours, percent, printable, write_page
+from dps_local.drawing.drawing import Spelled, page_colours, percent, printable, write_page
+from dps_local.drawing.head_map_drawing import NAMES, drawn
+from dps_local.drawing.overlap_drawing import matrix_rows, overlap_findings
 from dps_local.evaluation.arms import MEANINGS, Arm
 from dps_local.evaluation.comparison import Difference, Row
 from dps_local.evaluation.report import (
@@ -34,10 +36,8 @@ from dps_local.evaluation.report import (
     told,
 )
 from dps_local.evaluation.report_figures import Panel, gains_by_user, panels, signed, tone, whiskers
-from dps_local.files import atomic_write
-from dps_local.head_map_drawing import NAMES, drawn
-from dps_local.overlap import overlap
-from dps_local.overlap_drawing import matrix_rows, overlap_findings
+from dps_local.maps.overlap import overlap
+from dps_local.system.files import atomic_write
 
 TITLE = "Does steering help?"
 NOTHING = "No arm that steers heads was compared with the profile alone; the tables show what was measured."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dps_local.drawing import MINUS
+from dps_local.drawing.drawing import MINUS
 from dps_local.evaluation.comparison import Row
 from dps_local.evaluation.report import Curve, Finding, Part, label, number, told
 

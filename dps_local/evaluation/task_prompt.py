@@ -8,14 +8,14 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from dps_local.engine.model import Model
 from dps_local.evaluation.dataset import User
 from dps_local.evaluation.evaluation_options import Selection
 from dps_local.evaluation.tasks import Task
-from dps_local.model import Model
-from dps_local.profile import HistoryItem, Profile
-from dps_local.prompt import CUT_ADDS, ITEM_SHARE, Prompter
-from dps_local.retrieval import most_relevant
-from dps_local.template import ChatTemplate
+from dps_local.prompting.chat_template import ChatTemplate
+from dps_local.prompting.profile import HistoryItem, Profile
+from dps_local.prompting.prompt import CUT_ADDS, ITEM_SHARE, Prompter
+from dps_local.prompting.retrieval import most_relevant
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,16 +8,16 @@ from typing import Literal
 
 import numpy as np
 
-from dps_local.calibration import amplified
-from dps_local.cluster_map import Routing
+from dps_local.engine.model import Head, HeadScales, Model, head_mask
 from dps_local.evaluation.arms import CLUSTERED, Arm
 from dps_local.evaluation.heads import Heads
-from dps_local.evidence import bound_below
-from dps_local.head_map import HeadMap
-from dps_local.mixing import Gamma, Logits, mix
-from dps_local.model import Head, HeadScales, Model, head_mask
-from dps_local.overlap import thorough
-from dps_local.steering import Steering, scales_of
+from dps_local.maps.cluster_map import Routing
+from dps_local.maps.head_map import HeadMap
+from dps_local.maps.overlap import thorough
+from dps_local.scoring.calibration import amplified
+from dps_local.scoring.statistics import bound_below
+from dps_local.steering.mixing import Gamma, Logits, mix
+from dps_local.steering.steering import Steering, scales_of
 
 Shown = int | Literal["profile", "question"]  # at most so many profile items; as many as fit; the question alone
 

@@ -1,0 +1,1 @@
+"""The command line: options, commands, and the terminal that they print to."""

@@ -1,0 +1,343 @@
+"""Options that several commands share, as dataclasses; `expand` turns them into options of the command line."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from dps_local.assistant import Settings
+from dps_local.engine.model import Scope
+from dps_local.engine.sampler import RANDOM_SEED, Sampling
+from dps_local.errors import DpsError
+from dps_local.evaluation.arms import METHODS, Grid, Method
+from dps_local.evaluation.evaluation_options import EvaluationOptions, Part, Selection, Source
+from dps_local.maps.cluster_map import Routing
+from dps_local.maps.head_map import top_k
+from dps_local.scoring.ablation import ScoringOptions
+from dps_local.scoring.forked_sequences import MAX_TARGET
+from dps_local.scoring.statistics import Ranking
+from dps_local.steering.decoding import Engine
+from dps_local.steering.mixing import Gamma
+from dps_local.steering.steering import SteeringMode
+
+
+def _gamma(text: str) -> Gamma:
+    try:
+        return Gamma.parse(text)
+    except DpsError as exc:
+        raise typer.BadParameter(str(exc)) from exc
+
+
+def _named(name: str | None) -> str | None:
+    if name is not None and not name.strip():
+        raise typer.BadParameter("the name is empty: leave the option out, or give a name")
+    return name
+
+
+def _check_temp(temp: float) -> float:
+    if temp != 0 and not 0.001 <= temp <= 1000:  # logits divided by less overflow
+        raise typer.BadParameter(f"{temp:g} is neither 0 (greedy) nor from 0.001 to 1000")
+    return temp
+
+
+ProfileOption = typer.Option(
+    "--profile", "-p", callback=_named, help="A profile (JSON), or a shipped example: mara, idris, odile."
+)
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", "-m", callback=_named, help="A name from `dps-local models list`, or the path of a GGUF."),
+]
+ContextOption = Annotated[int, typer.Option("--ctx-size", "-c", min=256, help="Tokens of context.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the order of examples.")]
+EmbeddingOption = Annotated[
+    Path | None, typer.Option(help="A GGUF that embeds profiles for a cluster map. Default: the chat model itself.")
+]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Never open a connection.")]
+
+
+MapOption = Annotated[Path | None, typer.Option(help="A head map (.dps.gguf) instead of the profile's own.")]
+GammaOption = Annotated[
+    Gamma | None,
+    typer.Option(
+        parser=_gamma,
+        metavar="X",
+        help="Strength of steering: a number (0 = off), or entropy[:normalised][:cap=X]. Default: the head map's.",
+    ),
+]
+BetaOption = Annotated[
+    float, typer.Option(min=0, max=1, help="Only tokens with at least β times the top probability; 0 = the paper.")
+]
+TempOption = Annotated[float, typer.Option(callback=_check_temp, metavar="X", help="Temperature; 0 is greedy.")]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    model: ModelOption = None
+    ctx_size: ContextOption = Settings.n_ctx
+    threads: Annotated[
+        int | None, typer.Option("--threads", "-t", min=1, help="Default: all processors, up to 16.")
+    ] = None
+    n_gpu_layers: Annotated[int | None, typer.Option("--n-gpu-layers", "-ngl", help="As in llama.cpp.")] = None
+    offline: OfflineOption = False
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    scope: Annotated[Scope, typer.Option(help="Mute the answer only, or the prompt too (slower by far to score).")] = (
+        ScoringOptions.scope
+    )
+    examples: Annotated[int, typer.Option(min=1, help="History items to score on, the newest; fewer is faster.")] = (
+        ScoringOptions.examples
+    )
+    target_tokens: Annotated[int, typer.Option(min=1, max=MAX_TARGET, help="Tokens to score of each item.")] = (
+        ScoringOptions.target_tokens
+    )
+    heads: Annotated[int | None, typer.Option("--heads", "-k", min=0, help="Choose at most so many. Default: 4 %.")] = (
+        None
+    )
+    ranking: Annotated[
+        Ranking,
+        typer.Option("--score", help="Choose heads by PCS, by its part that favours your words, or by the profile's."),
+    ] = ScoringOptions.ranking
+    contrast: Annotated[
+        bool, typer.Option("--profile-contrast", help="Also measure PCS without the profile; takes twice as long.")
+    ] = ScoringOptions.contrast
+    probe: Annotated[
+        float, typer.Option(help="The scale heads are evaluated at: 0 mutes them, 0.9 gives a slope near 1.")
+    ] = ScoringOptions.probe
+    exhaustive: Annotated[
+        bool, typer.Option("--exhaustive", help="Every head on every example, instead of dropping poor ones early.")
+    ] = ScoringOptions.exhaustive
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Take up what an earlier run has measured.")] = (
+        ScoringOptions.resume
+    )
+    profile_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of the context for the profile. Default: a quarter.")
+    ] = None
+
+    def scoring(
+        self, model: ModelOptions, parallel: int | None = None, seed: int = ScoringOptions.seed
+    ) -> ScoringOptions:
+        if self.probe == 1 or not math.isfinite(self.probe):
+            raise typer.BadParameter("--probe 1 leaves a head as it is: choose another scale")
+        return ScoringOptions(
+            scope=self.scope,
+            examples=self.examples,
+            target_tokens=self.target_tokens,
+            top=self.heads,
+            ranking=self.ranking,
+            contrast=self.contrast,
+            probe=self.probe,
+            exhaustive=self.exhaustive,
+            seed=seed,
+            resume=self.resume,
+            parallel=parallel,
+            n_threads=model.threads,
+        )
+
+    def settings(self, model: ModelOptions, parallel: int | None = None, seed: int = ScoringOptions.seed) -> Settings:
+        scoring = self.scoring(model, parallel, seed)
+        return Settings(model.ctx_size, model.threads, self.profile_tokens, scoring=scoring)
+
+
+@dataclass(frozen=True)
+class ChatOptions:
+    profile: Annotated[str | None, ProfileOption] = None
+    map: MapOption = None
+    gamma: GammaOption = None
+    mode: Annotated[
+        SteeringMode | None,
+        typer.Option(
+            help="Contrast two streams; amplify heads in one; cad: contrast with a stream that sees no profile, which "
+            "needs no scoring. Default: the head map's."
+        ),
+    ] = None
+    routing: Annotated[
+        Routing, typer.Option(help="With a cluster map: the nearest cluster alone, or a mixture of all.")
+    ] = Settings.routing
+    routing_temp: Annotated[
+        float, typer.Option(min=0.001, help="Temperature of soft routing; lower is nearer to hard.")
+    ] = Settings.routing_temp
+    embedding_model: EmbeddingOption = None
+    beta: BetaOption = Settings.beta
+    engine: Annotated[
+        Engine,
+        typer.Option(
+            help="How to compute a contrast: eager makes each step in both streams, late gives the same answer sooner."
+        ),
+    ] = Settings.engine
+    prefix_cache: Annotated[
+        bool,
+        typer.Option("--prefix-cache/--no-prefix-cache", help="Keep what the model read of the profile."),
+    ] = Settings.prefix_cache
+    compare: Annotated[bool, typer.Option("--compare", help="Show the unsteered answer before the steered one.")] = (
+        False
+    )
+    n_predict: Annotated[int, typer.Option("-n", "--n-predict", min=-1, help="Tokens of an answer; -1: no limit.")] = (
+        512
+    )
+    temp: TempOption = Sampling.temp
+    top_k: Annotated[int, typer.Option(min=0, help="0: off.")] = Sampling.top_k
+    top_p: Annotated[float, typer.Option(min=0, max=1, help="1: off.")] = Sampling.top_p
+    min_p: Annotated[float, typer.Option(min=0, max=1, help="0: off.")] = Sampling.min_p
+    repeat_penalty: Annotated[float, typer.Option(min=0.01, max=100, help="1: off.")] = Sampling.repeat_penalty
+    seed: Annotated[int, typer.Option(help="Seed of the sampler; -1 draws one.")] = -1
+
+    def settings(self, model: ModelOptions, score: ScoreOptions) -> Settings:
+        sampling = Sampling(
+            self.temp, self.top_k, self.top_p, self.min_p, self.repeat_penalty, seed=self.seed & RANDOM_SEED
+        )
+        return Settings(
+            model.ctx_size,
+            model.threads,
+            score.profile_tokens,
+            self.gamma,
+            self.mode,
+            self.beta,
+            self.routing,
+            self.routing_temp,
+            self.embedding_model,
+            self.engine,
+            self.prefix_cache,
+            sampling,
+            score.scoring(model),
+        )
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _gammas(text: str) -> tuple[Gamma, ...]:
+    return tuple(map(_gamma, _listed(text)))
+
+
+def _numbers(text: str, kind: type[float] | type[int], least: float) -> tuple[Any, ...]:
+    try:
+        found = tuple(map(kind, _listed(text)))
+    except ValueError as exc:
+        raise typer.BadParameter(f"{text!r} is no list of numbers, such as 1,2,4") from exc
+    if not all(least <= number < math.inf for number in found):
+        raise typer.BadParameter(f"{text!r} has numbers below {least:g}, or infinite ones")
+    return found
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return _numbers(text, int, 0)
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    return _numbers(text, float, 0)
+
+
+def _methods(text: str) -> tuple[Method, ...]:
+    names = METHODS if text == "all" else tuple(name for name in METHODS if name in _listed(text))
+    if unknown := [name for name in _listed(text) if name not in (*METHODS, "all")]:
+        raise typer.BadParameter(f"no method {unknown[0]!r}: choose of {', '.join(METHODS)}")
+    if not names:
+        raise typer.BadParameter(f"no method: choose of {', '.join(METHODS)}")
+    return names
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    methods: Annotated[
+        Any, typer.Option(parser=_methods, metavar="NAMES", help=f"All of them: {', '.join(METHODS)}; or all.")
+    ] = "none,profile,cad,random,pcs,gain,amplify,calibrated"
+    users: Annotated[int | None, typer.Option(min=1, help="Of each task, drawn at random. Default: all.")] = None
+    queries: Annotated[int | None, typer.Option(min=1, help="Of each user, drawn at random. Default: all.")] = None
+    gamma: Annotated[
+        Any, typer.Option(parser=_gammas, metavar="LIST", help="γ of contrasts: the main one, then others to try.")
+    ] = str(Grid.gammas[0])
+    step: Annotated[
+        Any, typer.Option(parser=_gammas, metavar="LIST", help="γ of amplified heads: the main one, then others.")
+    ] = str(Grid.steps[0])
+    top: Annotated[
+        Any, typer.Option(parser=_counts, metavar="LIST", help="Muted heads: as many, then others. Default: 4 %.")
+    ] = ""
+    beta: Annotated[
+        Any, typer.Option(parser=_shares, metavar="LIST", help="β of the plausibility mask: the main one, then others.")
+    ] = str(Grid.betas[0])
+    items: Annotated[
+        Any, typer.Option(parser=_counts, metavar="LIST", help="Profile items shown: at most so many, then others.")
+    ] = str(EvaluationOptions.items)
+    random: Annotated[int, typer.Option(min=1, help="How many choices of random heads.")] = Grid.seeds
+    chosen_by: Annotated[
+        Selection, typer.Option(help="Profile items: those that go with the query, or the newest.")
+    ] = EvaluationOptions.chosen_by
+    heads_from: Annotated[
+        Source, typer.Option(help="Score heads on the user's own items, or on what other users wrote.")
+    ] = EvaluationOptions.source
+    part: Annotated[
+        Part,
+        typer.Option(help="Evaluate all users, or a random half: choose settings on one, confirm on the other."),
+    ] = EvaluationOptions.part
+    clusters: Annotated[int, typer.Option(min=1, help="Clusters of other users.")] = EvaluationOptions.clusters
+    answers: Annotated[
+        bool, typer.Option("--answers/--likelihood", help="Generate answers, or take likelihoods alone (fast).")
+    ] = EvaluationOptions.answers
+    n_predict: Annotated[int, typer.Option("-n", "--n-predict", min=1, max=MAX_TARGET, help="Of an answer.")] = (
+        EvaluationOptions.n_predict
+    )
+    temp: TempOption = 0.0
+
+    def settings(self, model: ModelOptions, score: ScoreOptions, seed: int, n_heads: int) -> EvaluationOptions:
+        if not (self.gamma and self.step and self.beta and self.items):
+            raise typer.BadParameter("--gamma, --step, --beta and --items need a value each")
+        return EvaluationOptions(
+            methods=self.methods,
+            grid=Grid(self.gamma, self.top or (top_k(n_heads),), self.beta, self.step, self.items[1:], self.random),
+            source=self.heads_from,
+            part=self.part,
+            users=self.users,
+            queries=self.queries,
+            items=self.items[0],
+            chosen_by=self.chosen_by,
+            profile_tokens=score.profile_tokens or EvaluationOptions.profile_tokens,
+            n_ctx=model.ctx_size,
+            n_threads=model.threads,
+            n_predict=self.n_predict,
+            answers=self.answers,
+            clusters=self.clusters,
+            sampling=Sampling(temp=self.temp, seed=1),
+            scoring=score.scoring(model, seed=seed),
+        )
+
+
+def expand(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take its options as dataclasses: each becomes one option a field."""
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, Any] = {p.name: p.annotation for p in signature.parameters.values() if is_dataclass(p.annotation)}
+    parameters = []
+    for parameter in signature.parameters.values():
+        members = _parameters(groups[parameter.name]) if parameter.name in groups else [parameter]
+        parameters += [m.replace(kind=inspect.Parameter.KEYWORD_ONLY) for m in members]
+
+    @functools.wraps(command)
+    def wrapper(**arguments: Any) -> None:
+        for name, value in arguments.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise typer.BadParameter(f"--{name.replace('_', '-')} takes a finite number, not {value}")
+        for name, group in groups.items():
+            arguments[name] = group(**{f.name: arguments.pop(f.name) for f in fields(group)})
+        command(**arguments)
+
+    wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapper
+
+
+def _parameters(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
+        for f in fields(group)
+    ]

@@ -1,0 +1,228 @@
+"""What the program shows a person: answers on stdout, notices and progress on stderr. The one door to rich.
+
+Everything printed passes here, and loses the control characters that names, answers and messages may hold: an escape
+sequence in a model's name could write the clipboard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from dps_local.drawing.drawing import Spelled
+
+# C0 but for tab and line feed, DEL, C1, and what turns the direction of the text behind it
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+UNBOUNDED = 1_000_000  # columns
+
+
+def harmless(text: str) -> str:
+    """Return a text without its control characters."""
+    return CONTROL.sub("", text)
+
+
+def open_streams() -> None:
+    """Let text that a stream's encoding does not know come through as replacement signs; a closed stream is empty."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # the next file that is opened would take its number, and what is written to it
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "w" if number else "r", closefd=False))
+    for stream in (sys.stdin, sys.stdout):  # Python escapes on stderr
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+def argument(text: str) -> str:
+    """Return text of the command line that need not be UTF-8, with replacement signs; names of files stay as given."""
+    return os.fsencode(text).decode(errors="replace")
+
+
+class _Console(Console):
+    """Prints no control characters but rich's own."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else harmless(text), style, control)
+
+
+class Terminal:
+    """stdout for results, stderr for everything else."""
+
+    def __init__(self) -> None:
+        self.out = _Console(highlight=False, markup=False)
+        self.err = _Console(stderr=True, highlight=False, markup=False)
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person types the questions and reads the answers."""
+        return sys.stdin.isatty() and sys.stdout.isatty()
+
+    def notice(self, text: str) -> None:
+        self.err.print(Spelled(Text(text, style="dim")), soft_wrap=True)
+
+    def error(self, text: str) -> None:
+        """Print one line on stderr, however wide the terminal is."""
+        line = " ".join(text.split())
+        self.err.print(Spelled(Text.assemble(("error: ", "bold red"), line)), soft_wrap=True)
+
+    def show(self, renderable: RenderableType) -> None:
+        self.out.print(renderable)
+
+    def write(self, text: str, style: str = "") -> None:
+        """Write a piece of an answer as it is, at once; rich would expand tabs, and wrap."""
+        text = harmless(text)
+        if style:
+            with self.out.capture() as styled:
+                self.out.print("|", style=style, end="")
+            text = styled.get().replace("|", text)
+        self.out.file.write(text)
+        self.out.file.flush()
+
+    def json(self, data: dict[str, Any]) -> None:
+        """Write one line of JSON, with escapes for what the encoding cannot write and a terminal would obey."""
+        text = json.dumps(data, ensure_ascii=False)
+        try:
+            text.encode(self.out.encoding)
+        except UnicodeEncodeError:
+            text = json.dumps(data)
+        self.out.file.write(CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+        self.out.file.flush()
+
+    def table(self, columns: list[str], rows: list[list[str]]) -> None:
+        """Print a table; narrow terminals break cells, and pipes get them whole."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in columns:
+            table.add_column(Spelled(Text(name)), overflow="fold")
+        for row in rows:
+            table.add_row(*(Spelled(Text(cell)) for cell in row))
+        if self.out.is_terminal:
+            self.show(table)
+        else:
+            self.out.print(_Unbounded(table), crop=False)
+
+    @contextlib.contextmanager
+    def progress(self, what: str, *, unit: str = "", begins: str = "") -> Iterator[Callable[[int, int | None], None]]:
+        """Show a bar with the time taken and left; yields a function of (done, total), and says at once when it heard
+        Ctrl-C. unit: "bytes" shows a download. begins: what is done before the first of it.
+
+        Where stderr is no terminal, a line is written at each tenth.
+        """
+        with heard(lambda: self.notice("Ctrl-C: stopping as soon as this step is done")):
+            if self.err.is_terminal:
+                with self._bar(what, unit, begins) as show:
+                    yield show
+            else:
+                yield _Tenths(what, self.notice, begins)
+
+    @contextlib.contextmanager
+    def _bar(self, what: str, unit: str, begins: str) -> Iterator[Callable[[int, int | None], None]]:
+        count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+        bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            count,
+            TimeElapsedColumn(),
+            TextColumn("taken,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=self.err,
+            transient=True,
+        )
+        with bar:
+            task, first = bar.add_task(what, total=None), f"{what}: {begins}" if begins else what
+            yield lambda done, total: bar.update(task, completed=done, total=total, description=what if done else first)
+
+
+class _Unbounded:
+    """A drawing that is as wide as it likes."""
+
+    def __init__(self, drawing: RenderableType) -> None:
+        self.drawing = drawing
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(self.drawing, options.update(max_width=UNBOUNDED))
+
+
+class _Tenths:
+    """Progress as lines of text, for logs."""
+
+    def __init__(self, what: str, notice: Callable[[str], None], begins: str = "") -> None:
+        self.what, self.notice, self.begins = what, notice, begins
+        self.shown, self.done, self.at = 0, 0, time.monotonic()  # of the line before
+
+    def __call__(self, done: int, total: int | None) -> None:
+        if self.begins and not done:
+            self.notice(f"{self.what}: {self.begins}")
+            self.begins = ""
+        tenths = 10 * done // total if total else 0
+        if total and tenths > self.shown:
+            # by the pace since the line before: what an earlier run did flashes past
+            now = time.monotonic()
+            left = (now - self.at) * (total - done) / (done - self.done)
+            self.shown, self.done, self.at = tenths, done, now
+            self.notice(f"{self.what}: {10 * tenths} %, {left:.0f} s left")
+
+
+@contextlib.contextmanager
+def heard(say: Callable[[], None]) -> Iterator[None]:
+    """Call `say` at the first Ctrl-C, at once: Python itself hears it only when native code returns."""
+    if threading.current_thread() is not threading.main_thread():  # where signals do not arrive
+        yield
+        return
+
+    def listen() -> None:
+        while number := hears.recv(1):
+            if number[0] == signal.SIGINT:
+                say()
+                return
+
+    hears, speaks = socket.socketpair()
+    speaks.setblocking(False)
+    thread = threading.Thread(target=listen, daemon=True)
+    previous = signal.set_wakeup_fd(speaks.fileno(), warn_on_full_buffer=False)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+        speaks.close()
+        thread.join()
+        hears.close()
+
+
+@contextlib.contextmanager
+def interruptible(cancel: threading.Event) -> Iterator[None]:
+    """Let the first Ctrl-C set `cancel`, and a second one raise KeyboardInterrupt."""
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        if cancel.is_set():
+            signal.default_int_handler(number, frame)
+        cancel.set()
+
+    previous = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,1 @@
+"""Pictures of results, for the terminal and as files: head maps, overlaps, explanations."""

@@ -1,0 +1,1 @@
+"""llama.cpp as arrays: models, contexts, streams of tokens, samplers. Knows no user."""

@@ -1,0 +1,288 @@
+"""`Context`: one llama.cpp context: KV cache, decoding, and the scales of attention heads."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dps_local.engine.model import HeadScales, Model
+from dps_local.errors import ContextFullError, NativeError
+
+N_UBATCH = 512  # llama.cpp's default; larger brings nothing on a CPU
+Logits = NDArray[np.float32]
+KV_STEP = 256  # attention looks at so many KV cells more at a time
+ROW_STEP = 16  # Context.decode_rows computes a multiple of so many rows
+
+
+@dataclass(frozen=True)
+class Run:
+    """Consecutive tokens of one sequence, from position `start`; logits of the last `n_logits` of them are wanted."""
+
+    seq: int
+    start: int
+    tokens: Sequence[int]
+    n_logits: int = 0
+
+
+class Context:
+    """A context over `model` with `n_seq` sequences of `n_ctx` tokens each.
+
+    n_outputs: tokens of one batch whose logits can be had; a large vocabulary makes them dear.
+    flash_attn: None lets llama.cpp choose. type_k, type_v: enum ggml_type of the KV cache, None for F16.
+    tokens_alone: up to eight tokens of a batch get the bits that they would get one after the other, if their KV cells
+    end in the same step of KV_STEP; nothing is changed where llama.cpp cannot promise that, as on a GPU.
+
+    Each sequence has KV cells of its own (kv_unified = false), and a sliding-window cache keeps all of them
+    (swa_full), so that sequences can be cut back exactly. Equal shapes give equal bits on the CPU.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        n_ctx: int,
+        *,
+        n_seq: int = 1,
+        n_batch: int = N_UBATCH,
+        n_outputs: int = 1,
+        n_threads: int | None = None,
+        flash_attn: bool | None = None,
+        tokens_alone: bool = False,
+        type_k: int | None = None,
+        type_v: int | None = None,
+    ) -> None:
+        parameters = model.llama.llama_context_default_params()
+        parameters.n_ctx, parameters.n_seq_max = n_ctx * n_seq, n_seq
+        parameters.n_batch, parameters.n_ubatch = max(n_batch, N_UBATCH), N_UBATCH
+        parameters.n_threads = parameters.n_threads_batch = n_threads or default_threads()
+        parameters.n_outputs_max = max(n_outputs, n_seq)
+        parameters.kv_unified, parameters.swa_full, parameters.no_perf = False, True, True
+        if flash_attn is not None:
+            parameters.flash_attn_type = int(flash_attn)
+        if type_k is not None:
+            parameters.type_k = type_k
+        if type_v is not None:
+            parameters.type_v = type_v
+        self._make(model, parameters, tokens_alone)
+        # what a KV state depends on, beside its model and tokens
+        self.settings = [self.n_ctx, n_seq, flash_attn, type_k, type_v, model.offloads]
+
+    @classmethod
+    def beside(cls, model: Model, parameters: Any, *, n_outputs: int, tokens_alone: bool) -> Context:
+        """Make a context with the parameters (struct llama_context_params) of another one."""
+        self, parameters = object.__new__(cls), type(parameters).from_buffer_copy(parameters)
+        parameters.n_outputs_max = n_outputs
+        parameters.n_threads_batch = parameters.n_threads  # other numbers of threads round otherwise
+        self._make(model, parameters, tokens_alone)
+        return self
+
+    @classmethod
+    def borrowed(cls, model: Model, handle: Any) -> Context:
+        """Use a context (struct llama_context *) that someone else has made, and frees."""
+        self = object.__new__(cls)
+        self._use(model, handle, owned=False)
+        return self
+
+    def _make(self, model: Model, parameters: Any, tokens_alone: bool) -> None:
+        model.check_writes()
+        model.native.log.begin()
+        handle = model.llama.llama_init_from_model(model.handle, parameters)
+        if not handle:
+            raise NativeError(
+                f"llama.cpp cannot make a context of {parameters.n_ctx} tokens ({model.native.log.reason()}): "
+                "try a smaller --ctx-size"
+            )
+        self._use(model, handle, owned=True)
+        model.check_writes(bool(self.memory))
+        self.tokens_alone = not self.native.set_tokens_alone(handle, tokens_alone) and tokens_alone
+
+    def _use(self, model: Model, handle: Any, *, owned: bool) -> None:
+        self.model, self.llama, self.native = model, model.llama, model.native
+        self.handle, self._owned = handle, owned
+        self.memory = self.llama.llama_get_memory(handle)
+        self.n_ctx = int(self.llama.llama_n_ctx_seq(handle))
+        self.n_seq = int(self.llama.llama_n_seq_max(handle))
+        self.n_batch = int(self.llama.llama_n_batch(handle))
+        self._batch = self.llama.llama_batch_init(self.n_batch, 0, 1)
+
+    def close(self) -> None:
+        if self.handle:
+            self.llama.llama_batch_free(self._batch)
+            if self._owned:
+                self.llama.llama_free(self.handle)
+            self.handle = None
+
+    def __del__(self) -> None:
+        if getattr(self, "handle", None) and self.model.handle and not sys.is_finalizing():
+            self.close()
+
+    def decode(self, runs: Sequence[Run]) -> Logits:
+        """Run the model once over all `runs`, and return logits F32 [sum of n_logits, n_vocab] in their order.
+
+        The array is llama.cpp's own buffer: the next call overwrites it. Raises ContextFullError when a sequence
+        is full; the KV cache is then as it was before.
+        """
+        n_outputs = self._decode(runs)
+        if not n_outputs:
+            return np.empty((0, self.model.n_vocab), np.float32)
+        logits = self.llama.llama_get_logits(self.handle)
+        return np.ctypeslib.as_array(logits, (n_outputs, self.model.n_vocab))
+
+    def compare(self, runs: Sequence[Run], targets: Sequence[int]) -> NDArray[np.float32]:
+        """Run the model once, and compare the logits m of each run with the logits f of the first one, in the graph.
+
+        Each run asks for as many logits as there are targets, and goes on a sequence of its own. Returns F32
+        [n_runs, n_targets, 4]: p = softmax(m)[y] of the target y, m[y] - f[y], and the mean and the mean square of
+        m - f under softmax(f).
+        """
+        found, _ = self._decode_part(runs, np.asarray(targets, np.int32), compare=True)
+        return found.reshape(len(runs), len(targets), 4)
+
+    def keep_layers(self, layers: range) -> None:
+        """Keep what these layers put out in the calls from now on, for `layer_output`; range(0) keeps nothing."""
+        status = self.native.set_layer_outputs(self.handle, layers.start, layers.stop)
+        self._check("llama_set_layer_outputs", status)
+
+    def layer_output(self, layer: int, n_tokens: int) -> NDArray[np.float32] | None:
+        """Return the output F32 [n_tokens, n_embd] of a layer in the last call; None where it was not kept.
+
+        The architecture may have no name for it, and the last layer computes outputs only.
+        """
+        data = np.empty((n_tokens, self.model.n_embd), np.float32)
+        status = self.native.get_layer_output(self.handle, layer, data.ctypes.data, data.size)
+        return None if status else data
+
+    @contextmanager
+    def above(self, layer: int, output: NDArray[np.float32]) -> Iterator[None]:
+        """Start calls within a block at a layer, from what the one below it put out: F32 [n_tokens, n_embd].
+
+        A call then has these tokens, once or in several sequences, and the layers below have nothing of them in their
+        KV cache. layer: one that Model.layer_start returns.
+        """
+        data = np.ascontiguousarray(output, np.float32)
+        status = self.native.set_layer_start(self.handle, layer, data.ctypes.data, data.size)
+        self._check("llama_set_layer_start", status)
+        try:
+            yield
+        finally:
+            self.native.set_layer_start(self.handle, 0, None, 0)
+
+    def decode_rows(self, runs: Sequence[Run], rows: NDArray[np.integer]) -> Logits:
+        """Run the model once, and return the logits of some tokens only: F32 [sum of n_logits, n_rows]."""
+        ids = np.full(
+            -(-rows.size // ROW_STEP) * ROW_STEP, rows[0], np.int32
+        )  # other numbers of rows would be other graphs
+        ids[: rows.size] = rows
+        found, n_outputs = self._decode_part(runs, ids, compare=False)
+        return found.reshape(n_outputs, ids.size)[:, : rows.size]
+
+    def _decode_part(self, runs: Sequence[Run], tokens: NDArray[np.int32], *, compare: bool) -> tuple[Logits, int]:
+        """Run the model once; return what llama_set_logits_part gives, flat, and the number of outputs."""
+        data, n = tokens.ctypes.data, tokens.size
+        try:
+            self._check("llama_set_logits_part", self.native.set_logits_part(self.handle, data, n, compare))
+            n_outputs = self._decode(runs)
+            found = self.native.get_logits_part(self.handle)
+            return np.ctypeslib.as_array(found, (n_outputs * (4 if compare else n),)).copy(), n_outputs
+        finally:
+            self.native.set_logits_part(self.handle, None, 0, False)
+
+    def _check(self, function: str, status: int) -> None:
+        if status:
+            raise NativeError(f"{function}: {self.native.log.last()}")
+
+    def _decode(self, runs: Sequence[Run]) -> int:
+        """Run the model once over all `runs`; return the number of outputs."""
+        batch, n, n_outputs = self._batch, 0, 0
+        if sum(len(run.tokens) for run in runs) > self.n_batch:
+            raise NativeError(f"more than {self.n_batch} tokens in one batch")
+        for run in runs:
+            if run.start + len(run.tokens) > self.n_ctx:
+                raise ContextFullError(f"the context of {self.n_ctx} tokens is full: try a larger --ctx-size")
+            for i, token in enumerate(run.tokens):
+                wanted = i >= len(run.tokens) - run.n_logits
+                batch.token[n], batch.pos[n], batch.logits[n] = token, run.start + i, wanted
+                batch.n_seq_id[n], batch.seq_id[n][0] = 1, run.seq
+                n, n_outputs = n + 1, n_outputs + wanted
+        batch.n_tokens = n
+        self.native.log.begin()
+        status = self.llama.llama_decode(self.handle, batch)
+        if status == 1:
+            raise ContextFullError(f"the context of {self.n_ctx} tokens is full: try a larger --ctx-size")
+        if status:
+            raise NativeError(f"llama_decode failed with {status}: {self.native.log.reason()}")
+        return n_outputs
+
+    def set_head_scales(self, seq: int, scales: HeadScales | None) -> None:
+        """Scale the head outputs of the tokens that sequence `seq` decodes from now on; None clears."""
+        if scales is None:
+            status = self.native.set_adapter_head_scale(self.handle, seq, None, 0)
+        else:
+            data = np.ascontiguousarray(scales, np.float32)
+            status = self.native.set_adapter_head_scale(self.handle, seq, data.ctypes.data, data.size)
+        self._check("llama_set_adapter_head_scale", status)
+
+    @contextmanager
+    def head_scales(self, scales: dict[int, HeadScales]) -> Iterator[None]:
+        """Scale heads per sequence within a block; they are cleared at its end."""
+        try:
+            for seq, scale in scales.items():
+                self.set_head_scales(seq, scale)
+            yield
+        finally:
+            for seq in scales:
+                self.set_head_scales(seq, None)
+
+    def truncate(self, seq: int, n: int) -> bool:
+        """Keep the first `n` tokens of a sequence; False where the memory cannot be cut there (recurrent states)."""
+        return self._remove(n, -1, seq)
+
+    def _remove(self, start: int, end: int, seq: int = 0) -> bool:
+        return bool(self.llama.llama_memory_seq_rm(self.memory, seq, start, end))
+
+    def shift(self, start: int, end: int) -> bool:
+        """Forget the tokens from `start` to `end` of the one sequence, and move those behind them up.
+
+        What is kept has seen what goes (llama.cpp's context shift: keys are rotated to their new positions). False,
+        with nothing done, where the memory has no positions to move, as of recurrent states.
+        """
+        if not self.llama.llama_memory_can_shift(self.memory) or not self._remove(start, end):
+            return False
+        self.llama.llama_memory_seq_add(self.memory, 0, end, -1, start - end)
+        self.set_state(self.state())  # without the holes: attention over other cells rounds otherwise
+        return True
+
+    def copy(self, source: int, target: int) -> None:
+        """Make sequence `target` an exact copy of `source`."""
+        self.llama.llama_memory_seq_rm(self.memory, target, -1, -1)
+        self.llama.llama_memory_seq_cp(self.memory, source, target, -1, -1)
+
+    def state(self) -> bytes:
+        """Return the KV state of all sequences in llama.cpp's own format.
+
+        That of one sequence would leave out cells that a sliding window hides, and attention over other cells rounds
+        otherwise.
+        """
+        buffer = (ctypes.c_uint8 * self.llama.llama_state_get_size(self.handle))()
+        written = self.llama.llama_state_get_data(self.handle, buffer, len(buffer))
+        return memoryview(buffer)[:written].tobytes()
+
+    def set_state(self, state: bytes | memoryview) -> None:
+        """Replace the KV state by one that `state` returned for an equal context."""
+        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        self.native.log.begin()
+        if self.llama.llama_state_set_data(self.handle, buffer, len(state)) != len(state):
+            raise NativeError(f"llama.cpp did not take a KV state: {self.native.log.reason()}")
+
+
+def default_threads() -> int:
+    """Return the processors that this process may use, at most 16: more rarely help token generation."""
+    n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(n, 16)

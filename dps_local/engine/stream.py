@@ -1,0 +1,127 @@
+"""`Stream`: one sequence in a context of its own, and the exact calls that filled it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dps_local.engine.context import N_UBATCH, Context, Logits, Run
+from dps_local.engine.model import HeadScales
+from dps_local.engine.prefix_cache import PrefixCache
+
+
+class Stream:
+    """A sequence that remembers its calls, and the head scales of each.
+
+    Two streams that were fed by the same calls are bit-identical on the CPU, so calls are what is kept in step.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.calls: list[list[int]] = []
+        self.n = 0
+        self.shifted = False  # whether it saw tokens that are gone: its calls would not give its values again
+        self.scales: HeadScales | None = None
+        self._scaled: list[HeadScales | None] = []  # of each call
+
+    def scale(self, scales: HeadScales | None) -> None:
+        """Scale the head outputs of the tokens that are decoded from now on; None leaves them as they are."""
+        self.context.set_head_scales(0, scales)
+        self.scales = scales
+
+    def decode(self, tokens: list[int], n_logits: int = 0, rows: NDArray[np.integer] | None = None) -> Logits:
+        """Append tokens in one call; return logits F32 [n_logits, n_vocab] of the last ones, or [n_logits, n_rows]."""
+        self.context.truncate(0, self.n)  # what an interrupted call may have left
+        run = Run(0, self.n, tokens, n_logits)
+        logits = self.context.decode([run]) if rows is None else self.context.decode_rows([run], rows)
+        self.note(tokens)
+        return logits
+
+    def note(self, tokens: list[int]) -> None:
+        """Take note of tokens that the context has read in one call."""
+        self.calls.append(tokens)
+        self._scaled.append(self.scales)
+        self.n += len(tokens)
+
+    def replay(self, calls: list[list[int]], cancel: threading.Event | None = None) -> bool:
+        """Make `calls` one after the other; False when `cancel` was set on the way."""
+        for tokens in calls:
+            self.decode(tokens)
+            if cancel and cancel.is_set():
+                return False
+        return True
+
+    def read(self, tokens: list[int], cache: PrefixCache, cancel: threading.Event | None = None) -> bool:
+        """Fill an empty stream with the beginning of a prompt, from the cache if it is there; False as in `replay`."""
+        calls = in_batches(tokens)
+        if cache.load(self.context, tokens, self.scales):
+            self.calls, self._scaled, self.n = calls, [self.scales] * len(calls), len(tokens)
+        elif self.replay(calls, cancel):
+            cache.save(self.context, tokens, self.scales)
+        else:
+            return False
+        return True
+
+    def tokens(self) -> list[int]:
+        """Return all tokens that were read."""
+        return [token for call in self.calls for token in call]
+
+    def calls_after(self, n: int) -> list[list[int]]:
+        """Return the calls that came after the first n tokens; the first of them may be the end of a call."""
+        found, end = list[list[int]](), 0
+        for tokens in self.calls:
+            end += len(tokens)
+            if end > n:
+                found.append(tokens[max(0, len(tokens) - (end - n)) :])
+        return found
+
+    def rewind(self, n: int) -> None:
+        """Go back to where only the first n tokens had been read; nothing happens where there are no more."""
+        self.drop(n, self.n)
+
+    def drop(self, start: int, end: int) -> None:
+        """Forget the tokens from `start` to `end`; those behind them move up."""
+        if start >= end:
+            return
+        kept, at = list[tuple[list[int], HeadScales | None]](), 0
+        for tokens, scales in zip(self.calls, self._scaled, strict=True):
+            left = tokens[: max(0, start - at)] + tokens[max(0, end - at) :]
+            at += len(tokens)
+            if left:
+                kept.append((left, scales))
+        context = self.context
+        if context.truncate(0, start) if end == self.n else context.shift(start, end):
+            self.calls, self._scaled = [tokens for tokens, _ in kept], [scales for _, scales in kept]
+            self.shifted |= end < self.n
+            self.n -= end - start
+            return
+        self.clear()  # a recurrent state cannot be cut: read it again
+        now = self.scales
+        for tokens, scales in kept:
+            self.scale(scales)
+            self.decode(tokens)
+        self.scale(now)
+
+    def clear(self) -> None:
+        self.context.truncate(0, 0)
+        self.calls, self._scaled, self.n, self.shifted = [], [], 0, False
+
+    def become(self, other: Stream) -> None:
+        """Take over the KV state of a stream over an equal context."""
+        self.clear()
+        self.context.set_state(other.context.state())
+        self.calls, self._scaled = list(other.calls), list(other._scaled)
+        self.n, self.shifted = other.n, other.shifted
+
+
+def in_batches(tokens: list[int], n_batch: int = N_UBATCH) -> list[list[int]]:
+    """Return many tokens as calls of one batch each."""
+    return [tokens[i : i + n_batch] for i in range(0, len(tokens), n_batch)]
+
+
+def common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Return how many tokens two sequences begin with in common."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -1,0 +1,1 @@
+"""Which heads matter, and is it worth it: ablation, statistics, calibration on held-out text, clusters."""

@@ -1,0 +1,177 @@
+"""Many users: groups of them by what they write, and the heads that matter in each group."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from dps_local.engine.embedding import Embedder, Vector
+from dps_local.engine.model import Model, head_mask
+from dps_local.errors import ProfileError
+from dps_local.maps.cluster_map import GRIDS, ClusterMap, cluster_weights, group, n_clusters
+from dps_local.maps.head_map import Scores
+from dps_local.prompting.prompt import Prompter
+from dps_local.scoring.ablation import Example, Measurement, Notice, Progress, ScoringOptions, make_example
+from dps_local.scoring.calibration import GAMMAS, PLAIN, Calibration, Candidate, by_user, calibrate
+from dps_local.scoring.held_out import Trial
+from dps_local.scoring.intervals import FEWEST
+from dps_local.scoring.scoring import grid, grids_of
+from dps_local.scoring.statistics import Evidence, choose, mean_stderr
+
+ITEMS = 2  # that are scored of each user, at least; and tried of each who is held out
+HELD_OUT = 12  # users, at most half of them
+
+
+def embed(embedder: Embedder, prompter: Prompter, before: int | None = None) -> Vector:
+    """Return a profile's vector: of what it says about the user, and of the newest things they wrote."""
+    return embedder(replace(prompter, budget=embedder.n_ctx).describe(before))
+
+
+@dataclass(frozen=True)
+class User:
+    """One of many. Of one who is held out, the newest ITEMS of a longer history are tried, as if written next."""
+
+    prompter: Prompter
+    options: ScoringOptions
+
+    @property
+    def end(self) -> int:
+        """How many history items are known of one who is held out."""
+        n = len(self.prompter.profile.history)
+        return n - ITEMS if n >= 2 * ITEMS else n
+
+    def scored(self, most: int) -> list[Example]:
+        """Return the newest items."""
+        n = len(self.prompter.profile.history)
+        return self._examples(range(max(0, n - most), n))
+
+    def held_out(self) -> list[Example]:
+        """Return what is tried; nothing of a short history."""
+        return self._examples(range(self.end, len(self.prompter.profile.history)))
+
+    def _examples(self, items: range) -> list[Example]:
+        return [e for i in items if (e := make_example(self.prompter, i, self.options))]
+
+
+def score_clusters(
+    model: Model,
+    prompters: Sequence[Prompter],
+    wanted: int | Literal["auto"],
+    options: ScoringOptions,
+    embedder: Embedder,
+    *,
+    power: float = 1.0,
+    progress: Progress | None = None,
+    notice: Notice | None = None,
+) -> ClusterMap:
+    """Group users by what they write, score the heads in each group, and calibrate how strongly to steer by them.
+
+    Users who calibrate have no part in groups and scores, and count once each; where fewer than FEWEST can be held
+    out, there is no calibration. options.examples: of each cluster, at least; more where that is less than ITEMS of
+    each of its users. power: of the weights; above 1, the best heads stand out more. Raises ProfileError when no user
+    has a history.
+    """
+    everyone = [User(p, options) for p in prompters if p.profile.history]
+    if not everyone:
+        raise ProfileError("none of the profiles has a history: heads are scored on what users wrote")
+    users, held_out = _split(everyone, options.seed)
+    if notice and not held_out:
+        notice(
+            f"what steering is worth is measured on users who give no heads, and takes {2 * FEWEST} with {2 * ITEMS} "
+            "history items each: it stays off until --gamma says how strong it is"
+        )
+    vectors = np.array([embed(embedder, user.prompter) for user in users])
+    center, centroids, labels = group(vectors, n_clusters(wanted, len(users)), options.seed)
+    members = [[u for u, label in zip(users, labels, strict=True) if label == k] for k in range(len(centroids))]
+    if notice:
+        notice(f"clusters of {', '.join(str(len(m)) for m in members)} users")
+    measurements = _measurements(model, members, options, progress)
+    found = [(m, m.evidence()) for m in measurements]
+    scores = [_scores(model, m, evidence, options, power) for m, evidence in found]
+    grids: dict[str, Any] = {name: np.array([s[name] for s in scores]) for name in GRIDS}
+    cluster_map = ClusterMap(
+        model=model.name,
+        architecture=model.architecture,
+        **asdict(model.identity),
+        embedder=embedder.model.fingerprint,
+        embedder_metadata=embedder.model.identity.metadata,
+        embedder_tokens=embedder.n_ctx,
+        scope=options.scope,
+        ranking=options.ranking,
+        seed=options.seed,
+        users=tuple(len(m) for m in members),
+        examples=tuple(len(m.examples) for m in measurements),
+        evaluations=sum(m.evaluations for m in measurements),
+        center=center,
+        centroids=centroids,
+        **grids,
+        null_control=max(evidence.null for _, evidence in found),
+        gamma=0.0,
+    )
+    calibration = _calibrate(model, cluster_map, held_out, embedder, options) if held_out else None
+    gamma = calibration.best.gamma if calibration and calibration.helps else 0.0
+    return replace(cluster_map, gamma=gamma, calibration=calibration)
+
+
+def _split(users: Sequence[User], seed: int) -> tuple[list[User], list[User]]:
+    """Return the users who are scored, and those who are held out, drawn at random from those with enough items."""
+    able = [i for i, user in enumerate(users) if user.end < len(user.prompter.profile.history)]
+    n = min(HELD_OUT, len(able) // 2)
+    drawn = set(np.random.default_rng(seed).permutation(able)[: n if n >= FEWEST else 0].tolist())
+    return [u for i, u in enumerate(users) if i not in drawn], [users[i] for i in sorted(drawn)]
+
+
+def _measurements(
+    model: Model, members: Sequence[Sequence[User]], options: ScoringOptions, progress: Progress | None
+) -> list[Measurement]:
+    """Return what is to be measured in each cluster, with one progress for all."""
+    made: list[Measurement] = []
+
+    def advanced(_: int, __: int) -> None:
+        if progress:
+            progress(sum(m.done for m in made), sum(m.total for m in made))
+
+    for users in members:
+        each = max(ITEMS, math.ceil(options.examples / len(users)))
+        examples = [example for user in users for example in user.scored(each)]
+        if not examples:
+            raise ProfileError("the users of a cluster wrote nothing that has a token: raise examples above 0")
+        made.append(Measurement(model, examples, options, progress=advanced))
+    return made
+
+
+def _scores(
+    model: Model, measurement: Measurement, evidence: Evidence, options: ScoringOptions, power: float
+) -> dict[str, Scores]:
+    """Return a cluster's PCS and gain with their standard errors, and its weights, by the ranking of the options."""
+    values = evidence.ranked_by(options.ranking)
+    weights = cluster_weights(mean_stderr(values)[0], choose(values, measurement.k), power)
+    grids = grids_of(model, evidence, options.probe) | {"weights": grid(model, weights)}
+    return {name: grids[name] for name in GRIDS}
+
+
+def _calibrate(
+    model: Model, cluster_map: ClusterMap, users: Sequence[User], embedder: Embedder, options: ScoringOptions
+) -> Calibration | None:
+    """Choose γ on what users wrote who were held out, each steered by soft routing, as one whom nobody scored.
+
+    None when fewer than two of them wrote anything that has a token.
+    """
+    texts = [(i, e.text) for i, user in enumerate(users) for e in user.held_out()]
+    if len({i for i, _ in texts}) < 2:
+        return None
+    tried = [PLAIN, *(Candidate("contrast", None, gamma) for gamma in GAMMAS)]
+    plain = head_mask(model, [])
+    own = [cluster_map.scales(cluster_map.route(embed(embedder, user.prompter, user.end))) for user in users]
+    trial = Trial(model, [text for _, text in texts], options.scope, options.n_threads)
+    try:
+        mixes = [c.mix for c in tried]
+        losses = [trial.losses(text, mixes, [plain, *[own[i]] * len(GAMMAS)]) for i, text in texts]
+    finally:
+        trial.close()
+    # no promise of what more messages may tell: what lacks is more users
+    return replace(calibrate(by_user(np.array(losses), [i for i, _ in texts]), tried), more=None)

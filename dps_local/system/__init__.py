@@ -1,0 +1,1 @@
+"""What the operating system gives: files, the cache folder, memory, the stack. Knows no model."""

@@ -1,0 +1,44 @@
+"""A few kills of each command; `python tests/killed.py` does hundreds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dps_local
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="the runs are forks")]
+
+
+def killed(kills: int, *commands: str) -> list[list[str]]:
+    """Kill each command so many times; returns the rows of the table."""
+    package = str(Path(dps_local.__file__).parent.parent)
+    script = [sys.executable, "-P", str(Path(__file__).parents[1] / "killed.py"), "--kills", str(kills), *commands]
+    environment = os.environ | {"PYTHONPATH": package}
+    found = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in found.stdout.splitlines()[2:]]
+
+
+def check(kills: int, *commands: str) -> None:
+    rows = killed(kills, *commands)
+    assert [row[0] for row in rows] == list(commands)
+    assert [row[1::2] + row[4:] for row in rows] == [[str(kills), str(kills), "0"]] * len(commands)
+    assert sum(int(row[2]) for row in rows) > 0  # while writing: else the kills tell nothing
+
+
+def test_after_a_kill_the_next_run_is_right_and_nothing_is_left_over() -> None:
+    check(4, "score", "chat", "bake")
+
+
+def test_a_killed_download_from_the_hub_is_taken_up() -> None:
+    pytest.importorskip("huggingface_hub")
+    check(4, "pull-hub")
+
+
+def test_a_killed_download_by_pip_is_taken_up() -> None:
+    check(2, "pull")

@@ -1,0 +1,230 @@
+"""What of a long history goes with a request: BM25, beside a core that stays the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import TinyModel
+
+from dps_local.chat.session import Session
+from dps_local.engine.model import Model
+from dps_local.engine.sampler import Sampling
+from dps_local.prompting.chat_template import ChatTemplate
+from dps_local.prompting.profile import HistoryItem, Profile
+from dps_local.prompting.prompt import EARLIER, ITEM_SHARE, RELATED_SHARE, Prompter
+from dps_local.prompting.retrieval import most_relevant
+from dps_local.steering.mixing import Gamma
+from dps_local.steering.steering import Steering
+
+Load = Callable[[Path], Model]
+TEXTS = ("The ferry is late.", "Rain, rain and the tide.", "Tell Sam of the ferry and the tide.", "", "Supper?")
+
+
+def bm25(texts: tuple[str, ...], query: str) -> list[float]:
+    """The formula of Robertson with Lucene's idf, written out: k1 = 1.5, b = 0.75."""
+    split = [[w.strip(".,?").lower() for w in t.split()] for t in texts]
+    docs = [words for words in split if words]
+    mean = sum(map(len, docs)) / len(docs)
+    scores = []
+    for words in split:
+        score = 0.0
+        for q in query.lower().split():
+            n, tf = sum(q in d for d in docs), words.count(q)
+            idf = math.log(1 + (len(docs) - n + 0.5) / (n + 0.5))
+            score += idf * tf / (tf + 1.5 * (1 - 0.75 + 0.75 * len(words) / mean)) if tf else 0.0
+        scores.append(score)
+    return scores
+
+
+@pytest.mark.parametrize("query", ["ferry", "tide ferry", "The rain", "sam supper tide", "the"])
+def test_the_order_is_that_of_the_formula(query: str) -> None:
+    scores = bm25(TEXTS, query)
+    expected = sorted((i for i, s in enumerate(scores) if s > 0), key=lambda i: (-scores[i], -i))
+    assert most_relevant(TEXTS, query) == expected
+    assert expected
+
+
+def test_what_shares_no_word_is_not_relevant() -> None:
+    assert most_relevant(TEXTS, "bicycle") == []
+    assert most_relevant(TEXTS, "") == []
+    assert most_relevant((), "ferry") == []
+    assert most_relevant(("", "?!"), "ferry") == []
+
+
+def test_of_equals_the_newest_comes_first() -> None:
+    assert most_relevant(("one ferry", "one ferry", "two ferries"), "ferry") == [1, 0]
+
+
+def test_scripts_without_spaces_have_words_too() -> None:
+    assert most_relevant(("我喜欢船", "下雨了", "Äpfel"), "船在哪里") == [0]
+    assert most_relevant(("我喜欢船", "下雨了", "Äpfel"), "äpfel") == [2]
+
+
+@given(st.lists(st.text(), max_size=8).map(tuple), st.text())
+def test_any_texts_can_be_searched(texts: tuple[str, ...], query: str) -> None:
+    found = most_relevant(texts, query)
+    assert len(set(found)) == len(found)
+    assert all(0 <= i < len(texts) for i in found)
+
+
+# --- in the prompt
+
+LONG = Profile(
+    name="Mara",
+    history=tuple(
+        HistoryItem(f"Note {i} about {'boats' if i % 7 == 3 else 'bread'}.", f"Write {i}.") for i in range(40)
+    ),
+)
+
+
+@pytest.fixture
+def prompter(tiny_model: TinyModel, load: Load) -> Callable[..., Prompter]:
+    def make(profile: Profile = LONG, budget: int = 300) -> Prompter:
+        model = load(tiny_model())
+        return Prompter(model, ChatTemplate(model), profile, budget, 2048)
+
+    return make
+
+
+def tokens(p: Prompter, text: str) -> int:
+    return len(p.model.tokenize(text, special=False))
+
+
+def test_a_long_history_keeps_a_core_of_the_newest_and_brings_what_is_related(
+    prompter: Callable[..., Prompter],
+) -> None:
+    p = prompter()
+    system, core = p.system()
+    assert "Note 39" in system
+    assert f"Note {40 - core} " in system
+    assert f"Note {39 - core} " not in system
+    assert tokens(p, system) <= p.budget - p.budget // RELATED_SHARE
+    text, related = p.request("Something about boats?")
+    assert related
+    assert all(i % 7 == 3 and i < 40 - core for i in related)
+    assert related == sorted(related, reverse=True)  # equals: the newest first
+    for i in related:
+        assert f"Answer: Note {i} about boats." in text
+    assert text.startswith(EARLIER)
+    assert text.endswith("\n\nRequest: Something about boats?")
+    assert tokens(p, text) <= p.budget // RELATED_SHARE + tokens(p, f"{EARLIER}\n\nRequest: Something about boats?") + 4
+
+
+def test_the_core_does_not_depend_on_the_request(prompter: Callable[..., Prompter]) -> None:
+    p = prompter()
+    assert p.system() == p.system()
+    first, second = (p.example(39, 5)[0], p.prompt(p.system(39)[0], p.request("boats", 39)[0]))
+    same = next(i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
+    assert same > tokens(p, p.system(39)[0])
+
+
+def test_a_history_that_fits_is_all_there(prompter: Callable[..., Prompter]) -> None:
+    p = prompter(budget=2000)
+    system, shown = p.system()
+    assert shown == 40
+    assert "Note 0 about bread." in system
+    assert p.request("boats") == ("boats", [])
+
+
+def test_nothing_related_leaves_the_request_as_it_is(prompter: Callable[..., Prompter]) -> None:
+    assert prompter().request("Zzz?") == ("Zzz?", [])
+
+
+def test_what_is_in_the_conversation_is_not_brought_again(prompter: Callable[..., Prompter]) -> None:
+    p = prompter()
+    _, first = p.request("boats")
+    _, second = p.request("boats", known=set(first))
+    assert second
+    assert not set(first) & set(second)
+
+
+def test_an_example_sees_nothing_of_itself_and_what_came_after(prompter: Callable[..., Prompter]) -> None:
+    p = prompter()
+    for i in (20, 31, 39):
+        prompt = p.model.detokenize(p.example(i, 5)[0])
+        numbers = [int(n.split()[0]) for n in prompt.split("Note ")[1:]]
+        assert max(numbers) < i
+        assert len(set(numbers)) == len(numbers)
+        assert len(numbers) > p.system(i)[1]  # and some that are related
+
+
+def test_a_related_item_takes_its_share_at_most(prompter: Callable[..., Prompter]) -> None:
+    history = (HistoryItem("boats " * 500), *(HistoryItem(f"bread {i} " * 8) for i in range(20)))
+    p = prompter(Profile(history=history), budget=400)
+    text, related = p.request("boats")
+    assert related in ([0], [])  # what a cut adds may be too much
+    assert tokens(p, text) <= 400 // ITEM_SHARE + 40
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.text(max_size=60), min_size=1, max_size=25), st.text(max_size=40), st.integers(60, 400))
+def test_any_history_stays_within_its_tokens(
+    tiny_model: TinyModel, outputs: list[str], request: str, budget: int
+) -> None:
+    model = Model(tiny_model())
+    p = Prompter(model, ChatTemplate(model), Profile(history=tuple(map(HistoryItem, outputs))), budget, 2048)
+    system, shown = p.system()
+    text, related = p.request(request)
+    frame = tokens(p, p.system(0)[0]) + tokens(p, f"{EARLIER}\n\n{EARLIER}\n\nRequest: {request}")
+    assert tokens(p, system) + tokens(p, text) <= max(budget, tokens(p, p.system(0)[0])) + frame
+    assert all(i < len(outputs) - shown for i in related)
+    model.close()
+
+
+# --- in a chat
+
+
+@pytest.fixture
+def session(prompter: Callable[..., Prompter]) -> Iterator[Session]:
+    p = prompter()
+    null = Steering(np.ones((p.model.n_layer, p.model.n_head_max), np.float32), Gamma(3.0), 0.0)
+    session = Session(
+        p.model,
+        p.template,
+        system=p.system()[0],
+        recall=lambda question, known: p.request(question, known=known),
+        steering=null,
+        sampling=Sampling(temp=0.9, seed=1),
+        probs=True,
+        n_ctx=1024,
+        n_threads=1,
+    )
+    yield session
+    session.close()
+
+
+def test_a_chat_recalls_what_goes_with_each_question_once(session: Session) -> None:
+    found: list[int] = []
+    for _ in range(3):
+        tokens = list(session.ask("Something about boats?", 4))
+        assert [t.p_steered for t in tokens] == [t.p_plain for t in tokens]
+        found += session.turns[-1].recalled
+    assert found
+    assert len(set(found)) == len(found)
+    text = session.model.detokenize(session.full.tokens())
+    assert all(text.count(f"Answer: Note {i} about boats.") == 1 for i in found)
+    assert [turn.user for turn in session.turns] == ["Something about boats?"] * 3
+
+
+def test_what_left_the_context_may_be_recalled_again(session: Session) -> None:
+    first: list[int] = []
+    for _ in range(20):
+        list(session.ask("Something about boats?", 4))
+        first = first or list(session.turns[-1].recalled)
+        if session.past and not {i for t in session.turns for i in t.recalled} & set(first):
+            break
+    list(session.ask("Something about boats?", 4))
+    assert first[0] in session.turns[-1].recalled
+
+
+def test_an_answer_given_again_keeps_what_came_with_its_question(session: Session) -> None:
+    list(session.ask("Something about boats?", 4))
+    recalled = session.turns[0].recalled
+    list(session.regenerate(4))
+    assert session.turns[0].recalled == recalled
