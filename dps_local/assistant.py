@@ -1,251 +1,181 @@
-"""`Assistant`: a model, a profile and a head map, put together for chat; scores the profile on its first use."""
+"""`Assistant`: a model that answers for one person, with their profile in the prompt and their heads steered."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+import os
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from dps_local.chat.session import Session
-from dps_local.engine.embedding import PROFILE_TOKENS, Embedder, Vector
-from dps_local.engine.model import Head, HeadScales, Model, Scope, head_mask
+from dps_local.chat.turn import Token
+from dps_local.engine.model import Model, head_mask
 from dps_local.engine.prefix_cache import PrefixCache
 from dps_local.engine.sampler import Sampling
-from dps_local.errors import DpsError, HeadMapError
-from dps_local.maps import map_file
+from dps_local.errors import HeadMapError, Remedy, SettingsError
 from dps_local.maps.baking import load_map
 from dps_local.maps.cluster_map import TEMPERATURE, ClusterMap, Routing
 from dps_local.maps.head_map import HeadMap
-from dps_local.maps.map_file import FORMAT
 from dps_local.prompting.chat_template import ChatTemplate
 from dps_local.prompting.profile import Profile
 from dps_local.prompting.prompt import Prompter
-from dps_local.scoring.ablation import Notice, Progress, ScoringOptions
-from dps_local.scoring.clusters import embed, score_clusters
-from dps_local.scoring.scoring import score
+from dps_local.scoring.routing import route
 from dps_local.steering.decoding import Engine
 from dps_local.steering.mixing import Gamma
-from dps_local.steering.steering import Steering, SteeringMode, scales_of
-from dps_local.system.files import cache_folder
+from dps_local.steering.steering import Steering, SteeringMode
+from dps_local.system.files import StrPath, cache_folder
+from dps_local.system.progress import Notice
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line says about a chat; gamma and mode None take the head map's."""
+    """How an assistant answers. gamma, mode: None takes the head map's, which calibration measured.
+
+    n_ctx: tokens of the context. n_threads: None for all processors. profile_tokens: None for a quarter of the
+    context. beta: of the plausibility mask. routing, routing_temp: of a cluster map. embedding_model: embeds profiles
+    for it; None takes the chat model. probs: tokens come with their probabilities.
+    """
 
     n_ctx: int = 4096
     n_threads: int | None = None
-    profile_tokens: int | None = None  # None: a quarter of the context
+    profile_tokens: int | None = None
     gamma: Gamma | None = None
     mode: SteeringMode | None = None
     beta: float = 0.1
     routing: Routing = "soft"
     routing_temp: float = TEMPERATURE
-    embedding_model: Path | None = None  # None: the chat model embeds profiles
+    embedding_model: StrPath | None = None
     engine: Engine = "auto"
+    probs: bool = False
     prefix_cache: bool = True
     sampling: Sampling = field(default_factory=Sampling)
-    scoring: ScoringOptions = field(default_factory=ScoringOptions)
 
 
 class Assistant:
-    """Builds prompts, head maps and sessions for one model and profile."""
+    """Answers questions in one conversation. A context manager, that frees the contexts at the end; the model stays.
 
-    def __init__(self, model: Model, profile: Profile | None, settings: Settings, notice: Notice) -> None:
-        self.model, self.profile, self.settings, self.notice = model, profile, settings, notice
-        self.template = ChatTemplate(model)
-        self.n_ctx = min(settings.n_ctx, model.n_ctx_train) if model.n_ctx_train else settings.n_ctx
-        if self.n_ctx < settings.n_ctx:
-            notice(f"the context is {self.n_ctx} tokens: {model.name} was trained for no more")
-        self.prompter = self._prompter(profile) if profile else None
+    heads: a map, or the file of one; None steers by nothing. notice: is told what a person should know, such as what
+    steering is worth on their own text. Raises HeadMapError when the map belongs to another model.
+    """
 
-    def _prompter(self, profile: Profile) -> Prompter:
-        budget = self.settings.profile_tokens or self.n_ctx // 4
-        return Prompter(self.model, self.template, profile, budget, self.n_ctx)
+    def __init__(
+        self,
+        model: Model,
+        profile: Profile | None = None,
+        heads: HeadMap | ClusterMap | StrPath | None = None,
+        settings: Settings | None = None,
+        *,
+        notice: Notice = lambda _: None,
+    ) -> None:
+        self.model, self.profile, self.settings, self.notice = model, profile, settings or Settings(), notice
+        self.heads = load_map(heads) if isinstance(heads, (str, os.PathLike)) else heads
+        template, n_ctx = ChatTemplate(model), model.trained_ctx(self.settings.n_ctx, notice)
+        self.prompter = None
+        if profile:
+            n_profile = self.settings.profile_tokens
+            self.prompter = Prompter.of(model, profile, template, n_ctx=n_ctx, profile_tokens=n_profile)
+        self.session = Session(
+            model,
+            template,
+            system=self._system(),
+            recall=self._recall if self.prompter else None,
+            steering=self._make_steering(),
+            sampling=self.settings.sampling,
+            engine=self.settings.engine,
+            probs=self.settings.probs,
+            cache=self._prefix_cache(),
+            n_ctx=n_ctx,
+            n_threads=self.settings.n_threads,
+        )
 
-    def system(self) -> str:
-        """Return the profile as a system message; says so when not all of it is shown."""
-        if self.prompter is None or self.profile is None:
+    @property
+    def steering(self) -> Steering | None:
+        """How answers are steered; None where they are not."""
+        return self.session.steering
+
+    def ask(self, question: str, n_predict: int = -1) -> Iterator[Token]:
+        """Answer a question, token by token, as `Session.ask` does."""
+        return self.session.ask(question, n_predict)
+
+    def close(self) -> None:
+        self.session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _prefix_cache(self) -> PrefixCache | None:
+        if not self.settings.prefix_cache:
+            return None
+        cache = PrefixCache(cache_folder("prefixes"))
+        cache.tidy()
+        return cache
+
+    def _system(self) -> str:
+        if self.prompter is None:
             return ""
-        text, shown = self.prompter.system()
-        if shown < len(self.profile.history):
-            self.notice(
-                f"the profile is longer than its {self.prompter.budget} tokens: the model sees the newest {shown} of "
-                f"{len(self.profile.history)} history items, and those that go with a question (--profile-tokens shows "
-                "more)"
-            )
-        return text
+        if news := self.prompter.not_shown():
+            self.notice(news)
+        return self.prompter.system()[0]
 
     def _recall(self, question: str, known: Container[int]) -> tuple[str, list[int]]:
         assert self.prompter
-        return self.prompter.request(question, known=known)
+        return self.prompter.request(question, exclude=known)
 
-    def cache_file(self) -> Path:
-        """Return where the head map of this model, profile and these scoring options is cached."""
-        assert self.profile
-        assert self.prompter
-        key = [
-            FORMAT,
-            self.model.identity.digest,
-            self.profile.digest(),
-            self.settings.scoring.key(),
-            self.prompter.budget,
-            self.n_ctx,
-        ]
-        return cache_folder("maps") / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.dps.gguf"
-
-    def cached_map(self) -> HeadMap | None:
-        """Return the cached head map, None when there is none or it is damaged."""
-        try:
-            return HeadMap.load(self.cache_file())
-        except HeadMapError:
-            return None
-
-    def scored_map(self, progress: Progress | None = None) -> HeadMap:
-        """Return the head map of the profile, scored now and cached unless that was done before."""
-        head_map = self.cached_map() if self.settings.scoring.resume else None
-        if head_map is None:
-            assert self.prompter
-            head_map = score(self.model, self.prompter, self.settings.scoring, progress, self.notice)
-            head_map.save(self.cache_file())
-        if head_map.unscored_layers:
-            layers = ", ".join(map(str, head_map.unscored_layers))
-            self.notice(f"{self.model.name}: no attention heads that can be muted in layers {layers}")
-        return head_map
-
-    def clustered_map(
-        self, profiles: Sequence[Profile], wanted: int | Literal["auto"], power: float, progress: Progress | None = None
-    ) -> ClusterMap:
-        """Return the cluster map of many profiles."""
-        embedder = self._embedder()
-        try:
-            return score_clusters(
-                self.model,
-                [self._prompter(profile) for profile in profiles],
-                wanted,
-                self.settings.scoring,
-                embedder,
-                power=power,
-                progress=progress,
-                notice=self.notice,
-            )
-        finally:
-            embedder.close()
-
-    def _embedder(self, n_ctx: int = PROFILE_TOKENS) -> Embedder:
-        model = Model(self.settings.embedding_model) if self.settings.embedding_model else self.model
-        return Embedder(model, n_ctx, self.settings.n_threads)
-
-    def baked_map(self) -> HeadMap | ClusterMap | None:
-        """Return the map in the model file itself, None when there is none."""
-        if not map_file.kind_of(self.model.path):
-            return None
-        return load_map(self.model.path)
-
-    def map(self, given: Path | None, score: Callable[[], HeadMap]) -> HeadMap | ClusterMap | None:
-        """Return the map to steer by: one that is given, the profile's own, or one that is baked into the model.
-
-        "cad" steers by no heads, and needs none.
-
-        A cluster map stands back where the profile's own map is there and has enough evidence. score: called when
-        the profile's own map is to be made first.
-        """
+    def _make_steering(self) -> Steering | None:
+        """Return how the map steers, None when it does not."""
+        heads = self.heads
         if self.settings.mode == "cad":
+            if self.prompter is None:
+                raise SettingsError("CAD contrasts answers with and without a profile", Remedy.GIVE_PROFILE)
+            return self._adjusted(Steering(head_mask(self.model, []), Gamma(), mode="cad"))
+        if heads is None:
             return None
-        history = bool(self.profile and self.profile.history)
-        found = load_map(given) if given else self.baked_map()
-        if isinstance(found, ClusterMap):
-            own = self.cached_map() if history else None
-            if own and own.calibration and own.calibration.helps:
-                self.notice("your own head map is used: it has more evidence than the clusters'")
-                return own
-            self.notice("the cluster map is used: your own " + ("does not help yet" if own else "is not scored"))
-            return found
-        return score() if history and not given else found
-
-    def steering(self, head_map: HeadMap | ClusterMap | None) -> Steering | None:
-        """Return how a map steers, None when it does not."""
-        if self.settings.mode == "cad":
-            if self.profile is None:
-                raise DpsError("--mode cad contrasts answers with and without a profile: give a --profile")
-            return self._steering(head_mask(self.model, []), Gamma(), "generated", "cad")
-        if head_map is None:
-            return None
-        if news := head_map.check(self.model.name, self.model.identity):
-            self.notice(news)
-        if isinstance(head_map, ClusterMap):
-            return self._routed(head_map)
-        mode = self.settings.mode or head_map.mode
-        scales = scales_of(self.model, head_map, mode)
-        if head_map.calibration:
-            self.notice(head_map.calibration.sentence(forced=self._forced(scales)))
-        gamma = Gamma(head_map.gamma if mode == head_map.mode else 0.0)
-        return self._steering(scales, gamma, head_map.scope, mode)
-
-    def _steering(
-        self, scales: HeadScales, gamma: Gamma, scope: Scope, mode: SteeringMode = "contrast"
-    ) -> Steering | None:
-        """Return steering with the γ that was asked for, or that of a map; None where no head is scaled."""
-        if (scales == 1).all() and mode != "cad":
-            self.notice("no head qualifies: steering stays off")
-            return None
-        if self.settings.mode and gamma.off and self.settings.gamma is None:
-            self.notice(f"there is no measured γ for {mode}: steering stays off until --gamma says how strong it is")
-        return Steering(scales, self.settings.gamma or gamma, self.settings.beta, scope, mode)
-
-    def _forced(self, scales: HeadScales) -> bool:
-        """Whether these scales steer because a strength was asked for, whatever calibration says."""
-        return bool(self.settings.gamma and not self.settings.gamma.off and (scales != 1).any())
+        if message := heads.check(self.model.name, self.model.identity):
+            self.notice(message)
+        if isinstance(heads, ClusterMap):
+            return self._routed(heads)
+        steering = heads.steering(self.model, self.settings.mode)
+        if heads.calibration:
+            self.notice(heads.calibration.sentence(forced=self._forced(steering)))
+        return self._adjusted(steering)
 
     def _routed(self, cluster_map: ClusterMap) -> Steering | None:
         """Return the steering of the clusters that the profile belongs to."""
         if self.prompter is None:
-            raise HeadMapError("a cluster map needs to know who writes: give a --profile")
-        vector = self._vector(cluster_map, self.prompter)
-        shares = cluster_map.route(vector, self.settings.routing, self.settings.routing_temp)
+            raise HeadMapError("a cluster map needs to know who writes", Remedy.GIVE_PROFILE)
+        settings = self.settings
+        shares = route(
+            cluster_map,
+            self.prompter,
+            settings.routing,
+            settings.routing_temp,
+            embedding_model=settings.embedding_model,
+            n_threads=settings.n_threads,
+        )
         best = int(shares.argmax())
         self.notice(f"cluster {best + 1} of {len(shares)} ({shares[best]:.0%})")
-        scales = cluster_map.scales(shares)
+        steering = cluster_map.steering(shares)
         if cluster_map.calibration:
-            forced = self._forced(scales)
+            forced = self._forced(steering)
             self.notice(cluster_map.calibration.sentence("what users like you wrote", forced=forced))
-        return self._steering(scales, Gamma(cluster_map.gamma), cluster_map.scope)
+        return self._adjusted(steering)
 
-    def _vector(self, cluster_map: ClusterMap, prompter: Prompter) -> Vector:
-        embedder = self._embedder(cluster_map.embedder_tokens)
-        try:
-            made_with, found = cluster_map.embedder_metadata, embedder.model.identity
-            if found.fingerprint != cluster_map.embedder or made_with not in (None, found.metadata):
-                raise HeadMapError(
-                    "the cluster map was made with another embedding model: give it by --embedding-model"
-                )
-            return embed(embedder, prompter)
-        finally:
-            embedder.close()
+    def _forced(self, steering: Steering) -> bool:
+        """Whether heads steer because a strength was asked for, whatever calibration says."""
+        gamma = self.settings.gamma
+        return bool(gamma and not gamma.off and steering.heads)
 
-    def session(self, head_map: HeadMap | ClusterMap | None) -> Session:
-        """Return a new chat, steered by `head_map`."""
-        cache = PrefixCache(cache_folder("prefixes")) if self.settings.prefix_cache else None
-        if cache:
-            cache.tidy()
-        return Session(
-            self.model,
-            self.template,
-            system=self.system(),
-            recall=self._recall if self.prompter else None,
-            steering=self.steering(head_map),
-            engine=self.settings.engine,
-            cache=cache,
-            sampling=self.settings.sampling,
-            n_ctx=self.n_ctx,
-            n_threads=self.settings.n_threads,
-        )
-
-
-def describe(heads: Sequence[Head], most: int = 5) -> str:
-    """Return how many heads there are, and the first of them, e.g. 2 heads (L3H1 L7H0)."""
-    names = " ".join(f"L{layer}H{head}" for layer, head in heads[:most])
-    return f"{len(heads)} head{'s' * (len(heads) != 1)} ({names}{' …' * (len(heads) > most)})"
+    def _adjusted(self, steering: Steering) -> Steering | None:
+        """Return steering with the γ and β that were asked for; None where no head is scaled."""
+        if steering.mode != "cad" and not steering.heads:
+            self.notice("no head qualifies: steering stays off")
+            return None
+        settings = self.settings
+        if settings.mode and steering.gamma.off and settings.gamma is None:
+            self.notice(
+                f"there is no measured γ for {settings.mode}: steering stays off until --gamma says how strong it is"
+            )
+        return replace(steering, gamma=settings.gamma or steering.gamma, beta=settings.beta)

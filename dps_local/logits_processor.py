@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dps_local.engine import native
-from dps_local.engine.context import N_UBATCH, Context
-from dps_local.engine.model import Model, head_mask
+from dps_local.engine.context import MAX_INVARIANT_BATCH, N_UBATCH, Context
+from dps_local.engine.model import Model
 from dps_local.engine.stream import Stream, common, in_batches
-from dps_local.errors import DpsError, HeadMapError
+from dps_local.errors import HeadMapError, ModelError, NativeError, StateError
 from dps_local.maps.baking import load_map
 from dps_local.maps.head_map import HeadMap
-from dps_local.steering.contrast import WINDOW, Contrast
+from dps_local.steering.contrast import Contrast
+from dps_local.steering.draft import Draft
 from dps_local.steering.mixing import Gamma
 from dps_local.steering.steering import Steering
 
@@ -47,10 +48,10 @@ class SteeringLogitsProcessor:
 
     head_map: a HeadMap, or the path of one or of a model with one inside. gamma: a number, or text as for --gamma;
     None takes the head map's, where it was calibrated for a contrast. Where the plausible tokens are all against a
-    grammar, the others keep the order of f. Raises HeadMapError when the map does not fit, DpsError when `llama` is
-    closed, for embeddings, or drafts tokens.
+    grammar, the others keep the order of f. Raises HeadMapError when the map does not fit, StateError when `llama` is
+    closed, ModelError when it is for embeddings, or drafts tokens.
 
-    A call raises DpsError when the processor is closed or was made for another Llama. llama-cpp-python calls it where
+    A call raises StateError when the processor is closed or was made for another Llama. llama-cpp-python calls it where
     nothing can be raised: what goes wrong there is raised by `Llama.sample`, before the token is given out.
     """
 
@@ -62,22 +63,21 @@ class SteeringLogitsProcessor:
         beta: float = 0.1,
     ) -> None:
         if getattr(llama, "_model", None) is None or llama._model.model is None:
-            raise DpsError("this Llama is closed")
+            raise StateError("this Llama is closed")
         if llama.draft_model is not None or llama.context_params.n_seq_max > 1:
-            raise DpsError("a Llama that drafts tokens or embeds texts cannot be steered")
+            raise ModelError("a Llama that drafts tokens or embeds texts cannot be steered")
         path, n_gpu_layers = Path(llama.model_path), llama.model_params.n_gpu_layers
-        self.model = Model(path, n_gpu_layers, llama._model.model)
+        self.model = Model(path, n_gpu_layers, handle=llama._model.model)
         self.steering = _steering(self.model, head_map, gamma, beta)
         self._context = Context.borrowed(self.model, llama._ctx.ctx)
-        self._window = min(WINDOW, llama.context_params.n_batch, llama.context_params.n_ubatch)
-        self._muted = Stream(
-            Context.beside(self.model, llama.context_params, n_outputs=self._window, tokens_alone=True)
+        self._n_max = min(MAX_INVARIANT_BATCH, llama.context_params.n_batch, llama.context_params.n_ubatch)
+        self.muted = Stream(
+            Context.beside(self.model, llama.context_params, n_outputs=self._n_max, batch_invariant=True)
         )
         if llama._lora_adapter is not None:
-            _adapt(llama, self._muted.context)
-        self._heads = bool((self.steering.scales != 1).any())
-        self._contrast: Contrast | None = None
-        self._seen: list[int] = []
+            _adapt(llama, self.muted.context)
+        self.draft: Draft | None = None
+        self.tokens: list[int] = []  # that the last call steered; none after an error
         self._llama = llama
         llama._stack.callback(self.close)  # a context goes before its model
         _raise_from_sample(native.load().binding.Llama)
@@ -86,10 +86,10 @@ class SteeringLogitsProcessor:
     def close(self) -> None:
         """Free the second context; `Llama.close` does so, too."""
         self._context.close()
-        self._muted.context.close()
+        self.muted.context.close()
 
     def __call__(self, input_ids: NDArray[np.intc], scores: NDArray[np.single]) -> NDArray[np.single]:
-        """Return the steered logits F32 [n_vocab] after the tokens input_ids; scores: those that `llama` has found."""
+        """Return the steered logits F32 [n_vocab] after the tokens input_ids; scores: those of `llama`."""
         try:
             return self._steered(input_ids, scores)
         except BaseException as exc:
@@ -99,39 +99,39 @@ class SteeringLogitsProcessor:
             return scores
 
     def _steered(self, input_ids: NDArray[np.intc], scores: NDArray[np.single]) -> NDArray[np.single]:
-        if self._muted.context.handle is None:
-            raise DpsError("this SteeringLogitsProcessor is closed: make a new one")
+        if self.muted.context.handle is None:
+            raise StateError("this SteeringLogitsProcessor is closed: make a new one")
         if _sampling.llama not in (None, self._llama):
-            raise DpsError("this SteeringLogitsProcessor was made for another Llama: make one for this Llama")
-        if self.steering.gamma.off or not self._heads:
+            raise StateError("this SteeringLogitsProcessor was made for another Llama: make one for this Llama")
+        if self.steering.off:
             return scores
-        tokens, seen, f = input_ids.tolist(), self._seen, np.ascontiguousarray(scores, np.float32)
-        self._seen = []  # after an error or an interruption, the next call begins anew
-        if not (self._contrast and seen and tokens[:-1] == seen):
-            self._contrast = self._begin(tokens[:-1])
-        self._contrast.full.note(tokens[-1:])
-        kept, steered = self._contrast.steered(tokens[-1], f)
-        self._seen = tokens
+        tokens, seen, f = input_ids.tolist(), self.tokens, np.ascontiguousarray(scores, np.float32)
+        self.tokens = []  # after an error or an interruption, the next call begins anew
+        if not (self.draft and seen and tokens[:-1] == seen):
+            self.draft = self._begin(tokens[:-1])
+        self.draft.contrast.full.record(tokens[-1:])
+        candidates, steered = self.draft.append_steered(tokens[-1], f)
+        self.tokens = tokens
         logits = f - (f.max() - steered.min() + np.float32(OUT_OF_REACH))
-        logits[kept] = steered
+        logits[candidates] = steered
         return np.asarray(logits, np.float32)
 
-    def _begin(self, prompt: list[int]) -> Contrast:
+    def _begin(self, prompt: list[int]) -> Draft:
         """Let both streams stand behind a prompt but for its last token, which `llama` has read by now."""
-        full, muted = Stream(self._context), self._muted
+        full, muted = Stream(self._context), self.muted
         for call in in_batches(prompt):
-            full.note(call)
+            full.record(call)
         if self.steering.scope == "all":
             muted.rewind(common(muted.tokens(), prompt))
             muted.scale(self.steering.scales)
         else:
-            muted.become(full)
+            muted.copy_from(full)
             if not muted.context.truncate(0, len(prompt)):
                 muted.clear()  # a recurrent state has no way back
             muted.scale(None)
         muted.replay(in_batches(prompt[muted.n :], min(N_UBATCH, muted.context.n_batch)))
         muted.scale(self.steering.scales)
-        return Contrast(full, muted, self.steering, window=self._window)
+        return Draft(Contrast(full, muted, self.steering), self._n_max)
 
 
 class _Sampling(threading.local):
@@ -194,16 +194,16 @@ def _read_last_token_alone(llama: Llama, layer_start: int) -> None:
 def _steering(
     model: Model, head_map: HeadMap | str | os.PathLike[str], gamma: float | str | Gamma | None, beta: float
 ) -> Steering:
-    found = head_map if isinstance(head_map, HeadMap) else load_map(Path(head_map))
-    if not isinstance(found, HeadMap):
+    loaded = head_map if isinstance(head_map, HeadMap) else load_map(Path(head_map))
+    if not isinstance(loaded, HeadMap):
         raise HeadMapError("a cluster map needs to know who writes: give a head map of one user")
-    found.check(model.name, model.identity)  # of another chat template: the program has prompts of its own anyway
-    if gamma is None and found.mode == "amplify" and found.gamma:
+    loaded.check(model.name, model.identity)  # of another chat template: the program has prompts of its own anyway
+    if gamma is None and loaded.mode == "amplify" and loaded.gamma:
         raise HeadMapError(
             "this head map was calibrated for amplification: say by gamma= how strong a contrast is to be"
         )
-    strength = gamma if isinstance(gamma, Gamma) else Gamma.parse(str(found.gamma if gamma is None else gamma))
-    return Steering(head_mask(model, found.selected), strength, beta, found.scope)
+    strength = gamma if isinstance(gamma, Gamma) else Gamma.parse(str(loaded.gamma if gamma is None else gamma))
+    return loaded.steering(model, "contrast", strength, beta)
 
 
 def _adapt(llama: Llama, context: Context) -> None:
@@ -213,4 +213,4 @@ def _adapt(llama: Llama, context: Context) -> None:
     scales = (binding.ctypes.c_float * 1)(llama.lora_scale)
     native.load().log.begin()
     if binding.llama_set_adapters_lora(context.handle, adapters, 1, scales):
-        raise DpsError(f"llama.cpp does not take the LoRA a second time: {native.load().log.reason()}")
+        raise NativeError(f"llama.cpp does not take the LoRA a second time: {native.load().log.reason()}")

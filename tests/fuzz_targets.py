@@ -20,7 +20,7 @@ from tiny import CHATML, write_model
 
 from dps_local.assistant import Assistant, Settings
 from dps_local.chat.session import Session
-from dps_local.drawing import head_map_drawing
+from dps_local.drawing import head_map as head_map_drawing
 from dps_local.engine import native, registry, self_test
 from dps_local.engine.context import Context
 from dps_local.engine.gguf_file import GGUFFile
@@ -29,17 +29,17 @@ from dps_local.engine.prefix_cache import DIGEST, PrefixCache
 from dps_local.engine.sampler import Sampling
 from dps_local.engine.stream import Stream
 from dps_local.errors import DpsError
-from dps_local.evaluation.arms import Arm
-from dps_local.evaluation.records import Record, RecordFile
+from dps_local.evaluation.condition import Condition
+from dps_local.evaluation.record import Record
+from dps_local.evaluation.record_file import RecordFile
 from dps_local.maps import map_file
 from dps_local.maps.baking import load_map
 from dps_local.maps.cluster_map import ARRAYS, ClusterMap
-from dps_local.prompting.chat_template import PLAIN, ChatTemplate
-from dps_local.prompting.profile import EXAMPLES, HistoryItem, Profile, load_profile
+from dps_local.maps.scored_heads import ScoredHeads
+from dps_local.prompting.chat_template import FALLBACK_TEMPLATE, ChatTemplate
+from dps_local.prompting.profile import EXAMPLES, HistoryItem, Profile
 from dps_local.prompting.prompt import Prompter
 from dps_local.scoring.score_store import Measured, ScoreStore
-from dps_local.steering.mixing import Gamma
-from dps_local.steering.steering import Steering, scales_of
 from dps_local.system.files import cache_folder
 
 Try = Callable[[bytes], None]  # raises DpsError to refuse
@@ -144,13 +144,13 @@ def head_maps(folder: Path) -> Target:
             json.dumps(found.as_json(), allow_nan=False)
             if isinstance(found, ClusterMap):
                 found.scales(found.route(np.ones_like(found.center)))
-                maps = list(found.head_maps().values())
+                scored: list[ScoredHeads] = list(found.clusters().values())
             else:
-                maps = [found]
-            for head_map in maps:
-                head_map_drawing.drawn(head_map)
-                head_map_drawing.findings(head_map)
-                Steering(scales_of(model, head_map, head_map.mode), Gamma(head_map.gamma), scope=head_map.scope)
+                found.steering(model)
+                scored = [found]
+            for head_map in scored:
+                head_map_drawing.heat_map_data(head_map)
+                head_map_drawing.summary_lines(head_map)
 
         return attempt
 
@@ -191,7 +191,7 @@ def models(folder: Path) -> Target:
             model = Model(target, n_gpu_layers=0)
             try:
                 with_settings = Settings(n_ctx=64, n_threads=1, sampling=Sampling(temp=0))
-                session = Assistant(model, None, with_settings, lambda _: None).session(None)
+                session = Assistant(model, settings=with_settings).session
                 try:
                     list(session.ask("Hi", 2))
                 finally:
@@ -227,7 +227,7 @@ def profiles(_: Path) -> Target:
 
         def attempt(data: bytes) -> None:
             path.write_bytes(data)
-            load_profile(str(path)).digest()
+            Profile.load(str(path)).digest()
 
         return attempt
 
@@ -251,7 +251,7 @@ def registries(_: Path) -> Target:
     def open_(here: Path) -> Try:
         file = here / "registry.toml"
         os.environ["DPS_LOCAL_CACHE"] = str(here)
-        registry._registry_file = lambda: file
+        registry.registry_file = lambda: file
         (folder := cache_folder("models")).joinpath("m.gguf").write_bytes(b"GGUF")
 
         def attempt(data: bytes) -> None:
@@ -281,7 +281,7 @@ def configuration(_: Path) -> Target:
             os.environ["DPS_LOCAL_CACHE"] = f"{here}/x{name}"
             cache_folder("models")
             (here / "build.json").write_bytes(record)
-            native._check_build(here)
+            native.check_build(here)
 
         return attempt
 
@@ -333,7 +333,9 @@ def templates(folder: Path) -> Target:
 
         return attempt
 
-    return Target("templates", 6_000, _bytes([CHATML, PLAIN, LLAMA_3, "chatml", "llama2"]), open_, _bytes(JINJA))
+    return Target(
+        "templates", 6_000, _bytes([CHATML, FALLBACK_TEMPLATE, LLAMA_3, "chatml", "llama2"]), open_, _bytes(JINJA)
+    )
 
 
 def texts(folder: Path) -> Target:
@@ -350,7 +352,7 @@ def texts(folder: Path) -> Target:
             prompter = Prompter(session.model, session.template, profile, 512, 2048)
             system = prompter.system()[0]
             for turns in (0, 2):
-                session._prompt(system, prompter.request(text)[0], turns)
+                session.prompts.tokens(prompter.request(text)[0], turns, system)
             prompter.example(0, 16)
             session.model.detokenize(session.model.tokenize(text, special=True))
 
@@ -405,7 +407,7 @@ def score_files(folder: Path) -> Target:
 def result_files(_: Path) -> Target:
     """Lines of results: of the self-test's child, and of eval."""
     lines = [{"engine": {"version": "1"}}, {"step": "decode", "device": "CPU"}, {"passed": True}]
-    record = Record("s", "t", "m", "u", "q", Arm("none"), (1.0, 2.0)).as_json()
+    record = Record("s", "t", "m", "u", "q", Condition("none"), (1.0, 2.0)).as_json()
     seeds = [b"\n".join(json.dumps(line).encode() for line in lines), json.dumps(record).encode() + b"\n"]
     words = [b'"failed"', b'"error"', b'"step"', b'"device"', b'"engine"', b'"arm"', b'"nll"', b"\n"]
 
@@ -418,7 +420,7 @@ def result_files(_: Path) -> Target:
             (folder / "report.jsonl").write_bytes(path.read_bytes())
             return 1
 
-        self_test._run_child = child  # type: ignore[assignment]
+        self_test.run_child = child  # type: ignore[assignment]
 
         def attempt(data: bytes) -> None:
             path.write_bytes(data)

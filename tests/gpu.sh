@@ -22,7 +22,7 @@ fi
 python3 -m venv .venv-gpu
 CMAKE_ARGS="-DGGML_${backend}=on ${CMAKE_ARGS:-}" .venv-gpu/bin/pip install '.[test]'
 .venv-gpu/bin/dps-local doctor
-.venv-gpu/bin/pytest tests/test_gpu.py -rs
+.venv-gpu/bin/pytest tests/engine/test_gpu.py -rs
 for model in "${models[@]}"; do
     if [ ! -e "$model" ]; then
         .venv-gpu/bin/dps-local models pull "$model"

@@ -47,7 +47,7 @@ QUICK = ["--examples", "2", "--target-tokens", "6", "--profile-tokens", "120", "
 UNFINISHED = re.compile(r"\.tmp$|\.new$|\.partial/")
 PATIENCE = 120.0  # seconds that a run may take
 POLL = 0.0002
-BUSY = "another `dps-local models pull"  # the download of the killed one may live for a moment
+BUSY = "error: another download of"  # that of the killed program may live for a moment
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Command:
             tempfile.tempdir = None
             os.chdir(place.folder)
             if self.registry:
-                registry._registry_file = lambda: self.registry  # type: ignore[assignment, return-value]
+                registry.registry_file = lambda: self.registry  # type: ignore[assignment, return-value]
             sys.argv = ["dps-local", *self.arguments]
             cli.main()
             code = 0
@@ -236,7 +236,7 @@ def commands(folder: Path) -> Iterator[dict[str, Callable[[], Command]]]:
         return Command(["bake", large, str(place.folder / "out/map.dps.gguf"), "-o", "out/baked.gguf"], r"^out/baked")
 
     def pull() -> Command:
-        import test_registry as fake
+        import sources as fake
 
         shelf, listed = folder / "shelf", folder / "pypi.toml"
         shelf.mkdir()
@@ -246,7 +246,7 @@ def commands(folder: Path) -> Iterator[dict[str, Callable[[], Command]]]:
         return Command(["models", "pull", "tiny"], r"^cache/models/tiny\.gguf$", registry=listed)
 
     def pull_hub() -> Command:
-        import test_registry as fake
+        import sources as fake
 
         server, listed = fake.FakeHub(), folder / "hub.toml"
         listed.write_text(fake.ON_HUB)

@@ -1,4 +1,4 @@
-"""Head maps that nobody measured."""
+"""Head maps with made-up scores."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from dps_local.drawing.drawing import Floats
+from dps_local.drawing.colour import Floats
 from dps_local.engine.model import Model
+from dps_local.maps.calibration import Calibration, Candidate
 from dps_local.maps.head_map import SCORES, HeadMap
-from dps_local.scoring.calibration import Calibration, Candidate
-from dps_local.scoring.statistics import Stability
+from dps_local.maps.reliability import SplitHalfReliability
 
 NAN = float("nan")
 
@@ -20,13 +20,13 @@ def scores_map(pcs: Floats, **changes: Any) -> HeadMap:
     """A map whose gain is half its PCS; contrast and pairwise are not measured."""
     pcs = pcs.astype(np.float32)
     nothing, error = np.full_like(pcs, NAN), np.where(np.isnan(pcs), NAN, 0.01).astype(np.float32)
-    found = HeadMap(
+    head_map = HeadMap(
         model="tiny",
         architecture="llama",
         fingerprint="0123abcd",
         scope="generated",
         ranking="pcs",
-        probe=0.0,
+        ablation_scale=0.0,
         seed=0,
         examples=12,
         tokens=384,
@@ -47,10 +47,10 @@ def scores_map(pcs: Floats, **changes: Any) -> HeadMap:
         selected=(),
         mode="contrast",
         gamma=1.5,
-        stability=Stability(0.75, 0.5, 8),
+        reliability=SplitHalfReliability(0.75, 0.5, 8),
         calibration=Calibration(0.05, 0.01, 0.09, 12, Candidate("contrast", 2, 1.5), 1.1, 1.2),
     )
-    return replace(found, **changes)
+    return replace(head_map, **changes)
 
 
 def synthetic(layers: int, heads: int, chosen: int = 6) -> HeadMap:
@@ -77,7 +77,7 @@ def hand_made_map(model: Model, **changes: Any) -> HeadMap:
         **others,
         selected=((model.n_layer - 1, model.n_head_max - 1), (0, 0)),
         gamma=0.5,
-        stability=None,
+        reliability=None,
         calibration=None,
     )
     return replace(made, **changes)

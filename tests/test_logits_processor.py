@@ -17,12 +17,11 @@ from tiny import ATTENTION, N_FF, TinyModel, shape
 
 from dps_local import SteeringLogitsProcessor
 from dps_local.chat.session import Session
-from dps_local.engine.context import Context
 from dps_local.engine.model import Head, Model, Scope, head_mask
 from dps_local.engine.sampler import Sampling
 from dps_local.errors import DpsError, HeadMapError
+from dps_local.maps.calibration import Mode
 from dps_local.prompting.chat_template import ChatTemplate
-from dps_local.scoring.calibration import Mode
 from dps_local.steering.mixing import Gamma
 from dps_local.steering.steering import Steering
 
@@ -183,17 +182,16 @@ def test_the_maps_own_gamma_is_the_default(
     assert SteeringLogitsProcessor(llama, made, gamma="entropy:cap=1").steering.gamma == Gamma.parse("entropy:cap=1")
 
 
-def test_the_muted_stream_comes_late(steered: Steered, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_muted_stream_makes_several_steps_in_one_call(steered: Steered, monkeypatch: pytest.MonkeyPatch) -> None:
     model, llama, processor = steered(heads=[(2, 2)], beta=1.0)
     calls: list[int] = []
-    original = Context._decode
+    original = processor.muted.decode
 
-    def counted(self: Context, runs: Any) -> int:
-        if self is processor._muted.context:
-            calls.append(len(runs[0].tokens))
-        return original(self, runs)
+    def counted(tokens: list[int], *arguments: Any) -> Any:
+        calls.append(len(tokens))
+        return original(tokens, *arguments)
 
-    monkeypatch.setattr(Context, "_decode", counted)
+    monkeypatch.setattr(processor.muted, "decode", counted)
     found = generate(llama, prompt_of(model, QUESTIONS[0]), 40, processor)
     assert found == generate(llama, prompt_of(model, QUESTIONS[0]), 40)  # one token is plausible: it is the first
     assert max(calls) == 8
@@ -220,14 +218,14 @@ def test_an_error_on_the_way_leaves_the_next_call_as_ever(steered: Steered, monk
     model, llama, processor = steered()
     prompt = prompt_of(model, QUESTIONS[0])
     expected = generate(llama, prompt, 12, processor)
-    original, left = processor._muted.decode, iter(range(4))
+    original, left = processor.muted.decode, iter(range(4))
 
     def fails(*arguments: Any) -> Any:
         if next(left, None) is None:
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(processor._muted, "decode", fails)
+    monkeypatch.setattr(processor.muted, "decode", fails)
     with pytest.raises(KeyboardInterrupt):
         generate(llama, prompt, 12, processor)
     monkeypatch.undo()
@@ -246,7 +244,7 @@ def test_batches_of_any_size_are_steered(steered: Steered, scope: Scope, kind: s
 
     def watch(ids: Any, scores: Any) -> Any:
         steered_scores = processor(ids, scores)
-        kept.append(processor._contrast is not None and processor._seen == ids.tolist())
+        kept.append(processor.draft is not None and processor.tokens == ids.tolist())
         return steered_scores
 
     found = generate(llama, prompt, 12, watch)
@@ -355,7 +353,7 @@ def test_closing_the_llama_frees_the_second_context(steered: Steered) -> None:
     model, llama, processor = steered()
     generate(llama, prompt_of(model, "Why?"), 3, processor)
     llama.close()
-    assert processor._muted.context.handle is None
+    assert processor.muted.context.handle is None
     processor.close()  # once more is no error
 
 

@@ -23,12 +23,12 @@ from dps_local.engine.sampler import Sampler, Sampling
 from dps_local.engine.stream import Stream
 from dps_local.maps.baking import bake
 from dps_local.maps.head_map import HeadMap
-from dps_local.scoring.forked_sequences import Text
-from dps_local.scoring.head_ablation import Scorer
-from dps_local.scoring.statistics import PCS
+from dps_local.scoring.forked_sequences import ScoredText
+from dps_local.scoring.head_ablation import HeadAblation
+from dps_local.scoring.head_effects import PCS
 from dps_local.steering.contrast import Contrast
-from dps_local.steering.decoding import Answer
 from dps_local.steering.mixing import Gamma
+from dps_local.steering.speculative import SpeculativeDecoder
 from dps_local.steering.steering import Steering
 
 if TYPE_CHECKING:
@@ -72,9 +72,9 @@ def feed(context: Context, runs: Sequence[Run]) -> Logits:
 
 
 def new_context(
-    model: Model, n_ctx: int = N_CTX, n_outputs: int = 128, n_threads: int = N_THREADS, tokens_alone: bool = False
+    model: Model, n_ctx: int = N_CTX, n_outputs: int = 128, n_threads: int = N_THREADS, batch_invariant: bool = False
 ) -> Context:
-    return Context(model, n_ctx, n_outputs=n_outputs, n_threads=n_threads, tokens_alone=tokens_alone)
+    return Context(model, n_ctx, n_outputs=n_outputs, n_threads=n_threads, batch_invariant=batch_invariant)
 
 
 @pytest.fixture(params=REAL)
@@ -221,50 +221,50 @@ def test_a_muted_head_equals_zero_output_columns_of_the_real_weights(name: str, 
 # --- scores
 
 
-def text_of(model: Model, n_prompt: int, n_target: int) -> Text:
+def text_of(model: Model, n_prompt: int, n_target: int) -> ScoredText:
     tokens = prompt_of(model, n_prompt + n_target)
-    return Text(tokens[:n_prompt], tokens[n_prompt:])
+    return ScoredText(tokens[:n_prompt], tokens[n_prompt:])
 
 
 def test_scores_equal_those_of_zero_output_columns(name: str, model: Model, tmp_path: Path) -> None:
     text = text_of(model, 40, 12)
-    scorer = Scorer(model, 64, 12, scope="all", n_threads=N_THREADS)
-    plain, null = scorer.read(text)
+    ablation = HeadAblation(model, 64, 12, scope="all", n_threads=N_THREADS)
+    plain, null = ablation.read(text)
     assert null == 0.0
-    effects, _ = scorer.effects(HEADS[name])
+    effects, _ = ablation.effects(HEADS[name])
     for head, effect in zip(HEADS[name], effects, strict=True):
         edited = tmp_path / f"edited-{head}.gguf"
         shutil.copyfile(model.path, edited)
         zero_output_columns(edited, [head], model.n_head_max)
         oracle_model = Model(edited)
-        oracle = Scorer(oracle_model, 64, 12, scope="all", parallel=scorer.heads_at_a_time, n_threads=N_THREADS)
+        oracle = HeadAblation(oracle_model, 64, 12, scope="all", parallel=ablation.heads_at_a_time, n_threads=N_THREADS)
         assert effect[PCS] == pytest.approx(oracle.read(text)[0] - plain, abs=1e-12)
         assert effect[PCS] != 0
         oracle.close()
         oracle_model.close()
         edited.unlink()
-    scorer.close()
+    ablation.close()
 
 
 @pytest.mark.parametrize("n_target", [1, 7, 25, 32])
 def test_nothing_done_has_no_effect_in_any_slot(n_target: int, model: Model) -> None:
-    scorer = Scorer(model, 128, n_target, n_threads=N_THREADS)
+    ablation = HeadAblation(model, 128, n_target, n_threads=N_THREADS)
     text = text_of(model, 64, n_target)
-    assert scorer.read(text)[1] == 0.0
+    assert ablation.read(text)[1] == 0.0
     # slots beside a muted head, with the layers below it left out
-    assert [scorer.effects([head])[1] for head in ((0, 0), (model.n_layer - 1, 1))] == [0.0, 0.0]
-    scorer.close()
+    assert [ablation.effects([head])[1] for head in ((0, 0), (model.n_layer - 1, 1))] == [0.0, 0.0]
+    ablation.close()
 
 
 def test_heads_have_the_same_scores_many_at_a_time_and_one_at_a_time(model: Model) -> None:
     heads, text = model.heads()[:: len(model.heads()) // 12], text_of(model, 64, 25)
     found = []
     for parallel in (None, 1, 8):
-        scorer = Scorer(model, 128, 25, parallel=parallel, n_threads=N_THREADS)
-        scorer.read(text)
-        size = scorer.heads_at_a_time
-        found.append(np.concatenate([scorer.effects(heads[i : i + size])[0] for i in range(0, len(heads), size)]))
-        scorer.close()
+        ablation = HeadAblation(model, 128, 25, parallel=parallel, n_threads=N_THREADS)
+        ablation.read(text)
+        size = ablation.heads_at_a_time
+        found.append(np.concatenate([ablation.effects(heads[i : i + size])[0] for i in range(0, len(heads), size)]))
+        ablation.close()
     assert np.array_equal(found[0], found[1])
     assert np.array_equal(found[0], found[2])
 
@@ -276,10 +276,10 @@ SHAPE_NOISE = 0.03
 
 def test_scores_equal_a_full_forward_for_each_head(name: str, model: Model) -> None:
     text = text_of(model, 64, 25)
-    scorer = Scorer(model, 128, 25, n_threads=N_THREADS)
-    scorer.read(text)
-    effects, _ = scorer.effects(HEADS[name])
-    scorer.close()
+    ablation = HeadAblation(model, 128, 25, n_threads=N_THREADS)
+    ablation.read(text)
+    effects, _ = ablation.effects(HEADS[name])
+    ablation.close()
     context = new_context(model, 128, n_outputs=32)
 
     def nll(head: Head | None) -> float:
@@ -313,22 +313,22 @@ def test_tokens_are_drawn_where_the_logits_are_as_from_a_copy(model: Model, samp
     context.close()
 
 
-# --- the late engine
+# --- speculative decoding
 
 
-def test_late_steps_are_the_eager_ones_bit_for_bit(model: Model) -> None:
+def test_speculative_steps_are_the_eager_ones_bit_for_bit(model: Model) -> None:
     layer = model.n_layer // 2
     steering = Steering(head_mask(model, [(layer, 0), (layer + 1, 1)]), Gamma(1.0), beta=0.05)
     tokens = prompt_of(model, 700)  # more than the window of Gemma's sliding layers
-    full, muted = (Stream(new_context(model, 1024, n_outputs=8, tokens_alone=True)) for _ in range(2))
+    full, muted = (Stream(new_context(model, 1024, n_outputs=8, batch_invariant=True)) for _ in range(2))
     full.replay([tokens[:512], tokens[512:-1]])
     found, counts = [], []
     for eager in (True, False):
         full.rewind(len(tokens) - 1)
-        muted.become(full)
+        muted.copy_from(full)
         muted.scale(steering.scales)
         contrast = Contrast(full, muted, steering, eager=eager, probs=True)
-        answer = Answer(contrast, Sampler(Sampling(seed=5)), threading.Event()).steps(tokens[-1], 60)
+        answer = SpeculativeDecoder(contrast, Sampler(Sampling(seed=5)), threading.Event()).steps(tokens[-1], 60)
         found.append([(s.id, s.p_plain, s.p_steered) for s in itertools.islice(answer, 60)])
         answer.close()
         counts.append(contrast.counts)

@@ -11,20 +11,21 @@ from numpy.typing import NDArray
 
 from dps_local.chat.session import Session
 from dps_local.chat.turn import Token, Turn
-from dps_local.engine.context import KV_STEP
+from dps_local.engine.context import KV_STEP, MAX_INVARIANT_BATCH
 from dps_local.engine.model import Head, HeadScales, Model, Scope
 from dps_local.engine.stream import Stream
-from dps_local.errors import DpsError
-from dps_local.scoring.ablation import Progress
-from dps_local.steering.contrast import WINDOW
-from dps_local.steering.mixing import Logits, log_softmax, mix, plausible, probabilities
+from dps_local.errors import Remedy, SettingsError
+from dps_local.steering.mixing import Logits, log_softmax, plausible, probabilities
 from dps_local.steering.steering import Steering, SteeringMode
+from dps_local.system.progress import Progress
 
-MOST = 16  # an amplification scales all heads: those with the largest weights are left out, one at a time
+MAX_AMPLIFIED_HEADS = (
+    16  # an amplification scales all heads: those with the largest weights are left out, one at a time
+)
 
 
 @dataclass(frozen=True)
-class Share:
+class HeadShare:
     """What a head did to a token: its shift, minus the shift with all steered heads but this one, in nats."""
 
     layer: int
@@ -33,7 +34,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Total:
+class HeadTotal:
     """What a head did to all tokens of an answer: the sums of its |share| and of its share, in nats."""
 
     layer: int
@@ -43,7 +44,7 @@ class Total:
 
 
 @dataclass(frozen=True)
-class Replaced:
+class ReplacedToken:
     """The plain model's most likely token, where it is neither the steered model's nor the one that was drawn."""
 
     id: int
@@ -53,7 +54,7 @@ class Replaced:
 
 
 @dataclass(frozen=True)
-class Explained:
+class ExplainedToken:
     """A token of an answer; p_plain and p_steered are those of `Token`.
 
     p_plausible: the plain probability of all tokens that the plausibility mask leaves; 1 for an amplification.
@@ -67,8 +68,8 @@ class Explained:
     p_plausible: float
     p_steered: float
     shift: float
-    replaced: Replaced | None = None
-    heads: tuple[Share, ...] = ()
+    replaced: ReplacedToken | None = None
+    heads: tuple[HeadShare, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,26 +83,25 @@ class Explanation:
     beta: float
     steered: int
     heads: tuple[Head, ...]
-    tokens: tuple[Explained, ...]
+    tokens: tuple[ExplainedToken, ...]
 
-    def totals(self) -> list[Total]:
+    def totals(self) -> list[HeadTotal]:
         """Return what each head did in total, the one that moved most first."""
-        own: dict[Head, list[float]] = {head: [] for head in self.heads}
+        by_head: dict[Head, list[float]] = {head: [] for head in self.heads}
         for share in (share for token in self.tokens for share in token.heads):
-            own[share.layer, share.head].append(share.share)
-        found = [Total(*head, sum(map(abs, shares)), sum(shares)) for head, shares in own.items()]
-        return sorted(found, key=lambda total: -total.moved)
+            by_head[share.layer, share.head].append(share.share)
+        totals = [HeadTotal(*head, sum(map(abs, shares)), sum(shares)) for head, shares in by_head.items()]
+        return sorted(totals, key=lambda total: -total.moved)
 
 
 def steering_of(session: Session) -> Steering:
-    """Return what steers a chat; raises DpsError where there is nothing to explain."""
+    """Return what steers a chat; raises SettingsError where there is nothing to explain."""
     if session.steering is None or session.steering.gamma.off:
-        raise DpsError(
-            "nothing steers the answer, so there is nothing to explain: "
-            "--profile or --map gives the heads, --gamma 0.5 the strength"
-        )
+        raise SettingsError("nothing steers the answer, so there is nothing to explain", Remedy.STEER)
     if session.steering.mode == "cad":
-        raise DpsError("an explanation tells of heads, and CAD steers by none: steer by a contrast or an amplification")
+        raise SettingsError(
+            "an explanation tells of heads, and CAD steers by none: steer by a contrast or an amplification"
+        )
     return session.steering
 
 
@@ -109,8 +109,8 @@ def explain(session: Session, progress: Progress | None = None) -> Explanation:
     """Explain the last answer of a chat.
 
     Its own tokens are read again: by the plain model, under the session's steering, and with each steered head left
-    out; of an amplification, the MOST heads of largest |weight|. On the CPU the logits are those that the answer was
-    drawn from, bit for bit. progress: called with (done, total) tokens.
+    out; of an amplification, the MAX_AMPLIFIED_HEADS heads of largest |weight|. On the CPU the logits are those that
+    the answer was drawn from, bit for bit. progress: called with (done, total) tokens.
     """
     turn, steering = session.turns[-1], steering_of(session)
     heads = _left_out(steering)
@@ -123,7 +123,7 @@ def explain(session: Session, progress: Progress | None = None) -> Explanation:
         steering.mode,
         str(steering.gamma),
         steering.beta if steering.mode == "contrast" else 0.0,
-        int(np.count_nonzero(steering.scales != 1)),
+        len(steering.heads),
         tuple(heads),
         tuple(replace(token, heads=_ranked(heads, own)) for token, own in zip(tokens, shares.T, strict=True)),
     )
@@ -133,8 +133,8 @@ def _left_out(steering: Steering) -> list[Head]:
     away = np.abs(steering.scales - 1)
     order = np.argsort(-away, axis=None, kind="stable")[: np.count_nonzero(away)]
     layers, heads = np.unravel_index(order, away.shape)
-    found = list(zip(layers.tolist(), heads.tolist(), strict=True))
-    return found[:MOST] if steering.mode == "amplify" else found
+    steered = list(zip(layers.tolist(), heads.tolist(), strict=True))
+    return steered[:MAX_AMPLIFIED_HEADS] if steering.mode == "amplify" else steered
 
 
 def _without(steering: Steering, head: Head) -> Steering:
@@ -143,22 +143,21 @@ def _without(steering: Steering, head: Head) -> Steering:
     return replace(steering, scales=scales)
 
 
-def _ranked(heads: Sequence[Head], shares: NDArray[np.float64]) -> tuple[Share, ...]:
-    found = [Share(*head, float(share)) for head, share in zip(heads, shares, strict=True)]
-    return tuple(sorted(found, key=lambda share: -abs(share.share)))
+def _ranked(heads: Sequence[Head], shares: NDArray[np.float64]) -> tuple[HeadShare, ...]:
+    head_shares = [HeadShare(*head, float(share)) for head, share in zip(heads, shares, strict=True)]
+    return tuple(sorted(head_shares, key=lambda share: -abs(share.share)))
 
 
 def _read_again(
     session: Session, turn: Turn, tried: Sequence[Steering], progress: Progress | None
-) -> tuple[list[Explained], NDArray[np.float64]]:
+) -> tuple[list[ExplainedToken], NDArray[np.float64]]:
     """Return the tokens under tried[0], without heads, and the shifts [n_tried, n_tokens] under each of them."""
     n = len(turn.tokens)
-    explained, shifts = list[Explained](), np.empty((len(tried), n))
+    explained, shifts = list[ExplainedToken](), np.empty((len(tried), n))
     with closing(_Reader(session, turn, tried[0].scope)) as reader:
-        steps = [_Step(*read, tried[0]) for read in zip(turn.tokens, reader.logits(None), strict=True)]
+        steps = [AnswerStep(*read, tried[0]) for read in zip(turn.tokens, reader.logits(None), strict=True)]
         for i, steering in enumerate(tried):
-            scales = steering.amplified() if steering.mode == "amplify" else steering.scales
-            for t, (step, own) in enumerate(zip(steps, reader.logits(scales), strict=True)):
+            for t, (step, own) in enumerate(zip(steps, reader.logits(steering.own_scales), strict=True)):
                 shifts[i, t] = step.shift(own)
                 if i == 0:
                     explained.append(step.explained(own, session.model))
@@ -173,8 +172,8 @@ class _Reader:
     def __init__(self, session: Session, turn: Turn, scope: Scope) -> None:
         self.scope, self.start = scope, turn.answer
         self.tokens = [turn.pending[-1], *(token.id for token in turn.tokens)][: len(turn.tokens)]
-        self.stream = Stream(session.context(late=True))
-        self.stream.become(session.full)
+        self.stream = Stream(session.context(batch_invariant=True))
+        self.stream.copy_from(session.full)
         self.stream.rewind(self.start)
         self.prompt = self.stream.calls
 
@@ -190,43 +189,43 @@ class _Reader:
         else:
             stream.clear()
             stream.replay(self.prompt)
-        while window := self.tokens[at : at + min(WINDOW, KV_STEP - stream.n % KV_STEP)]:
-            yield from stream.decode(window, len(window))
-            at += len(window)
+        while batch := self.tokens[at : at + min(MAX_INVARIANT_BATCH, KV_STEP - stream.n % KV_STEP)]:
+            yield from stream.decode(batch, len(batch))
+            at += len(batch)
 
 
-class _Step:
+class AnswerStep:
     """A step of the plain model, in which the token y was drawn; full: F32 [n_vocab].
 
     Of the logits it keeps those of plausible tokens, and for an amplification none.
     """
 
     def __init__(self, token: Token, full: Logits, steering: Steering) -> None:
-        self.token, self.contrast = token, steering.mode == "contrast"
-        self.kept, self.y = _plausible(full, token.id, steering.beta if self.contrast else 0.0)
+        self.token, self.steering, contrast = token, steering, steering.mode == "contrast"
+        self.kept, self.y = _plausible(full, token.id, steering.beta if contrast else 0.0)
         p, f = probabilities(full), full[self.kept].copy()
         self.p_plain, self.p_plausible = float(p[token.id]), min(float(p[self.kept].sum()), 1.0)
         self.best, self.best_token, self.p_best = int(f.argmax()), int(full.argmax()), float(p.max())
         self.logprob = float(log_softmax(f)[self.y])
-        self.gamma, self.full = steering.gamma(full), f if self.contrast else f[:0].copy()
+        self.gamma, self.full = steering.gamma(full), f if contrast else f[:0].copy()
 
     def steered(self, own: Logits) -> NDArray[np.float64]:
         """Return ln p of the plausible tokens when the muted, or amplified, stream gives the logits `own` [n_vocab]."""
-        return log_softmax(mix(self.full, own[self.kept], self.gamma, beta=0.0) if self.contrast else own)
+        return log_softmax(self.steering.mix(self.full, own[self.kept], self.gamma))
 
     def shift(self, own: Logits) -> float:
         return float(self.steered(own)[self.y]) - self.logprob
 
-    def explained(self, own: Logits, model: Model) -> Explained:
+    def explained(self, own: Logits, model: Model) -> ExplainedToken:
         p = np.exp(self.steered(own))
         all_p = self.p_plain, self.p_plausible, float(p[self.y])
-        return Explained(self.token.id, self.token.text, *all_p, self.shift(own), self._replaced(p, model))
+        return ExplainedToken(self.token.id, self.token.text, *all_p, self.shift(own), self._replaced(p, model))
 
-    def _replaced(self, p_steered: NDArray[np.float64], model: Model) -> Replaced | None:
+    def _replaced(self, p_steered: NDArray[np.float64], model: Model) -> ReplacedToken | None:
         if self.best in (int(p_steered.argmax()), self.y):
             return None
         text = model.detokenize([self.best_token]) or model.token_text(self.best_token)  # that of an end token
-        return Replaced(self.best_token, text, self.p_best, float(p_steered[self.best]))
+        return ReplacedToken(self.best_token, text, self.p_best, float(p_steered[self.best]))
 
 
 def _plausible(full: Logits, y: int, beta: float) -> tuple[NDArray[np.intp] | slice, int]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dps_local.steering.contrast import Counts
+from dps_local.steering.contrast import DecodingCounts
 from dps_local.steering.decoding import Step
 
 StopReason = Literal["eog", "stop", "length", "context", "interrupted"]
@@ -43,13 +43,14 @@ class Turn:
     start: int  # tokens in the full stream before this turn
     pending: list[int]  # tokens that were not in the KV cache yet when the turn began
     opening: int  # how many of them stand before the question itself
+    n_predict: int = -1  # tokens that were asked for; -1: any number
     recalled: Sequence[int] = ()  # items that came with the question, and leave with it
     tokens: list[Token] = field(default_factory=list)
     steps: int = 0  # of the answer, given out or not: each reads the token before
     tail: list[int] | None = None  # what a stop text left of the last token, when it began inside it
     stop: StopReason = "interrupted"
     timings: Timings = field(default_factory=Timings)
-    counts: Counts | None = None  # of a contrast
+    counts: DecodingCounts | None = None  # of a contrast
     left: int = 0  # earlier turns that left the context, to make room for this one
 
     @property
@@ -61,6 +62,14 @@ class Turn:
     def answer(self) -> int:
         """Tokens in the full stream before the answer."""
         return self.start + len(self.pending) - 1
+
+    @property
+    def n_decoded(self) -> int:
+        """Tokens that were decoded for the answer: the last one of the prompt, those of the text, the end token.
+
+        A step whose token was not given out (of a stop text, or after an interruption) does not count.
+        """
+        return min(self.steps, len(self.tokens) + (self.tail is None))
 
     @property
     def ids(self) -> list[int]:

@@ -1,1 +1,1 @@
-"""The command line: options, commands, and the terminal that they print to."""
+"""The command line: a file for each command, their options, and the terminal that they print to."""

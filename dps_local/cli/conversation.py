@@ -1,4 +1,4 @@
-"""`Chat`: the conversation in the terminal: questions, streamed answers and slash commands."""
+"""`Conversation`: what is said in the terminal: questions, streamed answers and slash commands."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 
 from dps_local.chat.session import Session
 from dps_local.chat.turn import Token
+from dps_local.cli.remedies import explained
 from dps_local.cli.terminal import Terminal, interruptible
-from dps_local.errors import DpsError, NativeError
+from dps_local.errors import CommandError, DpsError, NativeError, SettingsError, StateError
 from dps_local.steering.mixing import Gamma
 from dps_local.system.files import atomic_write
 
@@ -24,48 +25,54 @@ STOPPED = {
 
 
 @dataclass
-class Chat:
-    """One conversation. compare: show the unsteered answer before each steered one."""
+class Conversation:
+    """A session with a person at the terminal, or with a pipe.
+
+    compare: show the unsteered answer before each steered one.
+    """
 
     session: Session
     terminal: Terminal
     n_predict: int = -1
     compare: bool = False
 
+    def __post_init__(self) -> None:
+        self.steering = self.session.steering  # /gamma changes it
+
     def run(self) -> bool:
         """Answer questions until the input ends; on a terminal with a prompt, else one question a line.
 
         False where a line of a pipe failed: the others are answered all the same.
         """
-        fine = True
-        for line in self._typed() if self.terminal.interactive else sys.stdin:
+        all_answered = True
+        for line in self._prompted_lines() if self.terminal.interactive else sys.stdin:
             try:
                 if not self.handle(line.strip()):
                     break
             except DpsError as exc:
                 if isinstance(exc, NativeError) and not self.terminal.interactive:
                     raise  # so would the next one
-                self.terminal.error(str(exc))
-                fine = self.terminal.interactive
-        return fine
+                self.terminal.error(explained(exc))
+                all_answered = self.terminal.interactive
+        return all_answered
 
-    def _typed(self) -> Iterator[str]:
+    def _prompted_lines(self) -> Iterator[str]:
         with contextlib.suppress(ImportError):
             import readline  # line editing for input(); nothing is kept on disk
 
             readline.parse_and_bind("set enable-bracketed-paste on")  # a block that is pasted is one question
         self.terminal.notice("/help lists the commands, Ctrl-C stops an answer, Ctrl-D or /exit leaves")
-        asked = False  # whether to leave
+        leaving = False  # a first Ctrl-C was typed
         while True:
             try:
                 yield input(">>> ")
-                asked = False
+                leaving = False
             except KeyboardInterrupt:
                 self.terminal.write("\n")
-                if asked:
+                if leaving:
                     return
                 self.terminal.notice("Ctrl-C again leaves")
-                asked = True
+                leaving = True
             except EOFError:
                 self.terminal.write("\n")
                 return
@@ -82,7 +89,7 @@ class Chat:
                 command[1](argument.strip())
                 return True
             if name.isalpha() and self.terminal.interactive:  # mistyped; but /etc/passwd is the beginning of a question
-                raise DpsError(f"there is no command /{name}: /help lists them")
+                raise CommandError(f"there is no command /{name}: /help lists them")
         self.answer(line)
         return True
 
@@ -99,21 +106,16 @@ class Chat:
         }
 
     def answer(self, question: str) -> None:
-        if self.compare and self.session.steering and not self.session.steering.gamma.off:
-            if self._plain(question):
-                self.terminal.write("steered  ", "bold green")
-                self._stream(self.session.regenerate(self.n_predict))
-        else:
-            self._stream(self.session.ask(question, self.n_predict))
+        if not (self.compare and self.steering and not self.steering.gamma.off):
+            self._stream(self.session.ask(question, self.n_predict, steering=self.steering))
+            return
+        self.terminal.write("plain    ", "bold")
+        if self._stream(self.session.ask(question, self.n_predict, steering=None), "dim"):  # else it was called off
+            self.terminal.write("steered  ", "bold green")
+            self._regenerate()
 
-    def _plain(self, question: str) -> bool:
-        """Show the answer without steering, which the steered one is to replace; False when it was called off."""
-        steering, self.session.steering = self.session.steering, None
-        try:
-            self.terminal.write("plain    ", "bold")
-            return self._stream(self.session.ask(question, self.n_predict), "dim")
-        finally:
-            self.session.steering = steering
+    def _regenerate(self) -> None:
+        self._stream(self.session.regenerate(self.n_predict, steering=self.steering))
 
     def _stream(self, tokens: Iterator[Token], style: str = "") -> bool:
         """Print an answer as it comes; the first Ctrl-C ends it and keeps the turn. False when there is no turn."""
@@ -127,8 +129,8 @@ class Chat:
         if stopped:
             self.terminal.notice(stopped)
         if answered and (left := self.session.turns[-1].left):
-            gone = f"{left} turns are" if left > 1 else "turn is"
-            self.terminal.notice(f"[the context was full: the oldest {gone} forgotten]")
+            turns = f"{left} turns are" if left > 1 else "turn is"
+            self.terminal.notice(f"[the context was full: the oldest {turns} forgotten]")
         return answered
 
     def _help(self, _: str) -> None:
@@ -136,16 +138,15 @@ class Chat:
             self.terminal.write(f"/{name:<8} {text}\n")
 
     def _gamma(self, text: str) -> None:
-        steering = self.session.steering
-        if steering is None:
-            raise DpsError("nothing to steer: no head was chosen, or chat was started without --profile and --map")
+        if self.steering is None:
+            raise SettingsError("nothing to steer: no head was chosen, or chat was started without --profile and --map")
         if text:
-            self.session.steering = replace(steering, gamma=Gamma.parse(text))
-        self.terminal.notice(f"γ = {self.session.steering.gamma}" if self.session.steering else "")
+            self.steering = replace(self.steering, gamma=Gamma.parse(text))
+        self.terminal.notice(f"γ = {self.steering.gamma}")
 
     def _regen(self, _: str) -> None:
         self._need_turn()
-        self._stream(self.session.regenerate(self.n_predict))
+        self._regenerate()
 
     def _undo(self, _: str) -> None:
         self._need_turn()
@@ -158,11 +159,11 @@ class Chat:
 
     def _need_turn(self) -> None:
         if not self.session.turns:
-            raise DpsError("the answers have left the context" if self.session.past else "there is no answer yet")
+            raise StateError("the answers have left the context" if self.session.past else "there is no answer yet")
 
     def _compare(self, text: str) -> None:
         if text not in ("on", "off"):
-            raise DpsError("/compare takes on or off")
+            raise CommandError("/compare takes on or off")
         self.compare = text == "on"
 
     def _clear(self, _: str) -> None:
@@ -171,7 +172,7 @@ class Chat:
 
     def _save(self, path: str) -> None:
         if not path:
-            raise DpsError("/save takes the name of a file")
+            raise CommandError("/save takes the name of a file")
         target = Path(path).expanduser()
         with atomic_write(target) as file:
             file.write(json.dumps(self.transcript(), ensure_ascii=False, indent=2).encode())
@@ -179,13 +180,9 @@ class Chat:
 
     def transcript(self) -> dict[str, object]:
         """Return the conversation as role/content messages, as chat programs exchange them."""
-        messages = []
-        for question, answer in [*self.session.past, *((turn.user, turn.text) for turn in self.session.turns)]:
-            messages.append({"role": "user", "content": question})
-            messages.append({"role": "assistant", "content": answer})
-        steering = self.session.steering
+        messages = [{"role": m["role"], "content": m["content"]} for m in self.session.messages()]
         return {
             "model": self.session.model.name,
-            "gamma": str(steering.gamma) if steering else "0",
+            "gamma": str(self.steering.gamma) if self.steering else "0",
             "messages": messages,
         }

@@ -1,4 +1,4 @@
-"""Options that several commands share, as dataclasses; `expand` turns them into options of the command line."""
+"""Options that several commands share, as dataclasses; `option_groups` turns them into options of the command line."""
 
 from __future__ import annotations
 
@@ -15,45 +15,47 @@ import typer
 from dps_local.assistant import Settings
 from dps_local.engine.model import Scope
 from dps_local.engine.sampler import RANDOM_SEED, Sampling
-from dps_local.errors import DpsError
-from dps_local.evaluation.arms import METHODS, Grid, Method
-from dps_local.evaluation.evaluation_options import EvaluationOptions, Part, Selection, Source
+from dps_local.errors import SettingsError
+from dps_local.evaluation.condition import METHODS, Method
+from dps_local.evaluation.evaluation_options import EvaluationOptions, HeadSource, ItemSelection, UserSubset
+from dps_local.evaluation.grid import Grid
 from dps_local.maps.cluster_map import Routing
-from dps_local.maps.head_map import top_k
-from dps_local.scoring.ablation import ScoringOptions
+from dps_local.maps.selection import Ranking, top_k
 from dps_local.scoring.forked_sequences import MAX_TARGET
-from dps_local.scoring.statistics import Ranking
+from dps_local.scoring.options import ScoringOptions
 from dps_local.steering.decoding import Engine
 from dps_local.steering.mixing import Gamma
 from dps_local.steering.steering import SteeringMode
 
 
-def _gamma(text: str) -> Gamma:
+def _parse_gamma(text: str) -> Gamma:
     try:
         return Gamma.parse(text)
-    except DpsError as exc:
+    except SettingsError as exc:
         raise typer.BadParameter(str(exc)) from exc
 
 
-def _named(name: str | None) -> str | None:
+def _not_empty(name: str | None) -> str | None:
     if name is not None and not name.strip():
         raise typer.BadParameter("the name is empty: leave the option out, or give a name")
     return name
 
 
-def _check_temp(temp: float) -> float:
+def _check_temperature(temp: float) -> float:
     if temp != 0 and not 0.001 <= temp <= 1000:  # logits divided by less overflow
         raise typer.BadParameter(f"{temp:g} is neither 0 (greedy) nor from 0.001 to 1000")
     return temp
 
 
 ProfileOption = typer.Option(
-    "--profile", "-p", callback=_named, help="A profile (JSON), or a shipped example: mara, idris, odile."
+    "--profile", "-p", callback=_not_empty, help="A profile (JSON), or a shipped example: mara, idris, odile."
 )
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", "-m", callback=_named, help="A name from `dps-local models list`, or the path of a GGUF."),
+    typer.Option(
+        "--model", "-m", callback=_not_empty, help="A name from `dps-local models list`, or the path of a GGUF."
+    ),
 ]
 ContextOption = Annotated[int, typer.Option("--ctx-size", "-c", min=256, help="Tokens of context.")]
 SeedOption = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the order of examples.")]
@@ -67,7 +69,7 @@ MapOption = Annotated[Path | None, typer.Option(help="A head map (.dps.gguf) ins
 GammaOption = Annotated[
     Gamma | None,
     typer.Option(
-        parser=_gamma,
+        parser=_parse_gamma,
         metavar="X",
         help="Strength of steering: a number (0 = off), or entropy[:normalised][:cap=X]. Default: the head map's.",
     ),
@@ -75,7 +77,7 @@ GammaOption = Annotated[
 BetaOption = Annotated[
     float, typer.Option(min=0, max=1, help="Only tokens with at least β times the top probability; 0 = the paper.")
 ]
-TempOption = Annotated[float, typer.Option(callback=_check_temp, metavar="X", help="Temperature; 0 is greedy.")]
+TempOption = Annotated[float, typer.Option(callback=_check_temperature, metavar="X", help="Temperature; 0 is greedy.")]
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,9 @@ class ScoreOptions:
     contrast: Annotated[
         bool, typer.Option("--profile-contrast", help="Also measure PCS without the profile; takes twice as long.")
     ] = ScoringOptions.contrast
-    probe: Annotated[
+    ablation_scale: Annotated[
         float, typer.Option(help="The scale heads are evaluated at: 0 mutes them, 0.9 gives a slope near 1.")
-    ] = ScoringOptions.probe
+    ] = ScoringOptions.ablation_scale
     exhaustive: Annotated[
         bool, typer.Option("--exhaustive", help="Every head on every example, instead of dropping poor ones early.")
     ] = ScoringOptions.exhaustive
@@ -126,8 +128,8 @@ class ScoreOptions:
     def scoring(
         self, model: ModelOptions, parallel: int | None = None, seed: int = ScoringOptions.seed
     ) -> ScoringOptions:
-        if self.probe == 1 or not math.isfinite(self.probe):
-            raise typer.BadParameter("--probe 1 leaves a head as it is: choose another scale")
+        if self.ablation_scale == 1 or not math.isfinite(self.ablation_scale):
+            raise typer.BadParameter("--ablation-scale 1 leaves a head as it is: choose another scale")
         return ScoringOptions(
             scope=self.scope,
             examples=self.examples,
@@ -135,7 +137,7 @@ class ScoreOptions:
             top=self.heads,
             ranking=self.ranking,
             contrast=self.contrast,
-            probe=self.probe,
+            ablation_scale=self.ablation_scale,
             exhaustive=self.exhaustive,
             seed=seed,
             resume=self.resume,
@@ -143,9 +145,8 @@ class ScoreOptions:
             n_threads=model.threads,
         )
 
-    def settings(self, model: ModelOptions, parallel: int | None = None, seed: int = ScoringOptions.seed) -> Settings:
-        scoring = self.scoring(model, parallel, seed)
-        return Settings(model.ctx_size, model.threads, self.profile_tokens, scoring=scoring)
+    def settings(self, model: ModelOptions) -> Settings:
+        return Settings(model.ctx_size, model.threads, self.profile_tokens)
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,8 @@ class ChatOptions:
     engine: Annotated[
         Engine,
         typer.Option(
-            help="How to compute a contrast: eager makes each step in both streams, late gives the same answer sooner."
+            help="How to compute a contrast: eager makes each step in both streams, speculative decoding gives the "
+            "same answer sooner."
         ),
     ] = Settings.engine
     prefix_cache: Annotated[
@@ -196,51 +198,50 @@ class ChatOptions:
             self.temp, self.top_k, self.top_p, self.min_p, self.repeat_penalty, seed=self.seed & RANDOM_SEED
         )
         return Settings(
-            model.ctx_size,
-            model.threads,
-            score.profile_tokens,
-            self.gamma,
-            self.mode,
-            self.beta,
-            self.routing,
-            self.routing_temp,
-            self.embedding_model,
-            self.engine,
-            self.prefix_cache,
-            sampling,
-            score.scoring(model),
+            n_ctx=model.ctx_size,
+            n_threads=model.threads,
+            profile_tokens=score.profile_tokens,
+            gamma=self.gamma,
+            mode=self.mode,
+            beta=self.beta,
+            routing=self.routing,
+            routing_temp=self.routing_temp,
+            embedding_model=self.embedding_model,
+            engine=self.engine,
+            prefix_cache=self.prefix_cache,
+            sampling=sampling,
         )
 
 
-def _listed(text: str) -> list[str]:
+def _split_list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _gammas(text: str) -> tuple[Gamma, ...]:
-    return tuple(map(_gamma, _listed(text)))
+def _gamma_list(text: str) -> tuple[Gamma, ...]:
+    return tuple(map(_parse_gamma, _split_list(text)))
 
 
-def _numbers(text: str, kind: type[float] | type[int], least: float) -> tuple[Any, ...]:
+def _number_list(text: str, type_: type[float] | type[int], least: float) -> tuple[Any, ...]:
     try:
-        found = tuple(map(kind, _listed(text)))
+        numbers = tuple(map(type_, _split_list(text)))
     except ValueError as exc:
         raise typer.BadParameter(f"{text!r} is no list of numbers, such as 1,2,4") from exc
-    if not all(least <= number < math.inf for number in found):
+    if not all(least <= number < math.inf for number in numbers):
         raise typer.BadParameter(f"{text!r} has numbers below {least:g}, or infinite ones")
-    return found
+    return numbers
 
 
-def _counts(text: str) -> tuple[int, ...]:
-    return _numbers(text, int, 0)
+def _count_list(text: str) -> tuple[int, ...]:
+    return _number_list(text, int, 0)
 
 
-def _shares(text: str) -> tuple[float, ...]:
-    return _numbers(text, float, 0)
+def _float_list(text: str) -> tuple[float, ...]:
+    return _number_list(text, float, 0)
 
 
-def _methods(text: str) -> tuple[Method, ...]:
-    names = METHODS if text == "all" else tuple(name for name in METHODS if name in _listed(text))
-    if unknown := [name for name in _listed(text) if name not in (*METHODS, "all")]:
+def _method_list(text: str) -> tuple[Method, ...]:
+    names = METHODS if text == "all" else tuple(name for name in METHODS if name in _split_list(text))
+    if unknown := [name for name in _split_list(text) if name not in (*METHODS, "all")]:
         raise typer.BadParameter(f"no method {unknown[0]!r}: choose of {', '.join(METHODS)}")
     if not names:
         raise typer.BadParameter(f"no method: choose of {', '.join(METHODS)}")
@@ -250,36 +251,39 @@ def _methods(text: str) -> tuple[Method, ...]:
 @dataclass(frozen=True)
 class EvalOptions:
     methods: Annotated[
-        Any, typer.Option(parser=_methods, metavar="NAMES", help=f"All of them: {', '.join(METHODS)}; or all.")
+        Any, typer.Option(parser=_method_list, metavar="NAMES", help=f"All of them: {', '.join(METHODS)}; or all.")
     ] = "none,profile,cad,random,pcs,gain,amplify,calibrated"
     users: Annotated[int | None, typer.Option(min=1, help="Of each task, drawn at random. Default: all.")] = None
     queries: Annotated[int | None, typer.Option(min=1, help="Of each user, drawn at random. Default: all.")] = None
     gamma: Annotated[
-        Any, typer.Option(parser=_gammas, metavar="LIST", help="γ of contrasts: the main one, then others to try.")
+        Any,
+        typer.Option(parser=_gamma_list, metavar="LIST", help="γ of contrasts: the main one, then others to try."),
     ] = str(Grid.gammas[0])
     step: Annotated[
-        Any, typer.Option(parser=_gammas, metavar="LIST", help="γ of amplified heads: the main one, then others.")
-    ] = str(Grid.steps[0])
+        Any, typer.Option(parser=_gamma_list, metavar="LIST", help="γ of amplified heads: the main one, then others.")
+    ] = str(Grid.amplify_gammas[0])
     top: Annotated[
-        Any, typer.Option(parser=_counts, metavar="LIST", help="Muted heads: as many, then others. Default: 4 %.")
+        Any, typer.Option(parser=_count_list, metavar="LIST", help="Muted heads: as many, then others. Default: 4 %.")
     ] = ""
     beta: Annotated[
-        Any, typer.Option(parser=_shares, metavar="LIST", help="β of the plausibility mask: the main one, then others.")
+        Any,
+        typer.Option(parser=_float_list, metavar="LIST", help="β of the plausibility mask: the main one, then others."),
     ] = str(Grid.betas[0])
     items: Annotated[
-        Any, typer.Option(parser=_counts, metavar="LIST", help="Profile items shown: at most so many, then others.")
+        Any,
+        typer.Option(parser=_count_list, metavar="LIST", help="Profile items shown: at most so many, then others."),
     ] = str(EvaluationOptions.items)
     random: Annotated[int, typer.Option(min=1, help="How many choices of random heads.")] = Grid.seeds
     chosen_by: Annotated[
-        Selection, typer.Option(help="Profile items: those that go with the query, or the newest.")
+        ItemSelection, typer.Option(help="Profile items: those that go with the query, or the newest.")
     ] = EvaluationOptions.chosen_by
     heads_from: Annotated[
-        Source, typer.Option(help="Score heads on the user's own items, or on what other users wrote.")
+        HeadSource, typer.Option(help="Score heads on the user's own items, or on what other users wrote.")
     ] = EvaluationOptions.source
     part: Annotated[
-        Part,
+        UserSubset,
         typer.Option(help="Evaluate all users, or a random half: choose settings on one, confirm on the other."),
-    ] = EvaluationOptions.part
+    ] = EvaluationOptions.subset
     clusters: Annotated[int, typer.Option(min=1, help="Clusters of other users.")] = EvaluationOptions.clusters
     answers: Annotated[
         bool, typer.Option("--answers/--likelihood", help="Generate answers, or take likelihoods alone (fast).")
@@ -296,7 +300,7 @@ class EvalOptions:
             methods=self.methods,
             grid=Grid(self.gamma, self.top or (top_k(n_heads),), self.beta, self.step, self.items[1:], self.random),
             source=self.heads_from,
-            part=self.part,
+            subset=self.part,
             users=self.users,
             queries=self.queries,
             items=self.items[0],
@@ -312,13 +316,13 @@ class EvalOptions:
         )
 
 
-def expand(command: Callable[..., None]) -> Callable[..., None]:
+def option_groups(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command take its options as dataclasses: each becomes one option a field."""
     signature = inspect.signature(command, eval_str=True)
     groups: dict[str, Any] = {p.name: p.annotation for p in signature.parameters.values() if is_dataclass(p.annotation)}
     parameters = []
     for parameter in signature.parameters.values():
-        members = _parameters(groups[parameter.name]) if parameter.name in groups else [parameter]
+        members = _options_of(groups[parameter.name]) if parameter.name in groups else [parameter]
         parameters += [m.replace(kind=inspect.Parameter.KEYWORD_ONLY) for m in members]
 
     @functools.wraps(command)
@@ -335,7 +339,7 @@ def expand(command: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
-def _parameters(group: Any) -> list[inspect.Parameter]:
+def _options_of(group: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     return [
         inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])

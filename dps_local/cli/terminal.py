@@ -33,14 +33,14 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from dps_local.drawing.drawing import Spelled
+from dps_local.drawing.console import ConsoleText
 
 # C0 but for tab and line feed, DEL, C1, and what turns the direction of the text behind it
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 UNBOUNDED = 1_000_000  # columns
 
 
-def harmless(text: str) -> str:
+def without_controls(text: str) -> str:
     """Return a text without its control characters."""
     return CONTROL.sub("", text)
 
@@ -54,7 +54,7 @@ def open_streams() -> None:
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
 
 
-def argument(text: str) -> str:
+def decode_argument(text: str) -> str:
     """Return text of the command line that need not be UTF-8, with replacement signs; names of files stay as given."""
     return os.fsencode(text).decode(errors="replace")
 
@@ -64,7 +64,7 @@ class _Console(Console):
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for text, style, control in super().render(renderable, options):
-            yield Segment(text if control else harmless(text), style, control)
+            yield Segment(text if control else without_controls(text), style, control)
 
 
 class Terminal:
@@ -80,19 +80,19 @@ class Terminal:
         return sys.stdin.isatty() and sys.stdout.isatty()
 
     def notice(self, text: str) -> None:
-        self.err.print(Spelled(Text(text, style="dim")), soft_wrap=True)
+        self.err.print(ConsoleText(Text(text, style="dim")), soft_wrap=True)
 
     def error(self, text: str) -> None:
         """Print one line on stderr, however wide the terminal is."""
         line = " ".join(text.split())
-        self.err.print(Spelled(Text.assemble(("error: ", "bold red"), line)), soft_wrap=True)
+        self.err.print(ConsoleText(Text.assemble(("error: ", "bold red"), line)), soft_wrap=True)
 
     def show(self, renderable: RenderableType) -> None:
         self.out.print(renderable)
 
     def write(self, text: str, style: str = "") -> None:
         """Write a piece of an answer as it is, at once; rich would expand tabs, and wrap."""
-        text = harmless(text)
+        text = without_controls(text)
         if style:
             with self.out.capture() as styled:
                 self.out.print("|", style=style, end="")
@@ -107,42 +107,44 @@ class Terminal:
             text.encode(self.out.encoding)
         except UnicodeEncodeError:
             text = json.dumps(data)
-        self.out.file.write(CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+        self.out.file.write(CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
         self.out.file.flush()
 
     def table(self, columns: list[str], rows: list[list[str]]) -> None:
         """Print a table; narrow terminals break cells, and pipes get them whole."""
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in columns:
-            table.add_column(Spelled(Text(name)), overflow="fold")
+            table.add_column(ConsoleText(Text(name)), overflow="fold")
         for row in rows:
-            table.add_row(*(Spelled(Text(cell)) for cell in row))
+            table.add_row(*(ConsoleText(Text(cell)) for cell in row))
         if self.out.is_terminal:
             self.show(table)
         else:
             self.out.print(_Unbounded(table), crop=False)
 
     @contextlib.contextmanager
-    def progress(self, what: str, *, unit: str = "", begins: str = "") -> Iterator[Callable[[int, int | None], None]]:
+    def progress(
+        self, name: str, *, unit: str = "", preparation: str = ""
+    ) -> Iterator[Callable[[int, int | None], None]]:
         """Show a bar with the time taken and left; yields a function of (done, total), and says at once when it heard
-        Ctrl-C. unit: "bytes" shows a download. begins: what is done before the first of it.
+        Ctrl-C. unit: "bytes" shows a download. preparation: what is done before the first of it.
 
         Where stderr is no terminal, a line is written at each tenth.
         """
-        with heard(lambda: self.notice("Ctrl-C: stopping as soon as this step is done")):
+        with on_interrupt(lambda: self.notice("Ctrl-C: stopping as soon as this step is done")):
             if self.err.is_terminal:
-                with self._bar(what, unit, begins) as show:
+                with self._bar(name, unit, preparation) as show:
                     yield show
             else:
-                yield _Tenths(what, self.notice, begins)
+                yield _ProgressLines(name, self.notice, preparation)
 
     @contextlib.contextmanager
-    def _bar(self, what: str, unit: str, begins: str) -> Iterator[Callable[[int, int | None], None]]:
-        count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    def _bar(self, name: str, unit: str, preparation: str) -> Iterator[Callable[[int, int | None], None]]:
+        counted = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
         bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            count,
+            counted,
             TimeElapsedColumn(),
             TextColumn("taken,"),
             TimeRemainingColumn(),
@@ -151,8 +153,8 @@ class Terminal:
             transient=True,
         )
         with bar:
-            task, first = bar.add_task(what, total=None), f"{what}: {begins}" if begins else what
-            yield lambda done, total: bar.update(task, completed=done, total=total, description=what if done else first)
+            task, first = bar.add_task(name, total=None), f"{name}: {preparation}" if preparation else name
+            yield lambda done, total: bar.update(task, completed=done, total=total, description=name if done else first)
 
 
 class _Unbounded:
@@ -165,51 +167,51 @@ class _Unbounded:
         yield from console.render(self.drawing, options.update(max_width=UNBOUNDED))
 
 
-class _Tenths:
+class _ProgressLines:
     """Progress as lines of text, for logs."""
 
-    def __init__(self, what: str, notice: Callable[[str], None], begins: str = "") -> None:
-        self.what, self.notice, self.begins = what, notice, begins
+    def __init__(self, name: str, notice: Callable[[str], None], preparation: str = "") -> None:
+        self.name, self.notice, self.preparation = name, notice, preparation
         self.shown, self.done, self.at = 0, 0, time.monotonic()  # of the line before
 
     def __call__(self, done: int, total: int | None) -> None:
-        if self.begins and not done:
-            self.notice(f"{self.what}: {self.begins}")
-            self.begins = ""
+        if self.preparation and not done:
+            self.notice(f"{self.name}: {self.preparation}")
+            self.preparation = ""
         tenths = 10 * done // total if total else 0
         if total and tenths > self.shown:
             # by the pace since the line before: what an earlier run did flashes past
             now = time.monotonic()
             left = (now - self.at) * (total - done) / (done - self.done)
             self.shown, self.done, self.at = tenths, done, now
-            self.notice(f"{self.what}: {10 * tenths} %, {left:.0f} s left")
+            self.notice(f"{self.name}: {10 * tenths} %, {left:.0f} s left")
 
 
 @contextlib.contextmanager
-def heard(say: Callable[[], None]) -> Iterator[None]:
-    """Call `say` at the first Ctrl-C, at once: Python itself hears it only when native code returns."""
+def on_interrupt(callback: Callable[[], None]) -> Iterator[None]:
+    """Call `callback` at the first Ctrl-C, at once: Python itself hears it only when native code returns."""
     if threading.current_thread() is not threading.main_thread():  # where signals do not arrive
         yield
         return
 
     def listen() -> None:
-        while number := hears.recv(1):
+        while number := receiver.recv(1):
             if number[0] == signal.SIGINT:
-                say()
+                callback()
                 return
 
-    hears, speaks = socket.socketpair()
-    speaks.setblocking(False)
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
     thread = threading.Thread(target=listen, daemon=True)
-    previous = signal.set_wakeup_fd(speaks.fileno(), warn_on_full_buffer=False)
+    previous = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     thread.start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(previous)
-        speaks.close()
+        sender.close()
         thread.join()
-        hears.close()
+        receiver.close()
 
 
 @contextlib.contextmanager
@@ -226,3 +228,6 @@ def interruptible(cancel: threading.Event) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+terminal = Terminal()

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dps_local.engine.model import HeadScales, Model
-from dps_local.errors import ContextFullError, NativeError
+from dps_local.errors import ContextFullError, NativeError, Remedy
 
 N_UBATCH = 512  # llama.cpp's default; larger brings nothing on a CPU
 Logits = NDArray[np.float32]
 KV_STEP = 256  # attention looks at so many KV cells more at a time
+MAX_INVARIANT_BATCH = 8  # tokens of a batch-invariant call: LLAMA_MAX_TOKENS_ALONE of the patch
 ROW_STEP = 16  # Context.decode_rows computes a multiple of so many rows
 
 
@@ -37,8 +38,9 @@ class Context:
 
     n_outputs: tokens of one batch whose logits can be had; a large vocabulary makes them dear.
     flash_attn: None lets llama.cpp choose. type_k, type_v: enum ggml_type of the KV cache, None for F16.
-    tokens_alone: up to eight tokens of a batch get the bits that they would get one after the other, if their KV cells
-    end in the same step of KV_STEP; nothing is changed where llama.cpp cannot promise that, as on a GPU.
+    batch_invariant: up to MAX_INVARIANT_BATCH tokens of a batch get the bits that they would get one after the other,
+    if their KV cells end in the same step of KV_STEP; the attribute is False where llama.cpp cannot promise that, as on
+    a GPU.
 
     Each sequence has KV cells of its own (kv_unified = false), and a sliding-window cache keeps all of them
     (swa_full), so that sequences can be cut back exactly. Equal shapes give equal bits on the CPU.
@@ -54,7 +56,7 @@ class Context:
         n_outputs: int = 1,
         n_threads: int | None = None,
         flash_attn: bool | None = None,
-        tokens_alone: bool = False,
+        batch_invariant: bool = False,
         type_k: int | None = None,
         type_v: int | None = None,
     ) -> None:
@@ -70,17 +72,17 @@ class Context:
             parameters.type_k = type_k
         if type_v is not None:
             parameters.type_v = type_v
-        self._make(model, parameters, tokens_alone)
+        self._make(model, parameters, batch_invariant)
         # what a KV state depends on, beside its model and tokens
         self.settings = [self.n_ctx, n_seq, flash_attn, type_k, type_v, model.offloads]
 
     @classmethod
-    def beside(cls, model: Model, parameters: Any, *, n_outputs: int, tokens_alone: bool) -> Context:
+    def beside(cls, model: Model, parameters: Any, *, n_outputs: int, batch_invariant: bool) -> Context:
         """Make a context with the parameters (struct llama_context_params) of another one."""
         self, parameters = object.__new__(cls), type(parameters).from_buffer_copy(parameters)
         parameters.n_outputs_max = n_outputs
         parameters.n_threads_batch = parameters.n_threads  # other numbers of threads round otherwise
-        self._make(model, parameters, tokens_alone)
+        self._make(model, parameters, batch_invariant)
         return self
 
     @classmethod
@@ -90,18 +92,18 @@ class Context:
         self._use(model, handle, owned=False)
         return self
 
-    def _make(self, model: Model, parameters: Any, tokens_alone: bool) -> None:
+    def _make(self, model: Model, parameters: Any, batch_invariant: bool) -> None:
         model.check_writes()
         model.native.log.begin()
         handle = model.llama.llama_init_from_model(model.handle, parameters)
         if not handle:
             raise NativeError(
-                f"llama.cpp cannot make a context of {parameters.n_ctx} tokens ({model.native.log.reason()}): "
-                "try a smaller --ctx-size"
+                f"llama.cpp cannot make a context of {parameters.n_ctx} tokens ({model.native.log.reason()})",
+                Remedy.SMALLER_CONTEXT,
             )
         self._use(model, handle, owned=True)
         model.check_writes(bool(self.memory))
-        self.tokens_alone = not self.native.set_tokens_alone(handle, tokens_alone) and tokens_alone
+        self.batch_invariant = not self.native.set_batch_invariant(handle, batch_invariant) and batch_invariant
 
     def _use(self, model: Model, handle: Any, *, owned: bool) -> None:
         self.model, self.llama, self.native = model, model.llama, model.native
@@ -142,11 +144,19 @@ class Context:
         [n_runs, n_targets, 4]: p = softmax(m)[y] of the target y, m[y] - f[y], and the mean and the mean square of
         m - f under softmax(f).
         """
-        found, _ = self._decode_part(runs, np.asarray(targets, np.int32), compare=True)
-        return found.reshape(len(runs), len(targets), 4)
+        compared, _ = self._decode_part(runs, np.asarray(targets, np.int32), compare=True)
+        return compared.reshape(len(runs), len(targets), 4)
 
-    def keep_layers(self, layers: range) -> None:
-        """Keep what these layers put out in the calls from now on, for `layer_output`; range(0) keeps nothing."""
+    @contextmanager
+    def keep_layers(self, layers: range) -> Iterator[None]:
+        """Keep what these layers put out in calls within a block, for `layer_output`."""
+        self._set_layer_outputs(layers)
+        try:
+            yield
+        finally:
+            self._set_layer_outputs(range(0))
+
+    def _set_layer_outputs(self, layers: range) -> None:
         status = self.native.set_layer_outputs(self.handle, layers.start, layers.stop)
         self._check("llama_set_layer_outputs", status)
 
@@ -160,13 +170,13 @@ class Context:
         return None if status else data
 
     @contextmanager
-    def above(self, layer: int, output: NDArray[np.float32]) -> Iterator[None]:
+    def start_at(self, layer: int, layer_input: NDArray[np.float32]) -> Iterator[None]:
         """Start calls within a block at a layer, from what the one below it put out: F32 [n_tokens, n_embd].
 
         A call then has these tokens, once or in several sequences, and the layers below have nothing of them in their
         KV cache. layer: one that Model.layer_start returns.
         """
-        data = np.ascontiguousarray(output, np.float32)
+        data = np.ascontiguousarray(layer_input, np.float32)
         status = self.native.set_layer_start(self.handle, layer, data.ctypes.data, data.size)
         self._check("llama_set_layer_start", status)
         try:
@@ -176,12 +186,11 @@ class Context:
 
     def decode_rows(self, runs: Sequence[Run], rows: NDArray[np.integer]) -> Logits:
         """Run the model once, and return the logits of some tokens only: F32 [sum of n_logits, n_rows]."""
-        ids = np.full(
-            -(-rows.size // ROW_STEP) * ROW_STEP, rows[0], np.int32
-        )  # other numbers of rows would be other graphs
+        n_ids = -(-rows.size // ROW_STEP) * ROW_STEP  # other numbers of rows would be other graphs
+        ids = np.full(n_ids, rows[0], np.int32)
         ids[: rows.size] = rows
-        found, n_outputs = self._decode_part(runs, ids, compare=False)
-        return found.reshape(n_outputs, ids.size)[:, : rows.size]
+        logits, n_outputs = self._decode_part(runs, ids, compare=False)
+        return logits.reshape(n_outputs, ids.size)[:, : rows.size]
 
     def _decode_part(self, runs: Sequence[Run], tokens: NDArray[np.int32], *, compare: bool) -> tuple[Logits, int]:
         """Run the model once; return what llama_set_logits_part gives, flat, and the number of outputs."""
@@ -189,8 +198,8 @@ class Context:
         try:
             self._check("llama_set_logits_part", self.native.set_logits_part(self.handle, data, n, compare))
             n_outputs = self._decode(runs)
-            found = self.native.get_logits_part(self.handle)
-            return np.ctypeslib.as_array(found, (n_outputs * (4 if compare else n),)).copy(), n_outputs
+            part = self.native.get_logits_part(self.handle)
+            return np.ctypeslib.as_array(part, (n_outputs * (4 if compare else n),)).copy(), n_outputs
         finally:
             self.native.set_logits_part(self.handle, None, 0, False)
 
@@ -205,7 +214,7 @@ class Context:
             raise NativeError(f"more than {self.n_batch} tokens in one batch")
         for run in runs:
             if run.start + len(run.tokens) > self.n_ctx:
-                raise ContextFullError(f"the context of {self.n_ctx} tokens is full: try a larger --ctx-size")
+                raise ContextFullError(f"the context of {self.n_ctx} tokens is full", Remedy.LARGER_CONTEXT)
             for i, token in enumerate(run.tokens):
                 wanted = i >= len(run.tokens) - run.n_logits
                 batch.token[n], batch.pos[n], batch.logits[n] = token, run.start + i, wanted
@@ -215,7 +224,7 @@ class Context:
         self.native.log.begin()
         status = self.llama.llama_decode(self.handle, batch)
         if status == 1:
-            raise ContextFullError(f"the context of {self.n_ctx} tokens is full: try a larger --ctx-size")
+            raise ContextFullError(f"the context of {self.n_ctx} tokens is full", Remedy.LARGER_CONTEXT)
         if status:
             raise NativeError(f"llama_decode failed with {status}: {self.native.log.reason()}")
         return n_outputs

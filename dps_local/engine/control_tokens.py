@@ -20,8 +20,8 @@ def prompt_tokens(model: Model, render: Callable[..., str], *texts: str) -> list
     mark, hidden = secrets.token_hex(16), list[str]()  # a mark that no text can foresee
     control = _control(model)
 
-    def hide(found: re.Match[str]) -> str:
-        hidden.append(found[0])
+    def hide(token: re.Match[str]) -> str:
+        hidden.append(token[0])
         return f"{mark}{len(hidden) - 1:08x}"
 
     # every other part is a control token of the template
@@ -33,7 +33,7 @@ def prompt_tokens(model: Model, render: Callable[..., str], *texts: str) -> list
             continue
         # llama.cpp tokenises what stands between control tokens by itself, so no border is new
         tokens += model.tokenize(own, special=True)
-        plain = re.sub(f"{mark}(.{{8}})", lambda found: hidden[int(found[1], 16)], part)
+        plain = re.sub(f"{mark}(.{{8}})", lambda marked: hidden[int(marked[1], 16)], part)
         tokens += model.tokenize(plain, special=False)
         own = ""
     return tokens + model.tokenize(own, special=True)

@@ -50,8 +50,8 @@ class Embedder:
             self.llama.llama_memory_clear(memory, True)
         self.model.native.log.begin()
         status = self.llama.llama_decode(self.handle, batch)
-        found = None if status else self.llama.llama_get_embeddings_seq(self.handle, 0)
-        if not found:
+        pooled = None if status else self.llama.llama_get_embeddings_seq(self.handle, 0)
+        if not pooled:
             raise NativeError(f"{self.model.name} cannot embed text: {self.model.native.log.reason()}")
-        vector = np.ctypeslib.as_array(found, (self.model.n_embd_out,)).astype(np.float32)
+        vector = np.ctypeslib.as_array(pooled, (self.model.n_embd_out,)).astype(np.float32)
         return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12))

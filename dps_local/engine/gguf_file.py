@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from dps_local.engine import native
 from dps_local.engine.identity import Identity
-from dps_local.errors import ModelError
+from dps_local.errors import ModelError, Remedy
+from dps_local.system.files import StrPath
 
 # enum gguf_type, in order (gguf.h); strings and arrays have no fixed size
 _DTYPES: dict[int, type[np.generic]] = {
@@ -60,7 +61,7 @@ def regular_file(path: Path) -> Path:
     if path.is_dir():
         raise ModelError(f"{path} is a folder: give the path of a GGUF file")
     if not path.exists():
-        raise ModelError(f"{path} does not exist: give the path of a GGUF file or a name from `dps-local models list`")
+        raise ModelError(f"{path} does not exist", Remedy.FILE_OR_NAME)
     if not os.access(path, os.R_OK):
         raise ModelError(f"{path} is not readable: check its permissions")
     return path
@@ -69,9 +70,9 @@ def regular_file(path: Path) -> Path:
 class GGUFFile:
     """The metadata of one GGUF file; the tensor data stays on disk. Use it as a context manager."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: StrPath) -> None:
         self._native = native.load()
-        self.path = regular_file(path)
+        self.path = path = regular_file(Path(path))
         self._native.log.begin()
         self.handle: int | None = self._native.gguf_init_from_file(
             os.fsencode(path), native.GGUFInitParams(no_alloc=True, ctx=None)
@@ -180,7 +181,7 @@ class GGUFFile:
         """Return the type and value of each key as the bytes in the file: string by string, ggml's way is slow."""
         with self.path.open("rb") as file:
             data = file.read(self.data_offset)
-        stream, found = io.BytesIO(data), dict[str, bytes]()
+        stream, metadata = io.BytesIO(data), dict[str, bytes]()
 
         def number(n: int = 8) -> int:
             return int.from_bytes(stream.read(n), "little")
@@ -196,8 +197,8 @@ class GGUFFile:
                     stream.seek(number(), os.SEEK_CUR)
             else:
                 stream.seek(n * np.dtype(_DTYPES[kind]).itemsize, os.SEEK_CUR)
-            found[key] = data[start : stream.tell()]
-        return found
+            metadata[key] = data[start : stream.tell()]
+        return metadata
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over every tensor's name, shape, type and three samples of its data.
@@ -210,8 +211,8 @@ class GGUFFile:
         with ExitStack() as stack:
             shards = [self, *(stack.enter_context(GGUFFile(path)) for path in self.shards()[1:])]
             files = {shard: stack.enter_context(shard.path.open("rb")) for shard in shards}
-            found = [(t, shard) for shard in shards for t in shard.tensors()]
-            for t, shard in sorted(found, key=lambda pair: pair[0].name):
+            tensors = [(t, shard) for shard in shards for t in shard.tensors()]
+            for t, shard in sorted(tensors, key=lambda pair: pair[0].name):
                 digest.update(f"{t.name} {t.shape} {t.type} {t.size}\n".encode())
                 block = min(4096, t.size)
                 for start in (0, (t.size - block) // 2, t.size - block):

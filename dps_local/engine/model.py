@@ -8,16 +8,18 @@ import sys
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dps_local.engine import native
 from dps_local.engine.gguf_file import GGUFFile
-from dps_local.engine.wrong_file import remedy, what_instead
-from dps_local.errors import ModelError
+from dps_local.engine.wrong_file import IS_HEAD_MAP, remedy, what_instead
+from dps_local.errors import ModelError, Remedy
 from dps_local.system.deep_stack import on_deep_stack
+from dps_local.system.files import StrPath
+from dps_local.system.progress import Notice
 
 KIB, STACK_PER_KIB = 1024, 1 << 20  # bytes of stack to tokenise so many characters, of which a third was ever needed
 Head = tuple[int, int]  # (layer, head)
@@ -27,20 +29,20 @@ Scope = Literal["generated", "all"]  # the tokens whose heads are scaled: from t
 
 
 class Model:
-    """One model in memory; contexts share its weights.
+    """One model in memory; contexts share its weights. A context manager, that frees it at the end.
 
     n_gpu_layers: layers to put on a GPU, as llama.cpp's -ngl; None takes llama.cpp's default. handle: the model
     (struct llama_model *), when someone else has loaded it, and frees it.
     Raises ModelError when the file is missing, damaged or not supported.
     """
 
-    def __init__(self, path: Path, n_gpu_layers: int | None = None, handle: Any = None) -> None:
+    def __init__(self, path: StrPath, n_gpu_layers: int | None = None, *, handle: Any = None) -> None:
         self.native = native.load()
         self.llama = self.native.llama
-        self.path = path
+        self.path = path = Path(path)
         with GGUFFile(path) as file:
             if handle is None and (instead := what_instead(file)):
-                raise ModelError(f"{path} {instead}")
+                raise ModelError(f"{path} {instead}", Remedy.USE_AS_MAP if instead == IS_HEAD_MAP else None)
             self.architecture = str(file.get("general.architecture", "unknown"))
             self.name = str(file.get("general.name") or path.stem)
             self.identity = file.identity()
@@ -79,6 +81,12 @@ class Model:
                 self.llama.llama_model_free(self.handle)
             self.handle = None
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def __del__(self) -> None:
         if getattr(self, "handle", None) and not sys.is_finalizing():
             self.close()
@@ -88,6 +96,14 @@ class Model:
         """Whether a context can take back the last tokens; the state of recurrent layers has no way back."""
         recurrent = self.llama.llama_model_is_recurrent(self.handle) or self.llama.llama_model_is_hybrid(self.handle)
         return not recurrent
+
+    def trained_ctx(self, n_ctx: int, notice: Notice | None = None) -> int:
+        """Return n_ctx, or as many tokens as the model was trained for, where that is less; then `notice` is told."""
+        if not 0 < self.n_ctx_train < n_ctx:
+            return n_ctx
+        if notice:
+            notice(f"the context is {self.n_ctx_train} tokens: {self.name} was trained for no more")
+        return self.n_ctx_train
 
     @property
     def encodes(self) -> bool:
@@ -100,10 +116,7 @@ class Model:
         llama.cpp ends the process where such a context is asked for logits.
         """
         if self.encodes or self._pools or not memory:
-            raise ModelError(
-                f"{self.name} ({self.architecture}) does not write text token by token: choose a chat model, and give "
-                "one that makes embeddings as --embedding-model"
-            )
+            raise ModelError(f"{self.name} ({self.architecture}) does not write text token by token", Remedy.CHAT_MODEL)
 
     @property
     def fingerprint(self) -> str:

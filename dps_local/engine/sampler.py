@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dps_local.engine import native
-from dps_local.errors import NativeError
+from dps_local.errors import NativeError, Remedy
 
 if TYPE_CHECKING:
     from dps_local.engine.context import Context
@@ -74,10 +74,10 @@ class Sampler:
         other.chain = self.llama.llama_sampler_clone(self.chain)
         return other
 
-    def become(self, other: Sampler) -> None:
-        """Take over the state of a clone, which ends with that."""
+    def restore(self, clone: Sampler) -> None:
+        """Go back to the state of a clone, which cannot be used any more."""
         self.llama.llama_sampler_free(self.chain)
-        self.chain, other.chain = other.chain, None
+        self.chain, clone.chain = clone.chain, None
 
     def sample(self, logits: NDArray[np.float32], tokens: NDArray[np.integer] | None = None) -> int:
         """Draw a token from logits [n_vocab], or from those of some tokens, in rising order; those at -inf are out.
@@ -117,7 +117,4 @@ class Sampler:
 def _check(logits: NDArray[np.float32]) -> None:
     """Raise NativeError where one is no number, which llama.cpp's sorts do not expect, or none is above -inf."""
     if not logits.max() > -np.inf:
-        raise NativeError(
-            "the model gave no number for any token: lower --gamma where it is large; else its file may be damaged, "
-            "verify it"
-        )
+        raise NativeError("the model gave no number for any token", Remedy.WEAKER_GAMMA)

@@ -47,7 +47,7 @@ ROUNDING = 0.25  # of quantized activations, and of a GPU's kernels; 0.08 on a C
 
 
 class Failure(Exception):
-    """A check found another number than it should."""
+    """A check computed another number than it should."""
 
 
 def write_model(path: Path, *, zeroed: bool = False, exact: bool = False) -> None:
@@ -131,9 +131,9 @@ def answer_beside(model: Model, scales: dict[int, HeadScales]) -> Logits:
         return context.decode([Run(seq, ANSWER.start, ANSWER.tokens, N) for seq in range(2)])[:N].copy()
 
 
-def equal(found: Logits, expected: Logits, allowed: float) -> None:
+def equal(actual: Logits, expected: Logits, allowed: float) -> None:
     """Raise Failure where two arrays of logits differ by more than is allowed."""
-    difference = float(np.abs(found - expected).max() / expected.std())
+    difference = float(np.abs(actual - expected).max() / expected.std())
     if not difference <= allowed:  # a NaN differs
         raise Failure(f"off by {difference:.2g} of the logits' deviation ({allowed:g} is allowed)")
 
@@ -161,12 +161,12 @@ def check(folder: Path, device: str, begin: Callable[[str], None]) -> None:
     equal(answer_beside(model, {0: ones, 1: mask}), answer_beside(model, {}), rounding)
 
     begin("a batch of tokens")
-    context = Context(model, N_CTX, n_outputs=N, tokens_alone=True)
+    context = Context(model, N_CTX, n_outputs=N, batch_invariant=True)
     context.decode([Run(0, 0, PROMPT)])
     steps = [Run(0, ANSWER.start + i, [token], 1) for i, token in enumerate(ANSWER.tokens)]
     single = np.concatenate([context.decode([step]).copy() for step in steps])
     context.truncate(0, ANSWER.start)
-    rounding = 0.0 if context.tokens_alone else ROUNDING  # a GPU's and AMX's kernels promise nothing
+    rounding = 0.0 if context.batch_invariant else ROUNDING  # a GPU's and AMX's kernels promise nothing
     equal(context.decode([ANSWER]), single, rounding)
     context.truncate(0, ANSWER.start)
     rows = np.arange(0, N_VOCAB, 16)

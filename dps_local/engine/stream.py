@@ -37,11 +37,11 @@ class Stream:
         self.context.truncate(0, self.n)  # what an interrupted call may have left
         run = Run(0, self.n, tokens, n_logits)
         logits = self.context.decode([run]) if rows is None else self.context.decode_rows([run], rows)
-        self.note(tokens)
+        self.record(tokens)
         return logits
 
-    def note(self, tokens: list[int]) -> None:
-        """Take note of tokens that the context has read in one call."""
+    def record(self, tokens: list[int]) -> None:
+        """Append tokens that the context has read in one call by itself."""
         self.calls.append(tokens)
         self._scaled.append(self.scales)
         self.n += len(tokens)
@@ -71,12 +71,12 @@ class Stream:
 
     def calls_after(self, n: int) -> list[list[int]]:
         """Return the calls that came after the first n tokens; the first of them may be the end of a call."""
-        found, end = list[list[int]](), 0
+        after, end = list[list[int]](), 0
         for tokens in self.calls:
             end += len(tokens)
             if end > n:
-                found.append(tokens[max(0, len(tokens) - (end - n)) :])
-        return found
+                after.append(tokens[max(0, len(tokens) - (end - n)) :])
+        return after
 
     def rewind(self, n: int) -> None:
         """Go back to where only the first n tokens had been read; nothing happens where there are no more."""
@@ -109,8 +109,8 @@ class Stream:
         self.context.truncate(0, 0)
         self.calls, self._scaled, self.n, self.shifted = [], [], 0, False
 
-    def become(self, other: Stream) -> None:
-        """Take over the KV state of a stream over an equal context."""
+    def copy_from(self, other: Stream) -> None:
+        """Make this an exact copy of a stream over an equal context."""
         self.clear()
         self.context.set_state(other.context.state())
         self.calls, self._scaled = list(other.calls), list(other._scaled)

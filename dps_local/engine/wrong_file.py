@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dps_local.engine.gguf_file import GGUFFile
 
+IS_HEAD_MAP = "is a head map, not a model"
 _NO_MODELS = {  # by adapter.type, general.type or general.architecture
-    "dps": "is a head map, not a model: give it as --map, beside the --model that it was made for",
+    "dps": IS_HEAD_MAP,
     "lora": "is a LoRA adapter, not a model: merge it into its model with llama.cpp's llama-export-lora, and give that",
     "controlvector": "is a control vector, not a model: give the model that it was made for",
     "imatrix": "is an importance matrix, not a model: give the model that it was made from",
@@ -20,8 +21,8 @@ def what_instead(file: GGUFFile) -> str | None:
     Raises ModelError for a part of a split model that is not the first, or is alone.
     """
     for key in ("adapter.type", "general.type", "general.architecture"):
-        if isinstance(found := file.get(key), str) and found in _NO_MODELS:
-            return _NO_MODELS[found]
+        if isinstance(kind := file.get(key), str) and kind in _NO_MODELS:
+            return _NO_MODELS[kind]
     if len(file.shards()) == 1 and next(file.tensors(), None) is None:
         return "holds a vocabulary or metadata, and no weights: download the model itself"
     if (token := file.repeated("tokenizer.ggml.tokens")) is not None:  # where llama.cpp ends the process

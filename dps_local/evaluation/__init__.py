@@ -1,1 +1,1 @@
-"""Does steering help? Ways of answering, compared on what users really wrote."""
+"""Does steering help? Conditions (methods with their settings) are compared on what users really wrote."""

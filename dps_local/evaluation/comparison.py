@@ -1,4 +1,4 @@
-"""`Row`: what an arm is worth by one measure, with intervals, alone and against other arms."""
+"""`Estimate`: a condition's value by one metric, with intervals, alone and against other conditions."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dps_local.evaluation.arms import Arm
-from dps_local.evaluation.measures import Measure, measures_of
-from dps_local.evaluation.records import Record
+from dps_local.evaluation.condition import Condition
+from dps_local.evaluation.metric import Metric, metrics_of
+from dps_local.evaluation.record import Record
 from dps_local.scoring.intervals import FEWEST, simultaneous_t
 
 Unit = Literal["users", "queries"]  # of the intervals; queries where there is one user
@@ -22,10 +22,10 @@ Verdict = Literal["helps", "no difference shown", "hurts", "too few users", ""]
 
 @dataclass(frozen=True)
 class Difference:
-    """A measure in an arm minus that in another, on the same queries; with a paired 95 % interval over units.
+    """A metric in a condition minus that in another, on the same queries; with a paired 95 % interval over units.
 
-    helped, hurt: shares of users for whom the arm is better, and worse; None where the measure is neither, or there
-    are fewer than FEWEST users.
+    helped, hurt: shares of users for whom the condition is better, and worse; None where the metric is neither, or
+    there are fewer than FEWEST users.
     """
 
     value: float
@@ -40,7 +40,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Row:
+class Estimate:
     """One number of an evaluation; low and high are infinite where one unit alone has it.
 
     by_user: the difference to 'profile' of each user, in the order of their names.
@@ -48,7 +48,7 @@ class Row:
 
     task: str
     model: str
-    arm: Arm
+    condition: Condition
     metric: str
     better: int
     value: float
@@ -61,7 +61,7 @@ class Row:
     by_user: tuple[float, ...] = ()
 
     def verdict(self, other: str = "profile") -> Verdict:
-        """Say what is sure about an arm against another: which side of 0 the whole interval lies on."""
+        """Say what is sure about a condition against another: which side of 0 the whole interval lies on."""
         difference = self.against.get(other)
         if difference is None or not self.better:
             return ""
@@ -71,12 +71,12 @@ class Row:
         return "helps" if low > 0 else "hurts" if high < 0 else "no difference shown"
 
     def as_json(self) -> dict[str, Any]:
-        arm = self.arm.as_json()
-        arm.pop("seed")
+        condition = self.condition.as_json()
+        condition.pop("seed")
         return {
             "task": self.task,
             "model": self.model,
-            **arm,
+            **condition,
             "metric": self.metric,
             "value": self.value,
             "low": _finite(self.low),
@@ -88,102 +88,114 @@ class Row:
         }
 
 
-def compare(records: Iterable[Record]) -> list[Row]:
-    """Return all rows: by task, model, arm and measure, in the order in which they first appear."""
-    parts: dict[tuple[str, str], list[Record]] = defaultdict(list)
+def compare(records: Iterable[Record]) -> list[Estimate]:
+    """Return all estimates: by task, model, condition and metric, in the order in which they first appear."""
+    by_task: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
-        parts[record.task, record.model].append(record)
-    return [row for part in parts.values() for row in _Part(part).rows()]
+        by_task[record.task, record.model].append(record)
+    return [estimate for task_records in by_task.values() for estimate in _TaskRecords(task_records).estimates()]
 
 
-class _Part:
+class _TaskRecords:
     """The records of one task on one model."""
 
     def __init__(self, records: list[Record]) -> None:
         self.records = records
         users = sorted({r.user for r in records})
         self.unit: Unit = "users" if len(users) > 1 else "queries"
-        self.arms: dict[Arm, list[Record]] = defaultdict(list)
+        self.conditions: dict[Condition, list[Record]] = defaultdict(list)
         for record in records:
-            self.arms[record.arm.seedless].append(record)
+            self.conditions[record.condition.without_seed].append(record)
 
-    def rows(self) -> list[Row]:
-        measures = measures_of(self.records)
-        return [row for arm in self.arms for measure in measures if (row := self._row(arm, measure))]
+    def estimates(self) -> list[Estimate]:
+        metrics = metrics_of(self.records)
+        return [
+            estimate
+            for condition in self.conditions
+            for metric in metrics
+            if (estimate := self._estimate(condition, metric))
+        ]
 
-    def _row(self, arm: Arm, measure: Measure) -> Row | None:
-        found = self._having(arm, measure)
-        if not found:
+    def _estimate(self, condition: Condition, metric: Metric) -> Estimate | None:
+        records = self._having(condition, metric)
+        if not records:
             return None
-        sums = self._sums(found, measure, self.unit)
-        value, low, high = _interval(measure.value, np.array(list(sums.values())))
+        sums = self._sums(records, metric, self.unit)
+        value, low, high = _interval(metric.value, np.array(list(sums.values())))
         against = {
             name: difference
-            for name, other in self._baselines(arm).items()
-            if (difference := self._difference(arm, other, measure))
+            for name, other in self._baselines(condition).items()
+            if (difference := self._difference(condition, other, metric))
         }
-        first = found[0]
-        return Row(
+        first = records[0]
+        return Estimate(
             task=first.task,
             model=first.model,
-            arm=arm,
-            metric=measure.name,
-            better=measure.better,
+            condition=condition,
+            metric=metric.name,
+            better=metric.better,
             value=value,
             low=low,
             high=high,
-            users=len({r.user for r in found}),
-            queries=len({(r.user, r.query) for r in found}),
+            users=len({r.user for r in records}),
+            queries=len({(r.user, r.query) for r in records}),
             unit=self.unit,
             against=against,
-            by_user=tuple(self._by_user(arm, Arm("profile"), measure).tolist()) if "profile" in against else (),
+            by_user=tuple(self._by_user(condition, Condition("profile"), metric).tolist())
+            if "profile" in against
+            else (),
         )
 
-    def _baselines(self, arm: Arm) -> dict[str, Arm]:
-        """Return what an arm is compared with: the profile, and random heads with the same settings."""
-        random = Arm("random", arm.gamma, arm.heads, arm.beta)
-        found = {"profile": Arm("profile"), "random": random if random in self.arms else self._random()}
-        return {name: other for name, other in found.items() if other in self.arms and other != arm}
+    def _baselines(self, condition: Condition) -> dict[str, Condition]:
+        """Return what a condition is compared with: the profile, and random heads with the same settings."""
+        random = Condition("random", condition.gamma, condition.heads, condition.beta)
+        baselines = {
+            "profile": Condition("profile"),
+            "random": random if random in self.conditions else self._first_random(),
+        }
+        return {name: other for name, other in baselines.items() if other in self.conditions and other != condition}
 
-    def _random(self) -> Arm | None:
-        """Return the first arm of random heads: for methods that have other settings."""
-        return next((arm for arm in self.arms if arm.method == "random"), None)
+    def _first_random(self) -> Condition | None:
+        """Return the first condition of random heads: for methods that have other settings."""
+        return next((condition for condition in self.conditions if condition.method == "random"), None)
 
-    def _having(self, arm: Arm, measure: Measure) -> list[Record]:
-        return [r for r in self.arms[arm] if measure.has(r)]
+    def _having(self, condition: Condition, metric: Metric) -> list[Record]:
+        return [r for r in self.conditions[condition] if metric.has(r)]
 
-    def _sums(self, records: Sequence[Record], measure: Measure, unit: Unit) -> dict[tuple[str, ...], NDArray[Any]]:
+    def _sums(self, records: Sequence[Record], metric: Metric, unit: Unit) -> dict[tuple[str, ...], NDArray[Any]]:
         groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
         for r in records:
             groups[(r.user,) if unit == "users" else (r.user, r.query)].append(r)
-        return {key: measure.sums(group) for key, group in sorted(groups.items())}
+        return {key: metric.sums(group) for key, group in sorted(groups.items())}
 
-    def _pairs(self, arm: Arm, other: Arm, measure: Measure, unit: Unit) -> tuple[NDArray[Any], NDArray[Any]] | None:
-        """Return the sums [n_units, n_sums] of two arms over the queries that both have."""
-        ours, theirs = self._having(arm, measure), self._having(other, measure)
+    def _pairs(
+        self, condition: Condition, other: Condition, metric: Metric, unit: Unit
+    ) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """Return the sums [n_units, n_sums] of two conditions over the queries that both have."""
+        ours, theirs = self._having(condition, metric), self._having(other, metric)
         common = {(r.user, r.query) for r in ours} & {(r.user, r.query) for r in theirs}
         if not common:
             return None
-        a, b = (self._sums([r for r in side if (r.user, r.query) in common], measure, unit) for side in (ours, theirs))
+        a, b = (self._sums([r for r in side if (r.user, r.query) in common], metric, unit) for side in (ours, theirs))
         return np.array(list(a.values())), np.array(list(b.values()))
 
-    def _difference(self, arm: Arm, other: Arm, measure: Measure) -> Difference | None:
-        pairs = self._pairs(arm, other, measure, self.unit)
+    def _difference(self, condition: Condition, other: Condition, metric: Metric) -> Difference | None:
+        pairs = self._pairs(condition, other, metric, self.unit)
         if pairs is None:
             return None
         width = pairs[0].shape[1]
         value, low, high = _interval(
-            lambda sums: measure.value(sums[..., :width]) - measure.value(sums[..., width:]), np.hstack(pairs)
+            lambda sums: metric.value(sums[..., :width]) - metric.value(sums[..., width:]), np.hstack(pairs)
         )
         helped = hurt = None
-        gains = measure.better * self._by_user(arm, other, measure)
-        if measure.better and len(gains) >= FEWEST:
+        gains = metric.better * self._by_user(condition, other, metric)
+        if metric.better and len(gains) >= FEWEST:
             helped, hurt = float((gains > 0).mean()), float((gains < 0).mean())
         return Difference(value, low, high, helped, hurt, len(gains))
 
-    def _by_user(self, arm: Arm, other: Arm, measure: Measure) -> NDArray[np.float64]:
-        pairs = self._pairs(arm, other, measure, "users")
-        return np.empty(0) if pairs is None else np.asarray(measure.value(pairs[0]) - measure.value(pairs[1]))
+    def _by_user(self, condition: Condition, other: Condition, metric: Metric) -> NDArray[np.float64]:
+        pairs = self._pairs(condition, other, metric, "users")
+        return np.empty(0) if pairs is None else np.asarray(metric.value(pairs[0]) - metric.value(pairs[1]))
 
 
 def _interval(value: Any, sums: NDArray[np.float64]) -> tuple[float, float, float]:

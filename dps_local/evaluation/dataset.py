@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dps_local.errors import DpsError
-from dps_local.evaluation.metrics import number_of
-from dps_local.evaluation.tasks import TASKS, Task
+from dps_local.errors import DataError
+from dps_local.evaluation.answer_metrics import number_of
+from dps_local.evaluation.benchmarks import TASKS
+from dps_local.evaluation.task import Task
 
 USER_FIELDS = ("name", "reviewerId", "author")  # of LongLaMP's rows
 LONG_TASKS = {  # LongLaMP's, by a field of a profile item that the others lack
@@ -53,28 +54,28 @@ class Dataset:
     dropped: int
 
 
-def load(paths: Sequence[Path]) -> Dataset:
-    """Read users from files; raises DpsError that names the file, the line and the field.
+def load_dataset(paths: Sequence[Path]) -> Dataset:
+    """Read users from files; raises DataError that names the file, the line and the field.
 
     A file holds one user a line, or one query with its profile in each row (LongLaMP), or is LaMP's *_questions.json,
     which has *_outputs.json beside it.
     """
-    found = [user for path in paths for user in _read(path)]
-    for (task, id_), times in Counter((user.task, user.id) for user, _ in found).items():
+    users = [user for path in paths for user in _read(path)]
+    for (task, id_), times in Counter((user.task, user.id) for user, _ in users).items():
         if times > 1:
-            raise DpsError(f"the user {id_!r} of {task} is there {times} times: give each once")
-    return Dataset(tuple(user for user, _ in found), sum(dropped for _, dropped in found))
+            raise DataError(f"the user {id_!r} of {task} is there {times} times: give each once")
+    return Dataset(tuple(user for user, _ in users), sum(dropped for _, dropped in users))
 
 
 @dataclass(frozen=True)
-class _Row:
+class _JsonObject:
     """An object of a file, and where it stands."""
 
     where: str
     data: dict[str, Any]
 
-    def fail(self, problem: str) -> DpsError:
-        return DpsError(f"{self.where}: {problem}")
+    def fail(self, problem: str) -> DataError:
+        return DataError(f"{self.where}: {problem}")
 
     def text(self, field: str) -> str:
         if field not in self.data:
@@ -90,7 +91,7 @@ class _Row:
             raise self.fail(f"{field!r} must be a list of strings")
         return tuple(map(_tokenizable, values))
 
-    def rows(self, field: str) -> list[_Row]:
+    def rows(self, field: str) -> list[_JsonObject]:
         if not isinstance(self.data.get(field), list):
             raise self.fail(f"{field!r} must be a list")
         return [_row(f"{self.where}, {field}[{i}]", value) for i, value in enumerate(self.data[field])]
@@ -100,7 +101,7 @@ def _read(path: Path) -> list[tuple[User, int]]:
     """Return the users of a file, each with how many of their profile items were dropped."""
     rows = _rows(path)
     if not rows:
-        raise DpsError(f"{path} holds no query: give a file with users")
+        raise DataError(f"{path} holds no query: give a file with users")
     if path.name.endswith("_questions.json"):
         return _lamp(path, rows)
     if any("input" in row.data and "queries" not in row.data for row in rows):
@@ -108,7 +109,7 @@ def _read(path: Path) -> list[tuple[User, int]]:
     return [_user_of(row) for row in rows]
 
 
-def _user_of(row: _Row) -> tuple[User, int]:
+def _user_of(row: _JsonObject) -> tuple[User, int]:
     """Return the user of a row that holds one."""
     task = _task(row, row.text("task"))
     queries = [_query(q, task, q.text("id"), q.text("output")) for q in row.rows("queries")]
@@ -119,7 +120,7 @@ def _user_of(row: _Row) -> tuple[User, int]:
     return _user(row.text("user_id"), task, row.rows("profile"), queries, row.texts("preferences"))
 
 
-def _lamp(path: Path, questions: Sequence[_Row]) -> list[tuple[User, int]]:
+def _lamp(path: Path, questions: Sequence[_JsonObject]) -> list[tuple[User, int]]:
     """Return a user for each question of LaMP, which has a profile of its own."""
     beside = path.with_name(path.name.replace("_questions.json", "_outputs.json"))
     outputs = _row(str(beside), _parsed(beside, _text(beside)))
@@ -136,7 +137,7 @@ def _lamp(path: Path, questions: Sequence[_Row]) -> list[tuple[User, int]]:
     return users
 
 
-def _lamp_task(outputs: _Row, questions: Sequence[_Row]) -> Task:
+def _lamp_task(outputs: _JsonObject, questions: Sequence[_JsonObject]) -> Task:
     """Return the task of LaMP's outputs; LaMP-2 was of news (now LaMP-2N) before it was of movies."""
     name = outputs.text("task").replace("_", "-")
     if name.startswith("LaMP-2"):
@@ -145,14 +146,14 @@ def _lamp_task(outputs: _Row, questions: Sequence[_Row]) -> Task:
     return _task(outputs, name)
 
 
-def _longlamp(path: Path, rows: Sequence[_Row]) -> list[tuple[User, int]]:
+def _longlamp(path: Path, rows: Sequence[_JsonObject]) -> list[tuple[User, int]]:
     """Return the users of LongLaMP's rows; rows are of one user where they have the same user and profile."""
     fields = {field for row in rows for item in row.rows("profile")[:1] for field in item.data}
     name = next((task for field, task in LONG_TASKS.items() if field in fields), None)
     if name is None:
-        raise DpsError(f"{path}: no profile item has one of {', '.join(LONG_TASKS)}: is this LongLaMP's?")
+        raise DataError(f"{path}: no profile item has one of {', '.join(LONG_TASKS)}: is this LongLaMP's?")
     task = TASKS[name]
-    together: dict[tuple[str, str], list[_Row]] = {}
+    together: dict[tuple[str, str], list[_JsonObject]] = {}
     for row in rows:
         key = _long_user(row), json.dumps(row.data.get("profile"), sort_keys=True)
         together.setdefault(key, []).append(row)
@@ -165,20 +166,20 @@ def _longlamp(path: Path, rows: Sequence[_Row]) -> list[tuple[User, int]]:
     return users
 
 
-def _long_user(row: _Row) -> str:
+def _long_user(row: _JsonObject) -> str:
     for field in USER_FIELDS:
         if field in row.data:
             return row.text(field)
     raise row.fail(f"lacks one of {', '.join(USER_FIELDS)}")
 
 
-def _task(row: _Row, name: str) -> Task:
+def _task(row: _JsonObject, name: str) -> Task:
     if name not in TASKS:
         raise row.fail(f"no task {name!r}: expected one of {', '.join(TASKS)}")
     return TASKS[name]
 
 
-def _query(row: _Row, task: Task, id_: str, output: str) -> Query:
+def _query(row: _JsonObject, task: Task, id_: str, output: str) -> Query:
     text = row.text("input")
     options = row.texts("options") or task.options_of(text)
     if not output.strip():
@@ -191,35 +192,39 @@ def _query(row: _Row, task: Task, id_: str, output: str) -> Query:
 
 
 def _user(
-    id_: str, task: Task, profile: Sequence[_Row], queries: Sequence[Query], preferences: tuple[str, ...] = ()
+    id_: str, task: Task, profile: Sequence[_JsonObject], queries: Sequence[Query], preferences: tuple[str, ...] = ()
 ) -> tuple[User, int]:
     """Return a user without the profile items that hold an answer, and how many these were."""
     fields = task.fields
     rows = sorted(profile, key=_date) if all("date" in row.data for row in profile) else profile
     items = [({field: row.text(field) for field in fields}, row.data.get("id")) for row in rows if fields]
-    kept = tuple(item for item, number in items if not _leaks(task, item, number, queries))
+    kept = tuple(item for item, number in items if not _holds_answer(task, item, number, queries))
     return User(id_, task.name, kept, preferences, tuple(queries)), len(items) - len(kept)
 
 
-def _date(row: _Row) -> list[int]:
+def _date(row: _JsonObject) -> list[int]:
     """Return a date (2018-05-03) to sort by."""
     return [int(number) for number in re.findall(r"\d+", row.text("date"))]
 
 
-def _leaks(task: Task, item: Mapping[str, str], id_: str | None, queries: Iterable[Query]) -> bool:
+def _holds_answer(task: Task, item: Mapping[str, str], id_: str | None, queries: Iterable[Query]) -> bool:
     """Whether an item is a query's: the same id, or the same answer to an input that begins in the same way."""
-    request, answer = task.request_of(item), item.get(task.answer, "")
+    request, answer = task.request_of(item), item.get(task.answer_field, "")
     return any(
-        query.id == id_ or (_same(answer) == _same(query.output) and _same(query.input).startswith(_same(request)))
+        query.id == id_
+        or (
+            _normalized(answer) == _normalized(query.output)
+            and _normalized(query.input).startswith(_normalized(request))
+        )
         for query in queries
     )
 
 
-def _same(text: str) -> str:
+def _normalized(text: str) -> str:
     return text.strip().casefold()
 
 
-def _rows(path: Path) -> list[_Row]:
+def _rows(path: Path) -> list[_JsonObject]:
     """Return the objects of a .jsonl file, or of a list in a .json file."""
     text = _text(path)
     if path.suffix == ".jsonl":
@@ -227,23 +232,23 @@ def _rows(path: Path) -> list[_Row]:
         return [_row(f"{path}: line {n}", _parsed(path, line, n)) for n, line in lines]
     values = _parsed(path, text)
     if not isinstance(values, list):
-        raise DpsError(f"{path} must hold a list of objects; of LaMP's files, give *_questions.json")
+        raise DataError(f"{path} must hold a list of objects; of LaMP's files, give *_questions.json")
     return [_row(f"{path}: entry {n}", value) for n, value in enumerate(values, 1)]
 
 
-def _row(where: str, value: Any) -> _Row:
+def _row(where: str, value: Any) -> _JsonObject:
     if not isinstance(value, dict):
-        raise DpsError(f"{where} must be an object")
-    return _Row(where, value)
+        raise DataError(f"{where} must be an object")
+    return _JsonObject(where, value)
 
 
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as exc:
-        raise DpsError(f"{path} is not UTF-8 text (byte {exc.start}): save it as UTF-8") from exc
+        raise DataError(f"{path} is not UTF-8 text (byte {exc.start}): save it as UTF-8") from exc
     except (OSError, ValueError) as exc:  # a NUL byte in the name
-        raise DpsError(f"cannot read {path}: {getattr(exc, 'strerror', exc)}") from exc
+        raise DataError(f"cannot read {path}: {getattr(exc, 'strerror', exc)}") from exc
 
 
 def _parsed(path: Path, text: str, line: int = 1) -> Any:
@@ -251,9 +256,9 @@ def _parsed(path: Path, text: str, line: int = 1) -> Any:
     try:
         return json.loads(text, parse_float=str, parse_int=str)
     except json.JSONDecodeError as exc:
-        raise DpsError(f"{path}: line {line + exc.lineno - 1}: not valid JSON: {exc.msg}") from exc
+        raise DataError(f"{path}: line {line + exc.lineno - 1}: not valid JSON: {exc.msg}") from exc
     except RecursionError as exc:
-        raise DpsError(f"{path}: line {line}: nested too deeply") from exc
+        raise DataError(f"{path}: line {line}: nested too deeply") from exc
 
 
 def _tokenizable(text: str) -> str:

@@ -1,4 +1,4 @@
-"""`Evaluation`: every arm on every query of every user, through the session that chat uses."""
+"""`Evaluation`: every condition on every query of every user, through the session that chat uses."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from pathlib import Path
 
 from dps_local.chat.session import Session
 from dps_local.engine.model import Model
-from dps_local.errors import DpsError
-from dps_local.evaluation.arms import Arm
-from dps_local.evaluation.asked import Answers, Asked, Result, results
+from dps_local.errors import StorageError
+from dps_local.evaluation.answer_generator import AnswerGenerator
+from dps_local.evaluation.benchmarks import TASKS
+from dps_local.evaluation.condition import Condition
 from dps_local.evaluation.dataset import Query, User
 from dps_local.evaluation.evaluation_options import EvaluationOptions
-from dps_local.evaluation.heads import Heads, halves, shuffled
+from dps_local.evaluation.head_map_store import HeadMapStore, halves, shuffled
 from dps_local.evaluation.likelihood import Likelihood
-from dps_local.evaluation.records import Key, Record, RecordFile
-from dps_local.evaluation.task_prompt import task_prompter
-from dps_local.evaluation.tasks import TASKS
-from dps_local.evaluation.way import way_of
+from dps_local.evaluation.outcome import Outcome, outcomes_of
+from dps_local.evaluation.prompted_query import PromptedQuery
+from dps_local.evaluation.record import Key, Record
+from dps_local.evaluation.record_file import RecordFile
+from dps_local.evaluation.task_prompter import task_prompter
+from dps_local.evaluation.treatment import treatment_of
 from dps_local.maps.head_map import HeadMap
 from dps_local.prompting.chat_template import ChatTemplate
-from dps_local.scoring.ablation import Progress
+from dps_local.system.progress import Progress
 
-SCORING = 20  # units of progress of a user's scoring; a query is one
+SCORING_UNITS = 20  # units of progress of a user's scoring; a query is one
 
 
 class Evaluation:
@@ -45,17 +48,17 @@ class Evaluation:
         try:
             (folder / "maps").mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as exc:
-            raise DpsError(f"cannot make the folder {folder}: {exc.strerror}") from exc
+            raise StorageError(f"cannot make the folder {folder}: {exc.strerror}") from exc
         self.file = RecordFile(folder / "records.jsonl")
-        self.arms = options.grid.arms(options.methods)
+        self.conditions = options.grid.conditions(options.methods)
         self.tasks: dict[str, list[User]] = {}
         for user in users:
             self.tasks.setdefault(user.task, []).append(user)
-        self.heads = {task: self._heads(task, people, folder / "maps") for task, people in self.tasks.items()}
-        self.chosen = {task: self._chosen(people) for task, people in self.tasks.items()}
-        self.done, self.total = 0, sum(SCORING + len(qs) for part in self.chosen.values() for _, qs in part)
+        self.stores = {task: self._store(task, people, folder / "maps") for task, people in self.tasks.items()}
+        self.samples = {task: self._sample(people) for task, people in self.tasks.items()}
+        self.done, self.total = 0, sum(SCORING_UNITS + len(qs) for sample in self.samples.values() for _, qs in sample)
 
-    def _heads(self, task: str, users: Sequence[User], folder: Path) -> Heads:
+    def _store(self, task: str, users: Sequence[User], folder: Path) -> HeadMapStore:
         o = self.options
         prompters = {
             user.id: task_prompter(
@@ -63,23 +66,23 @@ class Evaluation:
             )
             for user in users
         }
-        return Heads(
-            {user.id: user for user in users}, prompters, o.scoring, o.source, o.clusters, folder, self._scored
+        return HeadMapStore(
+            {user.id: user for user in users}, prompters, o.scoring, o.source, o.clusters, folder, self._on_scoring
         )
 
-    def _chosen(self, users: Sequence[User]) -> list[tuple[User, list[Query]]]:
+    def _sample(self, users: Sequence[User]) -> list[tuple[User, list[Query]]]:
         """Return the users to evaluate, each with the queries."""
         o, by_name = self.options, {user.id: user for user in users}
         half = halves(list(by_name), o.scoring.seed)
-        names = [n for n in shuffled(list(by_name), o.scoring.seed) if o.part in ("all", half[n])]
-        return [(by_name[name], self._queries(by_name[name])) for name in names[: o.users]]
+        names = [n for n in shuffled(list(by_name), o.scoring.seed) if o.subset in ("all", half[n])]
+        return [(by_name[name], self._sampled_queries(by_name[name])) for name in names[: o.users]]
 
-    def _queries(self, user: User) -> list[Query]:
+    def _sampled_queries(self, user: User) -> list[Query]:
         by_name = {query.id: query for query in user.queries}
         return [by_name[name] for name in shuffled(list(by_name), self.options.scoring.seed)[: self.options.queries]]
 
-    def _scored(self, done: int, total: int) -> None:
-        self._advance(SCORING * done // total)
+    def _on_scoring(self, done: int, total: int) -> None:
+        self._advance(SCORING_UNITS * done // total)
 
     def _advance(self, more: int = 0) -> None:
         if self.progress:
@@ -90,93 +93,101 @@ class Evaluation:
         o = self.options
         chat = Session(self.model, self.template, probs=True, n_ctx=o.n_ctx, n_threads=o.n_threads)
         try:
-            answers = Answers(chat, o.sampling, o.n_predict) if o.answers else None
-            for task, people in self.chosen.items():
-                for user, queries in people:
-                    self._user(self.heads[task], user, queries, answers)
-                    self.done += SCORING + len(queries)
+            generator = AnswerGenerator(chat, o.sampling, o.n_predict) if o.answers else None
+            for task, sample in self.samples.items():
+                for user, queries in sample:
+                    self._evaluate_user(self.stores[task], user, queries, generator)
+                    self.done += SCORING_UNITS + len(queries)
                     self._advance()
         finally:
             chat.close()
 
-    def _user(self, heads: Heads, user: User, queries: Sequence[Query], answers: Answers | None) -> None:
-        missing = {query: arms for query in queries if (arms := self._missing(user, query))}
+    def _evaluate_user(
+        self, store: HeadMapStore, user: User, queries: Sequence[Query], generator: AnswerGenerator | None
+    ) -> None:
+        missing = {query: conditions for query in queries if (conditions := self._missing(user, query))}
         if not missing:
             return
-        ways = {arm: way_of(arm, user.id, heads, self.model) for arms in missing.values() for arm in arms}
-        asked = [Asked(heads.prompters[user.id], query, self.options.target_tokens) for query in missing]
-        texts = [text for a in asked for text in a.texts(ways.values(), self.options.n_predict)]
+        wanted = dict.fromkeys(condition for missed in missing.values() for condition in missed)
+        treatments = {condition: treatment_of(condition, user.id, store, self.model) for condition in wanted}
+        prompter, n_target = store.prompters[user.id], self.options.target_tokens
+        prompted = {query: PromptedQuery(prompter, query, n_target) for query in missing}
+        texts = [text for p in prompted.values() for text in p.texts(treatments.values(), self.options.n_predict)]
         likelihood = Likelihood(self.model, texts, self.options.scoring.scope, self.options.n_threads)
         try:
-            for i, (a, arms) in enumerate(zip(asked, missing.values(), strict=True), 1):
-                found = results(a, [ways[arm] for arm in arms], likelihood, answers)
-                self.file.add([self._record(user, a.query, *pair) for pair in zip(arms, found, strict=True)])
-                self._advance(SCORING + i)
+            for i, (query, missed) in enumerate(missing.items(), 1):
+                outcomes = outcomes_of(prompted[query], [treatments[c] for c in missed], likelihood, generator)
+                pairs = zip(missed, outcomes, strict=True)
+                self.file.add([self._record(user, query, condition, outcome) for condition, outcome in pairs])
+                self._advance(SCORING_UNITS + i)
         finally:
             likelihood.close()
 
-    def news(self) -> list[str]:
+    def notices(self) -> list[str]:
         """Say what of the file is taken up, and what is not."""
         wanted = [
-            self._key(user, query, arm)
-            for people in self.chosen.values()
-            for user, queries in people
+            self._key(user, query, condition)
+            for sample in self.samples.values()
+            for user, queries in sample
             for query in queries
-            for arm in self.arms
+            for condition in self.conditions
         ]
-        news = []
-        if known := sum(key in self.file.records for key in wanted):
-            news.append(f"taking up an earlier run: {known} of {len(wanted)} results are known")
-        if others := sum(map(self._outdated, self.file.records.values())):
-            news.append(f"{others} results in {self.file.path} are of other data, options or code: they are not used")
-        return news
+        notices = []
+        if n_kept := sum(key in self.file.records for key in wanted):
+            notices.append(f"taking up an earlier run: {n_kept} of {len(wanted)} results are known")
+        if n_outdated := sum(map(self._outdated, self.file.records.values())):
+            notices.append(
+                f"{n_outdated} results in {self.file.path} are of other data, options or code: they are not used"
+            )
+        return notices
 
-    def _missing(self, user: User, query: Query) -> list[Arm]:
-        return [arm for arm in self.arms if self._key(user, query, arm) not in self.file.records]
+    def _missing(self, user: User, query: Query) -> list[Condition]:
+        known = self.file.records
+        return [condition for condition in self.conditions if self._key(user, query, condition) not in known]
 
-    def _key(self, user: User, query: Query, arm: Arm) -> Key:
-        """Return what a record has in its file, where its numbers are those that would be found now."""
-        return self.setting, self._content(user, query, arm), user.task, user.id, query.id, arm
+    def _key(self, user: User, query: Query, condition: Condition) -> Key:
+        """Return the key of a record in its file, if its numbers are those that would be computed now."""
+        return self.setting, self._content(user, query, condition), user.task, user.id, query.id, condition
 
-    def _content(self, user: User, query: Query, arm: Arm) -> str:
-        heads = self.heads[user.task]
-        data = [asdict(query), heads.prompters[user.id].digest, heads.made_from(arm, user.id)]
+    def _content(self, user: User, query: Query, condition: Condition) -> str:
+        store = self.stores[user.task]
+        data = [asdict(query), store.prompters[user.id].digest, store.source_digests(condition, user.id)]
         return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 
     def _outdated(self, record: Record) -> bool:
         """Whether a record of this model and of one of these tasks is not one of this data with these options."""
         if record.model != self.model.name or record.task not in self.tasks:
             return False
-        user = self.heads[record.task].users.get(record.user)
+        user = self.stores[record.task].users.get(record.user)
         queries = [query for query in user.queries if query.id == record.query] if user else []
-        return not (user and queries and self._key(user, queries[0], record.arm) == record.key)
+        return not (user and queries and self._key(user, queries[0], record.condition) == record.key)
 
-    def _record(self, user: User, query: Query, arm: Arm, found: Result) -> Record:
+    def _record(self, user: User, query: Query, condition: Condition, outcome: Outcome) -> Record:
         return Record(
             setting=self.setting,
-            content=self._content(user, query, arm),
+            content=self._content(user, query, condition),
             task=user.task,
             model=self.model.name,
             user=user.id,
             query=query.id,
-            arm=arm,
-            nll=found.nll,
-            values=found.values,
-            labels=found.labels,
-            answer=found.answer,
+            condition=condition,
+            nll=outcome.nll,
+            values=outcome.values,
+            labels=outcome.labels,
+            answer=outcome.answer,
         )
 
     def records(self) -> list[Record]:
         """Return the records of this data with these options; of other tasks and models, those of their last run."""
-        found = [r for r in self.file.records.values() if not self._outdated(r)]
-        setting = {(r.task, r.model): r.setting for r in found}
-        last = {(r.task, r.model, r.user, r.query, r.arm): r for r in found}
+        current = [r for r in self.file.records.values() if not self._outdated(r)]
+        setting = {(r.task, r.model): r.setting for r in current}
+        last = {(r.task, r.model, r.user, r.query, r.condition): r for r in current}
         return [r for r in last.values() if setting[r.task, r.model] == r.setting]
 
     def maps(self) -> dict[tuple[str, str], dict[str, HeadMap]]:
         """Return the head maps that were made, by task and model, then by whose they are."""
         ranking = self.options.scoring.ranking
         return {
-            (task, self.model.name): self.heads[task].made([user.id for user, _ in people], ranking)
-            for task, people in self.chosen.items()
+            (task, self.model.name): self.stores[task].stored_maps([user.id for user, _ in sample], ranking)
+            for task, sample in self.samples.items()
         }

@@ -10,14 +10,15 @@ from typing import Literal
 import dps_local
 from dps_local.engine.model import Model
 from dps_local.engine.sampler import Sampling
-from dps_local.evaluation.arms import METHODS, Grid, Method
-from dps_local.scoring.ablation import ScoringOptions
+from dps_local.evaluation.condition import METHODS, Method
+from dps_local.evaluation.grid import Grid
+from dps_local.scoring.options import ScoringOptions
 
 VERSION = 1  # raised when the same options give other numbers: records of before are not taken up
-Source = Literal["user", "task"]
-Selection = Literal["bm25", "recent"]
+HeadSource = Literal["user", "task"]
+ItemSelection = Literal["bm25", "recent"]
 Half = Literal["choose", "confirm"]
-Part = Literal["all", "choose", "confirm"]
+UserSubset = Literal["all", "choose", "confirm"]
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,12 @@ class EvaluationOptions:
 
     methods: tuple[Method, ...] = METHODS
     grid: Grid = field(default_factory=Grid)
-    source: Source = "user"
-    part: Part = "all"
+    source: HeadSource = "user"
+    subset: UserSubset = "all"
     users: int | None = None
     queries: int | None = None
     items: int = 4
-    chosen_by: Selection = "bm25"
+    chosen_by: ItemSelection = "bm25"
     profile_tokens: int = 512
     n_ctx: int = 4096
     n_threads: int | None = None
@@ -54,14 +55,14 @@ class EvaluationOptions:
             "profile": f"at most {self.items} items in {self.profile_tokens} tokens, chosen by {self.chosen_by}",
             "heads": f"from what the {'user' if self.source == 'user' else 'other half of the users'} wrote: "
             f"{self.scoring.examples} examples of {self.scoring.target_tokens} tokens, scope {self.scoring.scope}",
-            "users": f"part {self.part}, seed {self.scoring.seed}",
+            "users": f"part {self.subset}, seed {self.scoring.seed}",
             "answers": f"at most {self.n_predict} tokens, temperature {self.sampling.temp:g}"
             if self.answers
             else "none",
         }
 
     def digest(self, model: Model) -> str:
-        """Return a digest of what the numbers of one arm and query depend on."""
+        """Return a digest of what the numbers of one condition and query depend on."""
         key = [
             [VERSION, dps_local.__version__],
             model.identity.digest,

@@ -1,4 +1,4 @@
-"""`Likelihood`: how likely a text is in each way of answering."""
+"""`Likelihood`: how likely a text is under each treatment."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dps_local.engine.model import Model, Scope
-from dps_local.evaluation.way import Shown, Way
-from dps_local.scoring.forked_sequences import Text
-from dps_local.scoring.held_out import Trial
+from dps_local.evaluation.treatment import UNSTEERED, PromptKind, Treatment
+from dps_local.scoring.forked_sequences import ScoredText
+from dps_local.scoring.held_out_losses import HeldOutLosses
 from dps_local.steering.mixing import Logits
 
 Losses = NDArray[np.float64]  # [n_temperatures], nats per token
-Prompts = Mapping[Shown, list[int]]
+Prompts = Mapping[PromptKind, list[int]]
 
 
 class Likelihood:
@@ -23,35 +23,46 @@ class Likelihood:
     The plausibility mask is left out, as it gives some texts no probability at all. texts: all that will be tried.
     """
 
-    def __init__(self, model: Model, texts: Sequence[Text], scope: Scope, n_threads: int | None = None) -> None:
-        self.model, self.trial = model, Trial(model, texts, scope, n_threads)
+    def __init__(self, model: Model, texts: Sequence[ScoredText], scope: Scope, n_threads: int | None = None) -> None:
+        self.model, self.held_out_losses = model, HeldOutLosses(model, texts, scope, n_threads)
 
     def close(self) -> None:
-        self.trial.close()
+        self.held_out_losses.close()
 
-    def losses(self, ways: Sequence[Way], prompts: Prompts, target: list[int]) -> list[Losses]:
-        """Return the losses of the tokens `target` in each way, after the prompt that it is shown."""
-        found: dict[int, Losses] = {}
-        own = {i: way.own_scales(self.model) for i, way in enumerate(ways) if way.shown == "profile"}
-        alone = self._alone(ways, prompts, target)
-        for full, streams in self.trial.compared(
-            Text(prompts["profile"], target), {scales.tobytes(): scales for scales in own.values()}
+    def losses(self, treatments: Sequence[Treatment], prompts: Prompts, target: list[int]) -> list[Losses]:
+        """Return the losses of the tokens `target` under each treatment, after the prompt that it shows."""
+        losses: dict[int, Losses] = {}
+        own_scales = {
+            i: treatment.own_scales(self.model)
+            for i, treatment in enumerate(treatments)
+            if treatment.prompt_kind == "profile"
+        }
+        other_prompts = self._after_other_prompts(treatments, prompts, target)
+        for full, streams in self.held_out_losses.compared(
+            ScoredText(prompts["profile"], target), {scales.tobytes(): scales for scales in own_scales.values()}
         ):
-            for i, scales in own.items():
+            for i, scales in own_scales.items():
                 if (key := scales.tobytes()) in streams:
-                    own_stream = alone["question"] if ways[i].cad else streams[key]
-                    found[i] = self._loss(ways[i], full, own_stream, target)
-        for i, way in enumerate(ways):
-            if way.shown != "profile":
-                found[i] = self._loss(way, alone[way.shown], alone[way.shown], target)
-        return [found[i] for i in range(len(ways))]
+                    own_stream = other_prompts["question"] if treatments[i].cad else streams[key]
+                    losses[i] = self._loss(treatments[i], full, own_stream, target)
+        for i, treatment in enumerate(treatments):
+            if treatment.prompt_kind != "profile":
+                logits = other_prompts[treatment.prompt_kind]
+                losses[i] = self._loss(treatment, logits, logits, target)
+        return [losses[i] for i in range(len(treatments))]
 
-    def _alone(self, ways: Sequence[Way], prompts: Prompts, target: list[int]) -> dict[Shown, Logits]:
-        """Return the plain model's logits [n_target, n_vocab] after each other prompt that a way needs."""
-        needed = {way.shown for way in ways} - {"profile"}
-        if any(way.cad for way in ways):
+    def plain_loss(self, prompts: Prompts, target: list[int]) -> float:
+        """Return the mean NLL of the tokens `target` in the plain model, nats per token."""
+        return float(self.losses([UNSTEERED], prompts, target)[0][0])
+
+    def _after_other_prompts(
+        self, treatments: Sequence[Treatment], prompts: Prompts, target: list[int]
+    ) -> dict[PromptKind, Logits]:
+        """Return the plain model's logits [n_target, n_vocab] after each other prompt that a treatment needs."""
+        needed = {treatment.prompt_kind for treatment in treatments} - {"profile"}
+        if any(treatment.cad for treatment in treatments):
             needed.add("question")
-        return {shown: self.trial.plain(Text(prompts[shown], target)) for shown in needed}
+        return {kind: self.held_out_losses.plain(ScoredText(prompts[kind], target)) for kind in needed}
 
-    def _loss(self, way: Way, full: Logits, own: Logits, target: list[int]) -> Losses:
-        return self.trial.mean_losses(way.mix, full, own, target)
+    def _loss(self, treatment: Treatment, full: Logits, own: Logits, target: list[int]) -> Losses:
+        return self.held_out_losses.mean_losses(treatment.mix, full, own, target)

@@ -12,10 +12,10 @@ from dps_local.errors import HeadMapError
 from dps_local.maps.cluster_map import ClusterMap
 from dps_local.maps.head_map import HeadMap
 from dps_local.maps.map_file import kind_of
-from dps_local.system.files import atomic_write
+from dps_local.system.files import StrPath, atomic_write
 
 
-def load_map(path: Path) -> HeadMap | ClusterMap:
+def load_map(path: StrPath) -> HeadMap | ClusterMap:
     """Read a user's map or a cluster map, from its own file or from a model; raises HeadMapError."""
     return ClusterMap.load(path) if kind_of(path) == "clusters" else HeadMap.load(path)
 

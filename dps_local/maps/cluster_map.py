@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-import gguf
 import numpy as np
 from numpy.typing import NDArray
 
+from dps_local.engine.gguf_file import GGUFFile
 from dps_local.engine.identity import Identity
 from dps_local.engine.model import Head, HeadScales, Scope
 from dps_local.maps import map_file
-from dps_local.maps.head_map import SCORES, HeadMap, fill_calibration, nulls, read_calibration
-from dps_local.scoring.calibration import Calibration
-from dps_local.scoring.statistics import Ranking
+from dps_local.maps.calibration import Calibration, Mode
+from dps_local.maps.fields import (
+    ARCHITECTURE,
+    COUNT,
+    COUNTS,
+    NUMBER,
+    TEXT,
+    array,
+    fields_as_json,
+    grid_shape,
+    one_of,
+    optional,
+    read_fields,
+    record,
+    write_map,
+)
+from dps_local.maps.scored_heads import Scores
+from dps_local.maps.selection import Ranking, top_heads
+from dps_local.steering.mixing import Gamma
+from dps_local.steering.steering import Steering
+from dps_local.system.files import StrPath
 
 Routing = Literal["hard", "soft"]
 TEMPERATURE = 0.1  # of soft routing, in units of distance between vectors of length 1
@@ -28,7 +45,18 @@ Vectors = NDArray[np.float32]  # [n, n_embd], of length 1
 Grids = NDArray[np.float32]  # [n_clusters, n_layer, n_head_max], NaN where there is no head
 
 
-@dataclass(frozen=True, eq=False)
+def _n_clusters(file: GGUFFile) -> int:
+    return len(file.get("dps.users"))
+
+
+def _centroids_shape(file: GGUFFile) -> tuple[int, int]:
+    return _n_clusters(file), len(file.get("dps.center"))
+
+
+CLUSTER_GRIDS = array(lambda file: (_n_clusters(file), *grid_shape(file)))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ClusterMap:
     """Scores and weights of clusters of users on one model.
 
@@ -37,30 +65,30 @@ class ClusterMap:
     embedder, embedder_metadata: which model embeds profiles, as in Identity; embedder_tokens: how much it reads of one.
     """
 
-    model: str
-    architecture: str
-    fingerprint: str
-    embedder: str
-    embedder_tokens: int
-    scope: Scope
-    ranking: Ranking
-    seed: int
-    users: tuple[int, ...]
-    examples: tuple[int, ...]
-    evaluations: int
-    center: NDArray[np.float32]
-    centroids: Vectors
-    pcs: Grids
-    pcs_stderr: Grids
-    gain: Grids
-    gain_stderr: Grids
-    weights: Grids
-    null_control: float
-    gamma: float
-    calibration: Calibration | None = None
-    metadata: str | None = None  # with `template`, as in Identity
-    template: str | None = None
-    embedder_metadata: str | None = None
+    model: str = field(metadata=TEXT)
+    architecture: str = field(metadata=ARCHITECTURE)
+    fingerprint: str = field(metadata=TEXT)
+    metadata: str | None = field(default=None, metadata=optional(TEXT))  # with `template`, as in Identity
+    template: str | None = field(default=None, metadata=optional(TEXT))
+    embedder: str = field(metadata=TEXT)
+    embedder_metadata: str | None = field(default=None, metadata=optional(TEXT))
+    embedder_tokens: int = field(metadata=COUNT)
+    scope: Scope = field(metadata=one_of(get_args(Scope)))
+    ranking: Ranking = field(metadata=one_of(get_args(Ranking)))
+    seed: int = field(metadata=COUNT)
+    users: tuple[int, ...] = field(metadata=COUNTS)
+    examples: tuple[int, ...] = field(metadata=COUNTS)
+    evaluations: int = field(metadata=COUNT)
+    center: NDArray[np.float32] = field(metadata=array(lambda _: (-1,)))
+    centroids: Vectors = field(metadata=array(_centroids_shape))
+    pcs: Grids = field(metadata=CLUSTER_GRIDS)
+    pcs_stderr: Grids = field(metadata=CLUSTER_GRIDS)
+    gain: Grids = field(metadata=CLUSTER_GRIDS)
+    gain_stderr: Grids = field(metadata=CLUSTER_GRIDS)
+    weights: Grids = field(metadata=CLUSTER_GRIDS)
+    null_control: float = field(metadata=NUMBER)
+    gamma: float = field(metadata=NUMBER)
+    calibration: Calibration | None = field(default=None, metadata=record(Calibration, present="n"))
 
     @property
     def identity(self) -> Identity:
@@ -95,114 +123,135 @@ class ClusterMap:
         """Return the head scales of a muted stream, F32 [n_layer, n_head_max]: 1 - Σ p·w, in [0, 1]."""
         return mixed_scales(self.weights, shares)
 
-    def save(self, path: Path) -> None:
-        """Write a .dps.gguf, readable by its owner only, whole or not at all."""
-        map_file.save(path, self.architecture, "clusters", self._fill)
+    def steering(self, shares: NDArray[np.float64]) -> Steering:
+        """Return how the map steers a user with these shares: by a contrast, at the γ that was measured."""
+        return Steering(self.scales(shares), Gamma(self.gamma), scope=self.scope)
 
-    def _fill(self, writer: gguf.GGUFWriter) -> None:
-        map_file.fill_identity(writer, self.identity)
-        for name in ("model", "embedder", "scope", "ranking"):
-            writer.add_string(f"dps.{name}", getattr(self, name))
-        if self.embedder_metadata:
-            writer.add_string("dps.embedder_metadata", self.embedder_metadata)
-        for name in ("embedder_tokens", "seed", "evaluations", "n_layer", "n_head"):
-            writer.add_uint32(f"dps.{name}", getattr(self, name))
-        for name in ("users", "examples"):
-            writer.add_array(f"dps.{name}", list(getattr(self, name)))
-        for name in ARRAYS:
-            writer.add_array(f"dps.{name}", getattr(self, name).ravel().tolist())
-        writer.add_float64("dps.null_control", self.null_control)
-        writer.add_float64("dps.gamma", self.gamma)
-        if self.calibration:
-            fill_calibration(writer, self.calibration)
+    def save(self, path: StrPath) -> None:
+        """Write a .dps.gguf, readable by its owner only, whole or not at all."""
+        map_file.save(path, self.architecture, "clusters", lambda writer: write_map(writer, self))
 
     @classmethod
-    def load(cls, path: Path) -> ClusterMap:
+    def load(cls, path: StrPath) -> ClusterMap:
         """Read a .dps.gguf or a model that a cluster map was baked into; raises HeadMapError."""
         with map_file.opened(path, "clusters") as file:
-            users = tuple(int(n) for n in file.get("dps.users"))
-            shape = (len(users), int(file.get("dps.n_layer")), int(file.get("dps.n_head")))
-            arrays: dict[str, Any] = {name: np.asarray(file.get(f"dps.{name}"), np.float32) for name in ARRAYS}
-            arrays |= {name: arrays[name].reshape(shape) for name in GRIDS}
-            arrays["centroids"] = arrays["centroids"].reshape(len(users), len(arrays["center"]))
-            return cls(
-                model=file.text("dps.model"),
-                architecture=file.text("general.architecture"),
-                **asdict(map_file.read_identity(file)),
-                embedder=file.text("dps.embedder"),
-                embedder_metadata=file.get("dps.embedder_metadata"),
-                embedder_tokens=int(file.get("dps.embedder_tokens")),
-                scope=file.one_of("dps.scope", get_args(Scope)),
-                ranking=file.one_of("dps.ranking", get_args(Ranking)),
-                seed=int(file.get("dps.seed")),
-                users=users,
-                examples=tuple(int(n) for n in file.get("dps.examples")),
-                evaluations=int(file.get("dps.evaluations")),
-                **arrays,
-                null_control=file.number("dps.null_control"),
-                gamma=file.number("dps.gamma"),
-                calibration=read_calibration(file),
-            )
+            return cls(**read_fields(file, cls, "dps."))
 
     def as_json(self) -> dict[str, Any]:
         """Return what a person asks of the map; null where a layer has fewer heads."""
+        fields = fields_as_json(self)
         return {
-            "model": self.model,
-            **asdict(self.identity),
+            **{name: fields[name] for name in ("model", "fingerprint", "metadata", "template", "scope", "ranking")},
+            **{name: fields[name] for name in ("evaluations", "null_control", "gamma", "calibration")},
             "n_layer": self.n_layer,
             "n_head": self.n_head,
-            "scope": self.scope,
-            "ranking": self.ranking,
-            "evaluations": self.evaluations,
-            "null_control": self.null_control,
             "mode": "contrast",
-            "gamma": self.gamma,
-            "calibration": asdict(self.calibration) if self.calibration else None,
             "clusters": [
-                {
-                    "users": self.users[i],
-                    "examples": self.examples[i],
-                    **{name: nulls(getattr(self, name)[i]) for name in GRIDS},
-                    "selected": [list(head) for head in self.selected(i)],
-                }
+                {name: fields[name][i] for name in ("users", "examples", *GRIDS)}
+                | {"selected": [list(head) for head in self.selected(i)]}
                 for i in range(len(self.users))
             ],
         }
 
-    def head_maps(self) -> dict[str, HeadMap]:
-        """Return each cluster as a map of its own, to be drawn and compared; by a name that says how many users."""
-        return {f"cluster {i + 1} ({n} users)": self._head_map(i) for i, n in enumerate(self.users)}
-
-    def _head_map(self, cluster: int) -> HeadMap:
-        pcs = self.pcs[cluster]
-        scores = {name: np.full_like(pcs, np.nan) for name in SCORES}
-        scores |= {name: getattr(self, name)[cluster] for name in GRIDS}
-        scores["counts"] = np.where(np.isfinite(pcs), np.float32(self.examples[cluster]), np.float32(np.nan))
-        return HeadMap(
-            model=self.model,
-            architecture=self.architecture,
-            **asdict(self.identity),
-            scope=self.scope,
-            ranking="gain" if self.ranking == "gain" else "pcs",
-            probe=0.0,
-            seed=self.seed,
-            examples=self.examples[cluster],
-            tokens=0,
-            evaluations=self.evaluations,
-            nll=0.0,
-            **scores,
-            null_control=self.null_control,
-            selected=self.selected(cluster),
-            mode="contrast",
-            gamma=self.gamma,
-            calibration=self.calibration,
-        )
+    def clusters(self) -> dict[str, Cluster]:
+        """Return each cluster, to be drawn and compared, by a name that says how many users it has."""
+        return {f"cluster {i + 1} ({n} users)": Cluster(self, i) for i, n in enumerate(self.users)}
 
     def selected(self, cluster: int) -> tuple[Head, ...]:
         """Return the heads with a weight in a cluster, best first."""
-        weights = np.nan_to_num(self.weights[cluster])
-        order = np.argsort(-weights, axis=None, kind="stable")[: int((weights > 0).sum())]
-        return tuple((int(i) // self.n_head, int(i) % self.n_head) for i in order)
+        weights = self.weights[cluster]
+        return tuple(divmod(place, self.n_head) for place in top_heads(weights, weights.size, above=0))
+
+
+@dataclass(frozen=True, eq=False)
+class Cluster:
+    """One cluster of a map, as `ScoredHeads`: what is not measured of clusters is NaN or None."""
+
+    map: ClusterMap
+    number: int
+
+    @property
+    def model(self) -> str:
+        return self.map.model
+
+    @property
+    def architecture(self) -> str:
+        return self.map.architecture
+
+    @property
+    def fingerprint(self) -> str:
+        return self.map.fingerprint
+
+    @property
+    def scope(self) -> Scope:
+        return self.map.scope
+
+    @property
+    def ablation_scale(self) -> None:
+        return None
+
+    @property
+    def examples(self) -> int:
+        return self.map.examples[self.number]
+
+    @property
+    def evaluations(self) -> int:
+        """Of all clusters together."""
+        return self.map.evaluations
+
+    @property
+    def ranking(self) -> Ranking:
+        return "gain" if self.map.ranking == "gain" else "pcs"  # clusters keep no contrast
+
+    @property
+    def ranked_scores(self) -> Scores:
+        return self.scores(self.ranking)[0]
+
+    @property
+    def fully_evaluated_scores(self) -> Scores:
+        """The ranked scores: which heads were dropped on the way is not kept of clusters."""
+        return self.ranked_scores
+
+    @property
+    def counts(self) -> Scores:
+        return np.where(np.isfinite(self.map.pcs[self.number]), np.float32(self.examples), np.float32(np.nan))
+
+    @property
+    def null_control(self) -> float:
+        return self.map.null_control
+
+    @property
+    def selected(self) -> tuple[Head, ...]:
+        return self.map.selected(self.number)
+
+    @property
+    def mode(self) -> Mode:
+        return "contrast"
+
+    @property
+    def gamma(self) -> float:
+        return self.map.gamma
+
+    @property
+    def reliability(self) -> None:
+        return None
+
+    @property
+    def calibration(self) -> Calibration | None:
+        return self.map.calibration
+
+    def scores(self, name: str) -> tuple[Scores, Scores]:
+        """Return the scores of a name and their standard errors: NaN for "contrast" and "pairwise"."""
+        if name not in GRIDS:
+            nothing = np.full_like(self.map.pcs[self.number], np.nan)
+            return nothing, nothing
+        return getattr(self.map, name)[self.number], getattr(self.map, f"{name}_stderr")[self.number]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the cluster with the keys of a head map, as far as clusters have them."""
+        whole = self.map.as_json()
+        own: dict[str, Any] = whole.pop("clusters")[self.number]
+        return whole | own | {"architecture": self.architecture, "ranking": self.ranking}
 
 
 def mixed_scales(weights: Grids, shares: NDArray[np.float64]) -> HeadScales:
@@ -233,10 +282,10 @@ def group(vectors: Vectors, n: int, seed: int) -> tuple[NDArray[np.float32], Vec
     x = _centred(vectors, center).astype(np.float64)
     n = min(n, len(np.unique(x, axis=0)))
     rng = np.random.default_rng(seed)
-    tries = [found for _ in range(RESTARTS) if (found := _k_means(x, n, rng))]
+    tries = [grouping for _ in range(RESTARTS) if (grouping := _k_means(x, n, rng))]
     if not tries:
         return group(vectors, n - 1, seed)
-    _, centroids, labels = min(tries, key=lambda found: found[0])
+    _, centroids, labels = min(tries, key=lambda grouping: grouping[0])
     return center, centroids.astype(np.float32), labels.tolist()
 
 

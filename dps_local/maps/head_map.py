@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
-import gguf
 import numpy as np
-from numpy.typing import NDArray
 
-from dps_local.engine.gguf_file import GGUFFile
 from dps_local.engine.identity import Identity
-from dps_local.engine.model import Head, Scope
+from dps_local.engine.model import Head, HeadScales, Model, Scope, head_mask
 from dps_local.maps import map_file
-from dps_local.scoring.calibration import Calibration, Candidate, Mode
-from dps_local.scoring.statistics import Ranking, Stability
-
-SCORES = (
-    "pcs",
-    "pcs_stderr",
-    "gain",
-    "gain_stderr",
-    "variance",
-    "contrast",
-    "contrast_stderr",
-    "pairwise",
-    "pairwise_stderr",
-    "counts",
-    "weights",
+from dps_local.maps.calibration import Calibration, Mode
+from dps_local.maps.fields import (
+    ARCHITECTURE,
+    COUNT,
+    GRID,
+    HEADS,
+    NUMBER,
+    SEED,
+    TEXT,
+    fields_as_json,
+    one_of,
+    optional,
+    read_fields,
+    record,
+    write_map,
 )
-Scores = NDArray[np.float32]  # [n_layer, n_head_max], NaN where a layer has no such head, or none that can be muted
+from dps_local.maps.reliability import SplitHalfReliability
+from dps_local.maps.scored_heads import Scores
+from dps_local.maps.selection import Ranking, lower_confidence_bound, top_heads
+from dps_local.steering.mixing import Gamma
+from dps_local.steering.steering import Steering, amplified
+from dps_local.system.files import StrPath
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class HeadMap:
     """What scoring found about each head of one model for one user, and the heads chosen by it.
 
@@ -43,36 +44,38 @@ class HeadMap:
     the rejected ones; counts: examples that a head was evaluated on. NaN stands for what was not measured.
     """
 
-    model: str
-    architecture: str
-    fingerprint: str
-    scope: Scope
-    ranking: Ranking
-    probe: float  # the scale that heads were evaluated at, 0 = muted
-    seed: int
-    examples: int
-    tokens: int  # scored target tokens, all examples together
-    evaluations: int  # of a head on an example
-    nll: float  # of the user's text with all heads, nats per token, mean over examples
-    pcs: Scores
-    pcs_stderr: Scores
-    gain: Scores
-    gain_stderr: Scores
-    variance: Scores
-    contrast: Scores
-    contrast_stderr: Scores
-    pairwise: Scores
-    pairwise_stderr: Scores
-    counts: Scores
-    weights: Scores  # of the amplification: heads are scaled by 1 + γ·w
-    null_control: float  # largest effect of an intervention that changes nothing (0 on a CPU)
-    selected: tuple[Head, ...]  # best first
-    mode: Mode
-    gamma: float  # 0: steering stays off
-    stability: Stability | None = None
-    calibration: Calibration | None = None
-    metadata: str | None = None  # with `template`, as in Identity
-    template: str | None = None
+    model: str = field(metadata=TEXT)
+    architecture: str = field(metadata=ARCHITECTURE)
+    fingerprint: str = field(metadata=TEXT)
+    metadata: str | None = field(default=None, metadata=optional(TEXT))  # with `template`, as in Identity
+    template: str | None = field(default=None, metadata=optional(TEXT))
+    scope: Scope = field(metadata=one_of(get_args(Scope)))
+    ranking: Ranking = field(metadata=one_of(get_args(Ranking)))
+    ablation_scale: float = field(metadata=NUMBER)  # that heads were evaluated at, 0 = muted
+    seed: int = field(metadata=SEED)
+    examples: int = field(metadata=COUNT)
+    tokens: int = field(metadata=COUNT)  # scored target tokens, all examples together
+    evaluations: int = field(metadata=COUNT)  # of a head on an example
+    nll: float = field(metadata=NUMBER)  # of the user's text with all heads, nats per token, mean over examples
+    pcs: Scores = field(metadata=GRID)
+    pcs_stderr: Scores = field(metadata=GRID)
+    gain: Scores = field(metadata=GRID)
+    gain_stderr: Scores = field(metadata=GRID)
+    variance: Scores = field(metadata=GRID)
+    contrast: Scores = field(metadata=GRID)
+    contrast_stderr: Scores = field(metadata=GRID)
+    pairwise: Scores = field(metadata=GRID)
+    pairwise_stderr: Scores = field(metadata=GRID)
+    counts: Scores = field(metadata=GRID)
+    weights: Scores = field(metadata=GRID)  # of the amplification: heads are scaled by 1 + γ·w
+    null_control: float = field(metadata=NUMBER)  # largest effect of an intervention that changes nothing (0 on a CPU)
+    selected: tuple[Head, ...] = field(metadata=HEADS)  # best first
+    mode: Mode = field(metadata=one_of(get_args(Mode)))
+    gamma: float = field(metadata=NUMBER)  # 0: steering stays off
+    reliability: SplitHalfReliability | None = field(
+        default=None, metadata=record(SplitHalfReliability, present="heads")
+    )
+    calibration: Calibration | None = field(default=None, metadata=record(Calibration, present="n"))
 
     @property
     def identity(self) -> Identity:
@@ -95,144 +98,53 @@ class HeadMap:
         """Raise HeadMapError unless this map was made for that model; return what to say of its chat template."""
         return map_file.check(self.model, self.identity, model_name, identity)
 
-    def save(self, path: Path) -> None:
-        """Write a .dps.gguf, readable by its owner only, whole or not at all."""
-        map_file.save(path, self.architecture, "user", self._fill)
+    def scales(self, model: Model, mode: Mode) -> HeadScales:
+        """Return the scales F32 [n_layer, n_head_max] of a mode: 0 for muted heads, 1 + w for amplified ones."""
+        return head_mask(model, self.selected) if mode == "contrast" else amplified(self.weights)
 
-    def _fill(self, writer: gguf.GGUFWriter) -> None:
-        writer.add_string("dps.model", self.model)
-        map_file.fill_identity(writer, self.identity)
-        writer.add_string("dps.scope", self.scope)
-        writer.add_string("dps.ranking", self.ranking)
-        writer.add_float64("dps.probe", self.probe)
-        writer.add_int64("dps.seed", self.seed)
-        writer.add_uint32("dps.examples", self.examples)
-        writer.add_uint32("dps.tokens", self.tokens)
-        writer.add_uint32("dps.evaluations", self.evaluations)
-        writer.add_float64("dps.nll", self.nll)
-        writer.add_uint32("dps.n_layer", self.n_layer)
-        writer.add_uint32("dps.n_head", self.n_head)
-        for name in SCORES:
-            writer.add_array(f"dps.{name}", getattr(self, name).ravel().tolist())
-        writer.add_float64("dps.null_control", self.null_control)
-        if self.selected:  # GGUF has no empty arrays
-            writer.add_array("dps.selected", [n for head in self.selected for n in head])
-        writer.add_string("dps.mode", self.mode)
-        writer.add_float64("dps.gamma", self.gamma)
-        if self.stability:
-            writer.add_float64("dps.stability.spearman", self.stability.spearman)
-            writer.add_float64("dps.stability.jaccard", self.stability.jaccard)
-            writer.add_uint32("dps.stability.heads", self.stability.heads)
-        if self.calibration:
-            fill_calibration(writer, self.calibration)
+    def steering(
+        self, model: Model, mode: Mode | None = None, gamma: Gamma | None = None, beta: float = 0.1
+    ) -> Steering:
+        """Return how the map steers; None takes its own mode, and the γ that was measured for the mode, or else 0."""
+        mode = mode or self.mode
+        measured = Gamma(self.gamma if mode == self.mode else 0.0)
+        return Steering(self.scales(model, mode), measured if gamma is None else gamma, beta, self.scope, mode)
+
+    @property
+    def ranked_scores(self) -> Scores:
+        """The scores that the heads were ranked by."""
+        return self.scores(self.ranking)[0]
+
+    @property
+    def fully_evaluated_scores(self) -> Scores:
+        """What heads were ranked by, NaN for those that were dropped on the way: chance ranks them high or low."""
+        scores, counts = self.ranked_scores, np.nan_to_num(self.counts)
+        return np.where(counts == counts[np.isfinite(scores)].max(initial=0), scores, np.float32(np.nan))
+
+    def scores(self, name: str) -> tuple[Scores, Scores]:
+        """Return the scores "pcs", "gain", "contrast" or "pairwise", and their standard errors."""
+        return getattr(self, name), getattr(self, f"{name}_stderr")
+
+    def top_heads(self, k: int) -> list[Head]:
+        """Return the k heads with the highest lower bounds of their ranked scores, none with a mean below zero."""
+        mean = self.fully_evaluated_scores
+        bound = lower_confidence_bound(mean, self.scores(self.ranking)[1], np.nan_to_num(self.counts))
+        places = top_heads(np.where(np.nan_to_num(mean) > 0, bound, -np.inf), k)
+        return [divmod(place, self.n_head) for place in places]
+
+    def save(self, path: StrPath) -> None:
+        """Write a .dps.gguf, readable by its owner only, whole or not at all."""
+        map_file.save(path, self.architecture, "user", lambda writer: write_map(writer, self))
 
     @classmethod
-    def load(cls, path: Path) -> HeadMap:
+    def load(cls, path: StrPath) -> HeadMap:
         """Read a .dps.gguf or a model that a map was baked into; raises HeadMapError."""
         with map_file.opened(path, "user") as file:
-            return cls._parse(file)
-
-    @classmethod
-    def _parse(cls, file: GGUFFile) -> HeadMap:
-        shape = (int(file.get("dps.n_layer")), int(file.get("dps.n_head")))
-        scores: dict[str, Any] = {
-            name: np.asarray(file.get(f"dps.{name}"), np.float32).reshape(shape) for name in SCORES
-        }
-        return cls(
-            model=file.text("dps.model"),
-            architecture=file.text("general.architecture"),
-            **asdict(map_file.read_identity(file)),
-            scope=file.one_of("dps.scope", get_args(Scope)),
-            ranking=file.one_of("dps.ranking", get_args(Ranking)),
-            probe=file.number("dps.probe"),
-            seed=int(file.get("dps.seed")),
-            examples=int(file.get("dps.examples")),
-            tokens=int(file.get("dps.tokens")),
-            evaluations=int(file.get("dps.evaluations")),
-            nll=file.number("dps.nll"),
-            **scores,
-            null_control=file.number("dps.null_control"),
-            selected=_heads(file.get("dps.selected", []), shape),
-            mode=file.one_of("dps.mode", get_args(Mode)),
-            gamma=file.number("dps.gamma"),
-            stability=_stability(file),
-            calibration=read_calibration(file),
-        )
+            return cls(**read_fields(file, cls, "dps."))
 
     def as_json(self) -> dict[str, Any]:
         """Return the contract's JSON object; null where a layer has fewer heads."""
-        return {
-            "model": self.model,
-            "architecture": self.architecture,
-            **asdict(self.identity),
-            "n_layer": self.n_layer,
-            "n_head": self.n_head,
-            "scope": self.scope,
-            "ranking": self.ranking,
-            "probe": self.probe,
-            "seed": self.seed,
-            "examples": self.examples,
-            "tokens": self.tokens,
-            "evaluations": self.evaluations,
-            "nll": self.nll,
-            **{name: nulls(getattr(self, name)) for name in SCORES},
-            "null_control": self.null_control,
-            "selected": [list(head) for head in self.selected],
-            "mode": self.mode,
-            "gamma": self.gamma,
-            "stability": asdict(self.stability) if self.stability else None,
-            "calibration": asdict(self.calibration) if self.calibration else None,
-        }
+        return {"n_layer": self.n_layer, "n_head": self.n_head, **fields_as_json(self)}
 
 
-def _stability(file: GGUFFile) -> Stability | None:
-    if file.get("dps.stability.heads") is None:
-        return None
-    spearman, jaccard = file.number("dps.stability.spearman"), file.number("dps.stability.jaccard")
-    return Stability(spearman, jaccard, int(file.get("dps.stability.heads")))
-
-
-def fill_calibration(writer: gguf.GGUFWriter, calibration: Calibration) -> None:
-    for name in ("gain", "low", "high", "temperature", "plain_temperature"):
-        writer.add_float64(f"dps.calibration.{name}", getattr(calibration, name))
-    writer.add_uint32("dps.calibration.n", calibration.n)
-    writer.add_string("dps.calibration.mode", calibration.best.mode)
-    if calibration.best.heads is not None:
-        writer.add_uint32("dps.calibration.heads", calibration.best.heads)
-    writer.add_float64("dps.calibration.gamma", calibration.best.gamma)
-    if calibration.more is not None:
-        writer.add_uint32("dps.calibration.more", calibration.more)
-
-
-def read_calibration(file: GGUFFile) -> Calibration | None:
-    if file.get("dps.calibration.n") is None:
-        return None
-    heads, more = file.get("dps.calibration.heads"), file.get("dps.calibration.more")
-    mode = file.one_of("dps.calibration.mode", get_args(Mode))
-    return Calibration(
-        gain=file.number("dps.calibration.gain"),
-        low=file.number("dps.calibration.low"),
-        high=file.number("dps.calibration.high"),
-        n=int(file.get("dps.calibration.n")),
-        best=Candidate(mode, None if heads is None else int(heads), file.number("dps.calibration.gamma")),
-        temperature=file.number("dps.calibration.temperature"),
-        plain_temperature=file.number("dps.calibration.plain_temperature"),
-        more=None if more is None else int(more),
-    )
-
-
-def _heads(flat: Any, shape: tuple[int, int]) -> tuple[Head, ...]:
-    heads = np.asarray(flat, np.int64).reshape(-1, 2)
-    if ((heads < 0) | (heads >= shape)).any():
-        raise ValueError("a chosen head is out of range")
-    return tuple((int(layer), int(head)) for layer, head in heads)
-
-
-def nulls(scores: Scores) -> list[list[float | None]]:
-    """Return scores for JSON, with None for what is no number."""
-    return [[float(x) if np.isfinite(x) else None for x in row] for row in scores]
-
-
-def top_k(n_heads: int, fraction: float = 0.04) -> int:
-    """Return K for a model of n_heads heads: the paper keeps about 4 %, here at least one."""
-    return max(1, round(fraction * n_heads))
+SCORES = tuple(f.name for f in fields(HeadMap) if f.metadata == GRID)

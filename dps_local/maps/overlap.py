@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dps_local.errors import HeadMapError
-from dps_local.maps.head_map import HeadMap, Scores, top_k
-from dps_local.scoring.statistics import jaccard
+from dps_local.maps.scored_heads import ScoredHeads, Scores
+from dps_local.maps.selection import jaccard, top_heads, top_k
 
 Matrix = NDArray[np.float64]  # [n_maps, n_maps]
 
@@ -71,38 +71,20 @@ class Overlap:
         }
 
 
-def overlap(maps: Mapping[str, HeadMap]) -> Overlap:
+def overlap(maps: Mapping[str, ScoredHeads]) -> Overlap:
     """Compare two maps or more, given by name; raises HeadMapError unless all are of one model."""
     (first, one), *others = maps.items()
     for name, other in others:
-        if (other.fingerprint, other.pcs.shape) != (one.fingerprint, one.pcs.shape):
+        if (other.fingerprint, other.counts.shape) != (one.fingerprint, one.counts.shape):
             raise HeadMapError(
                 f"{first} is a map of {one.model!r} (fingerprint {one.fingerprint[:12]}), {name} one of "
                 f"{other.model!r} ({other.fingerprint[:12]}): heads can be compared within one model only"
             )
-    heads = max(int(np.isfinite(ranked_by(m)).sum()) for m in maps.values())
+    heads = max(int(np.isfinite(m.ranked_scores).sum()) for m in maps.values())
     k = min(top_k(heads), heads)
-    best = [best_heads(thorough(m), k) for m in maps.values()]
+    best = [top_heads(m.fully_evaluated_scores, k) for m in maps.values()]
     matrix = np.array([[jaccard(a, b) for b in best] for a in best])
     return Overlap(tuple(maps), k, heads, matrix, random_overlap(heads, k))
-
-
-def ranked_by(head_map: HeadMap) -> Scores:
-    """Return the scores that the heads of a map were ranked by."""
-    return {"pcs": head_map.pcs, "gain": head_map.gain, "contrast": head_map.contrast}[head_map.ranking]
-
-
-def thorough(head_map: HeadMap) -> Scores:
-    """Return what heads were ranked by, NaN for those that were dropped on the way: chance ranks them high or low."""
-    scores, counts = ranked_by(head_map), np.nan_to_num(head_map.counts)
-    return np.where(counts == counts[np.isfinite(scores)].max(initial=0), scores, np.float32(np.nan))
-
-
-def best_heads(scores: Scores, k: int) -> set[int]:
-    """Return the places, counted through all layers, of the k highest scores."""
-    flat = np.where(np.isfinite(scores), scores, -np.inf).ravel()
-    order = np.argsort(-flat, kind="stable")[:k]
-    return {int(i) for i in order if flat[i] > -np.inf}
 
 
 def random_overlap(heads: int, k: int) -> float:

@@ -8,17 +8,17 @@ from typing import Literal
 
 from dps_local.engine.model import Model
 from dps_local.errors import ModelError
-from dps_local.prompting.template_rendering import Message, Render, renderer
+from dps_local.prompting.template_renderer import Message, Renderer, renderer
 
 # for base models, which have no template of their own
-PLAIN = (
+FALLBACK_TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}\n\n"
     "{% elif m.role == 'user' %}Request: {{ m.content }}\n"
     "{% else %}Answer: {{ m.content }}\n\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}Answer:{% endif %}"
 )
 SYSTEM, QUESTION, ANSWER = "Zq1System", "Zq2Question", "Zq3Answer"  # are looked for in what a template renders
-_THOUGHT = re.compile(r"([<\[])([\w:]*think\w*)([>\]])", re.IGNORECASE)
+_THINK_TAG = re.compile(r"([<\[])([\w:]*think\w*)([>\]])", re.IGNORECASE)
 
 
 class ChatTemplate:
@@ -32,16 +32,17 @@ class ChatTemplate:
 
     def __init__(self, model: Model) -> None:
         self.stop: tuple[str, ...] = () if model.chat_template else ("\n\n", "\nRequest:", "\nAnswer:")
-        source, eos, bos = model.chat_template or PLAIN, model.token_text(model.eos), model.token_text(model.bos)
+        source = model.chat_template or FALLBACK_TEMPLATE
+        eos, bos = model.token_text(model.eos), model.token_text(model.bos)
         self._bos = bos
         if not isinstance(source, str):
             raise ModelError(f"{model.name}: its chat template is no text: download or convert the model again")
         try:
             forms = [renderer(source, eos, bos, parts=parts) for parts in (False, True)]
         except Exception as exc:  # not only Jinja's own: it may be nested too deeply, say
-            raise ModelError(f"{model.name}: its chat template is damaged: {_said(exc)}") from exc
-        self._renderer = max(forms, key=_reached)  # the first of equals: a content is a text where that will do
-        first, later = (_try(self._renderer, _chat(turns, "system")) for turns in (1, 2))
+            raise ModelError(f"{model.name}: its chat template is damaged: {_one_line(exc)}") from exc
+        self._renderer = max(forms, key=_n_rendered)  # the first of equals: a content is a text where that will do
+        first, later = (_render_or_empty(self._renderer, _chat(turns, "system")) for turns in (1, 2))
         self._has_system = SYSTEM in first  # some templates refuse a system message, some drop it
         self._moves_system = SYSTEM in later.rpartition(ANSWER)[2]  # to the last question, as Mistral Nemo's
         self._closing = ""
@@ -56,7 +57,7 @@ class ChatTemplate:
         try:
             return self._renderer(messages) + self._closing
         except Exception as exc:  # a template is a program: it may fail in any way
-            raise ModelError(f"the model's chat template fails: {_said(exc)}") from exc
+            raise ModelError(f"the model's chat template fails: {_one_line(exc)}") from exc
 
     def first(self, system: str, user: str) -> str:
         """Return the prompt of the first turn, up to where the answer starts."""
@@ -83,8 +84,8 @@ class ChatTemplate:
         while answer in system + user:
             answer += "\u0001answer"
         messages += [_message("assistant", answer), _message("user", user)]
-        _, found, after = self._render(messages).rpartition(answer)
-        if not found:
+        _, rendered_answer, after = self._render(messages).rpartition(answer)
+        if not rendered_answer:
             raise ModelError("the model's chat template drops an earlier answer: only single turns are possible")
         return after
 
@@ -99,26 +100,26 @@ def _chat(turns: int, system: Literal["system"] | None = None) -> list[Message]:
     return [*([_message(system, SYSTEM)] if system else []), *answered, _message("user", QUESTION)]
 
 
-def _said(exc: Exception) -> str:
+def _one_line(exc: Exception) -> str:
     return " ".join(str(exc).split()) or type(exc).__name__
 
 
-def _try(render: Render, messages: Sequence[Message]) -> str:
+def _render_or_empty(render: Renderer, messages: Sequence[Message]) -> str:
     try:
         return render(messages)
     except Exception:  # a template may refuse what it is not made for
         return ""
 
 
-def _reached(render: Render) -> int:
+def _n_rendered(render: Renderer) -> int:
     """Return how much of a chat a template lets through: the question, the system message, an earlier answer."""
-    with_system, alone, later = (_try(render, chat) for chat in (_chat(1, "system"), _chat(1), _chat(2)))
+    with_system, alone, later = (_render_or_empty(render, chat) for chat in (_chat(1, "system"), _chat(1), _chat(2)))
     return (QUESTION in with_system + alone) + (SYSTEM in with_system) + (ANSWER in later)
 
 
 def _closing(generation_prompt: str) -> str:
     """Return what ends a thought that a template has opened at the end of a prompt, '' where it has not."""
-    for opened in reversed(list(_THOUGHT.finditer(generation_prompt))):
+    for opened in reversed(list(_THINK_TAG.finditer(generation_prompt))):
         closes = opened.expand(r"\1/\2\3")
         if closes in generation_prompt[opened.end() :]:
             return ""

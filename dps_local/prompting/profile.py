@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dps_local.errors import ProfileError
+from dps_local.system.files import StrPath
 
 EXAMPLES = Path(__file__).parent / "examples"
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -36,6 +38,32 @@ class Profile:
     history: tuple[HistoryItem, ...] = ()
     path: Path | None = field(default=None, compare=False)
 
+    @classmethod
+    def load(cls, name_or_path: StrPath) -> Profile:
+        """Read a profile from a JSON file, or one of the shipped examples by its name (mara, idris, odile).
+
+        Raises ProfileError that names the field and the line.
+        """
+        name = os.fspath(name_or_path)
+        path = Path(name)
+        try:
+            path = path.expanduser()
+            if name in examples() and not path.exists():
+                path = EXAMPLES / f"{name}.json"
+            text = path.read_text(encoding="utf-8-sig")
+        except FileNotFoundError as exc:
+            raise ProfileError(f"no profile {name!r}: give a JSON file or one of {', '.join(examples())}") from exc
+        except IsADirectoryError as exc:
+            raise ProfileError(f"{path} is a folder: give the path of a profile (JSON)") from exc
+        except UnicodeDecodeError as exc:
+            raise ProfileError(f"{path} is not UTF-8 text (byte {exc.start}): save it as UTF-8") from exc
+        except (OSError, RuntimeError, ValueError) as exc:  # too long a name, no such home folder, a NUL byte
+            raise ProfileError(f"cannot read the profile {name[:80]!r}: {getattr(exc, 'strerror', exc)}") from exc
+        try:
+            return replace(parse_profile(text), path=path.resolve())
+        except ProfileError as exc:
+            raise ProfileError(f"{path}: {exc}") from exc
+
     def digest(self) -> str:
         """Return a SHA-256 of the content: equal profiles have equal digests, whatever the file looked like."""
         content = asdict(self)
@@ -43,34 +71,9 @@ class Profile:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
-    def whose(self) -> list[str]:
+    def identity(self) -> list[str]:
         """What tells this profile from others, whatever is added to it: its file, else its name and first words."""
         return [str(self.path)] if self.path else [self.name, *(item.output for item in self.history[:1])]
-
-
-def load_profile(name_or_path: str) -> Profile:
-    """Read a profile from a JSON file, or one of the shipped examples by its name (mara, idris, odile).
-
-    Raises ProfileError that names the field and the line.
-    """
-    path = Path(name_or_path)
-    try:
-        path = path.expanduser()
-        if name_or_path in examples() and not path.exists():
-            path = EXAMPLES / f"{name_or_path}.json"
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as exc:
-        raise ProfileError(f"no profile {name_or_path!r}: give a JSON file or one of {', '.join(examples())}") from exc
-    except IsADirectoryError as exc:
-        raise ProfileError(f"{path} is a folder: give the path of a profile (JSON)") from exc
-    except UnicodeDecodeError as exc:
-        raise ProfileError(f"{path} is not UTF-8 text (byte {exc.start}): save it as UTF-8") from exc
-    except (OSError, RuntimeError, ValueError) as exc:  # too long a name, no such home folder, a NUL byte
-        raise ProfileError(f"cannot read the profile {name_or_path[:80]!r}: {getattr(exc, 'strerror', exc)}") from exc
-    try:
-        return replace(parse_profile(text), path=path.resolve())
-    except ProfileError as exc:
-        raise ProfileError(f"{path}: {exc}") from exc
 
 
 def load_profiles(folder: Path, notice: Callable[[str], None] = lambda _: None) -> list[Profile]:
@@ -81,7 +84,7 @@ def load_profiles(folder: Path, notice: Callable[[str], None] = lambda _: None) 
     profiles = []
     for file in sorted(folder.expanduser().glob("*.json")):
         try:
-            profiles.append(load_profile(str(file)))
+            profiles.append(Profile.load(file))
         except ProfileError as exc:
             notice(f"left out: {exc}")
     if not profiles:

@@ -26,7 +26,7 @@ def _index(texts: tuple[str, ...]) -> tuple[list[int], Any]:
     import bm25s  # nearly half a second that a start of the program need not wait for
 
     logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells every index
-    words = {i: found for i, found in enumerate(_words(texts)) if found}
+    words = {i: words_of_text for i, words_of_text in enumerate(_words(texts)) if words_of_text}
     if not words:
         return [], None
     index = bm25s.BM25()
@@ -37,7 +37,7 @@ def _index(texts: tuple[str, ...]) -> tuple[list[int], Any]:
 def _words(texts: tuple[str, ...]) -> list[list[str]]:
     import bm25s
 
-    found: list[list[str]] = bm25s.tokenize(
+    words: list[list[str]] = bm25s.tokenize(
         list(texts), token_pattern=WORD, stopwords=None, return_ids=False, show_progress=False
     )
-    return found
+    return words

@@ -12,15 +12,22 @@ import numpy as np
 from dps_local.engine.embedding import Embedder, Vector
 from dps_local.engine.model import Model, head_mask
 from dps_local.errors import ProfileError
+from dps_local.maps.calibration import NO_STEERING, Calibration, Candidate
 from dps_local.maps.cluster_map import GRIDS, ClusterMap, cluster_weights, group, n_clusters
-from dps_local.maps.head_map import Scores
+from dps_local.maps.scored_heads import Scores
 from dps_local.prompting.prompt import Prompter
-from dps_local.scoring.ablation import Example, Measurement, Notice, Progress, ScoringOptions, make_example
-from dps_local.scoring.calibration import GAMMAS, PLAIN, Calibration, Candidate, by_user, calibrate
-from dps_local.scoring.held_out import Trial
+from dps_local.scoring.calibrate import GAMMAS, by_user, calibrate
+from dps_local.scoring.example import Example, make_example
+from dps_local.scoring.head_effects import HeadEffects
+from dps_local.scoring.held_out_losses import HeldOutLosses
 from dps_local.scoring.intervals import FEWEST
+from dps_local.scoring.options import ScoringOptions
 from dps_local.scoring.scoring import grid, grids_of
-from dps_local.scoring.statistics import Evidence, choose, mean_stderr
+from dps_local.scoring.statistics import choose, mean_stderr
+from dps_local.scoring.successive_halving import SuccessiveHalving
+from dps_local.steering.mixing import Gamma
+from dps_local.steering.steering import Steering
+from dps_local.system.progress import Notice, Progress
 
 ITEMS = 2  # that are scored of each user, at least; and tried of each who is held out
 HELD_OUT = 12  # users, at most half of them
@@ -32,8 +39,11 @@ def embed(embedder: Embedder, prompter: Prompter, before: int | None = None) -> 
 
 
 @dataclass(frozen=True)
-class User:
-    """One of many. Of one who is held out, the newest ITEMS of a longer history are tried, as if written next."""
+class UserHistory:
+    """What one of many users wrote.
+
+    Of one who is held out, the newest ITEMS of a longer history are tried, as if written next.
+    """
 
     prompter: Prompter
     options: ScoringOptions
@@ -75,7 +85,7 @@ def score_clusters(
     each of its users. power: of the weights; above 1, the best heads stand out more. Raises ProfileError when no user
     has a history.
     """
-    everyone = [User(p, options) for p in prompters if p.profile.history]
+    everyone = [UserHistory(p, options) for p in prompters if p.profile.history]
     if not everyone:
         raise ProfileError("none of the profiles has a history: heads are scored on what users wrote")
     users, held_out = _split(everyone, options.seed)
@@ -84,16 +94,33 @@ def score_clusters(
             f"what steering is worth is measured on users who give no heads, and takes {2 * FEWEST} with {2 * ITEMS} "
             "history items each: it stays off until --gamma says how strong it is"
         )
+    cluster_map = _cluster_map(model, users, wanted, options, embedder, power, progress, notice)
+    calibration = _calibrate(model, cluster_map, held_out, embedder, options) if held_out else None
+    gamma = calibration.best.gamma if calibration and calibration.helps else 0.0
+    return replace(cluster_map, gamma=gamma, calibration=calibration)
+
+
+def _cluster_map(
+    model: Model,
+    users: Sequence[UserHistory],
+    wanted: int | Literal["auto"],
+    options: ScoringOptions,
+    embedder: Embedder,
+    power: float,
+    progress: Progress | None,
+    notice: Notice | None,
+) -> ClusterMap:
+    """Group users, and score the heads in each group; nothing is calibrated yet."""
     vectors = np.array([embed(embedder, user.prompter) for user in users])
     center, centroids, labels = group(vectors, n_clusters(wanted, len(users)), options.seed)
     members = [[u for u, label in zip(users, labels, strict=True) if label == k] for k in range(len(centroids))]
     if notice:
         notice(f"clusters of {', '.join(str(len(m)) for m in members)} users")
-    measurements = _measurements(model, members, options, progress)
-    found = [(m, m.evidence()) for m in measurements]
-    scores = [_scores(model, m, evidence, options, power) for m, evidence in found]
+    halvings = _halvings(model, members, options, progress)
+    effects = [halving.run() for halving in halvings]
+    scores = [_scores(model, h, e, options, power) for h, e in zip(halvings, effects, strict=True)]
     grids: dict[str, Any] = {name: np.array([s[name] for s in scores]) for name in GRIDS}
-    cluster_map = ClusterMap(
+    return ClusterMap(
         model=model.name,
         architecture=model.architecture,
         **asdict(model.identity),
@@ -104,20 +131,17 @@ def score_clusters(
         ranking=options.ranking,
         seed=options.seed,
         users=tuple(len(m) for m in members),
-        examples=tuple(len(m.examples) for m in measurements),
-        evaluations=sum(m.evaluations for m in measurements),
+        examples=tuple(len(halving.examples) for halving in halvings),
+        evaluations=sum(halving.evaluations for halving in halvings),
         center=center,
         centroids=centroids,
         **grids,
-        null_control=max(evidence.null for _, evidence in found),
+        null_control=max(e.null for e in effects),
         gamma=0.0,
     )
-    calibration = _calibrate(model, cluster_map, held_out, embedder, options) if held_out else None
-    gamma = calibration.best.gamma if calibration and calibration.helps else 0.0
-    return replace(cluster_map, gamma=gamma, calibration=calibration)
 
 
-def _split(users: Sequence[User], seed: int) -> tuple[list[User], list[User]]:
+def _split(users: Sequence[UserHistory], seed: int) -> tuple[list[UserHistory], list[UserHistory]]:
     """Return the users who are scored, and those who are held out, drawn at random from those with enough items."""
     able = [i for i, user in enumerate(users) if user.end < len(user.prompter.profile.history)]
     n = min(HELD_OUT, len(able) // 2)
@@ -125,53 +149,55 @@ def _split(users: Sequence[User], seed: int) -> tuple[list[User], list[User]]:
     return [u for i, u in enumerate(users) if i not in drawn], [users[i] for i in sorted(drawn)]
 
 
-def _measurements(
-    model: Model, members: Sequence[Sequence[User]], options: ScoringOptions, progress: Progress | None
-) -> list[Measurement]:
+def _halvings(
+    model: Model, members: Sequence[Sequence[UserHistory]], options: ScoringOptions, progress: Progress | None
+) -> list[SuccessiveHalving]:
     """Return what is to be measured in each cluster, with one progress for all."""
-    made: list[Measurement] = []
+    halvings: list[SuccessiveHalving] = []
 
     def advanced(_: int, __: int) -> None:
         if progress:
-            progress(sum(m.done for m in made), sum(m.total for m in made))
+            progress(sum(h.done for h in halvings), sum(h.total for h in halvings))
 
     for users in members:
         each = max(ITEMS, math.ceil(options.examples / len(users)))
         examples = [example for user in users for example in user.scored(each)]
         if not examples:
             raise ProfileError("the users of a cluster wrote nothing that has a token: raise examples above 0")
-        made.append(Measurement(model, examples, options, progress=advanced))
-    return made
+        halvings.append(SuccessiveHalving(model, examples, options, progress=advanced))
+    return halvings
 
 
 def _scores(
-    model: Model, measurement: Measurement, evidence: Evidence, options: ScoringOptions, power: float
+    model: Model, halving: SuccessiveHalving, effects: HeadEffects, options: ScoringOptions, power: float
 ) -> dict[str, Scores]:
     """Return a cluster's PCS and gain with their standard errors, and its weights, by the ranking of the options."""
-    values = evidence.ranked_by(options.ranking)
-    weights = cluster_weights(mean_stderr(values)[0], choose(values, measurement.k), power)
-    grids = grids_of(model, evidence, options.probe) | {"weights": grid(model, weights)}
+    values = effects.ranked_by(options.ranking)
+    weights = cluster_weights(mean_stderr(values)[0], choose(values, halving.k), power)
+    grids = grids_of(model, effects, options.ablation_scale) | {"weights": grid(model, weights)}
     return {name: grids[name] for name in GRIDS}
 
 
 def _calibrate(
-    model: Model, cluster_map: ClusterMap, users: Sequence[User], embedder: Embedder, options: ScoringOptions
+    model: Model, cluster_map: ClusterMap, users: Sequence[UserHistory], embedder: Embedder, options: ScoringOptions
 ) -> Calibration | None:
-    """Choose γ on what users wrote who were held out, each steered by soft routing, as one whom nobody scored.
+    """Choose γ on what users wrote who were held out, each steered by soft routing, as one who is not scored.
 
     None when fewer than two of them wrote anything that has a token.
     """
     texts = [(i, e.text) for i, user in enumerate(users) for e in user.held_out()]
     if len({i for i, _ in texts}) < 2:
         return None
-    tried = [PLAIN, *(Candidate("contrast", None, gamma) for gamma in GAMMAS)]
+    tried = [NO_STEERING, *(Candidate("contrast", None, gamma) for gamma in GAMMAS)]
     plain = head_mask(model, [])
-    own = [cluster_map.scales(cluster_map.route(embed(embedder, user.prompter, user.end))) for user in users]
-    trial = Trial(model, [text for _, text in texts], options.scope, options.n_threads)
+    routed = [cluster_map.scales(cluster_map.route(embed(embedder, user.prompter, user.end))) for user in users]
+    steerings = [
+        [Steering(scales if c.gamma else plain, Gamma(c.gamma), 0.0, options.scope) for c in tried] for scales in routed
+    ]
+    held_out_losses = HeldOutLosses(model, [text for _, text in texts], options.scope, options.n_threads)
     try:
-        mixes = [c.mix for c in tried]
-        losses = [trial.losses(text, mixes, [plain, *[own[i]] * len(GAMMAS)]) for i, text in texts]
+        losses = [held_out_losses.of(text, steerings[i]) for i, text in texts]
     finally:
-        trial.close()
-    # no promise of what more messages may tell: what lacks is more users
-    return replace(calibrate(by_user(np.array(losses), [i for i, _ in texts]), tried), more=None)
+        held_out_losses.close()
+    # nothing is said of what more messages may tell: what lacks is more users
+    return replace(calibrate(by_user(np.array(losses), [i for i, _ in texts]), tried), more_messages=None)

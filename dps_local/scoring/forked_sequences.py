@@ -1,4 +1,4 @@
-"""`Branches`: sequences that go on from one prompt, each with its own head scales."""
+"""`ForkedSequences`: sequences that go on from one prompt, each with its own head scales."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from dps_local.engine.context import N_UBATCH, Context, Run
 from dps_local.engine.model import Model, Scope
 from dps_local.engine.stream import Stream, in_batches
 
-ROWS = 4  # ggml's kernels take rows by four, and a remainder in another way, which rounds differently
-MAX_TARGET = N_UBATCH // ROWS  # tokens
+KERNEL_ROWS = 4  # ggml's kernels take rows by four, and a remainder in another way, which rounds differently
+MAX_TARGET = N_UBATCH // KERNEL_ROWS  # tokens
 
 
 @dataclass(frozen=True)
-class Text:
+class ScoredText:
     """What is scored: the tokens of a prompt, and of what the user wrote after it."""
 
     prompt: list[int]
     target: list[int]
 
 
-def longest(texts: Sequence[Text]) -> tuple[int, int]:
+def longest(texts: Sequence[ScoredText]) -> tuple[int, int]:
     """Return the most tokens of a text, and of a target."""
     return max(len(t.prompt) + len(t.target) for t in texts), max(len(t.target) for t in texts)
 
 
-class Branches:
-    """Sequence 0 keeps what a text's sequences share; sequences 1 to n branch off it.
+class ForkedSequences:
+    """Sequence 0 keeps what a text's sequences share; sequences 1 to n are forked from it.
 
     That is the prompt but for its last token in 'generated' scope, and nothing in 'all' scope, where the prompt goes
-    through every branch. length, target: of the longest text, in tokens.
+    through every one of them. length, target: of the longest text, in tokens.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Branches:
     def close(self) -> None:
         self.context.close()
 
-    def read(self, text: Text) -> None:
+    def read(self, text: ScoredText) -> None:
         """Put what is shared of a text into all sequences, unless it is there already."""
         shared = in_batches(text.prompt[:-1]) if self.scope == "generated" else []
         if self.prefix.calls != shared:
@@ -59,8 +59,8 @@ class Branches:
             for seq in range(1, self.n + 1):
                 self.context.copy(0, seq)
 
-    def runs(self, text: Text, n: int) -> list[Run]:
-        """Bring the first n branches to where the target begins, and return what is to be decoded from there.
+    def runs(self, text: ScoredText, n: int) -> list[Run]:
+        """Bring the first n forks to where the target begins, and return what is to be decoded from there.
 
         Head scales must be set: in 'all' scope, the prompt is decoded here.
         """

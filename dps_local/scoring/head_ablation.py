@@ -1,4 +1,4 @@
-"""`Scorer`: what the user's own text loses when a head is scaled, many heads at a time."""
+"""`HeadAblation`: what the user's own text loses when a head is scaled, many heads at a time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from dps_local.engine.context import N_UBATCH, Logits
 from dps_local.engine.model import Head, Model, Scope, head_mask
 from dps_local.errors import NativeError
-from dps_local.scoring.forked_sequences import ROWS, Branches, Text
-from dps_local.scoring.statistics import Effects, effects_of
+from dps_local.scoring.forked_sequences import KERNEL_ROWS, ForkedSequences, ScoredText
+from dps_local.scoring.head_effects import Effects, effects_of
 from dps_local.system import memory
 
 MAX_PARALLEL = 32  # sequences; more bring nothing on a CPU, and each holds a copy of the prompt's KV cache
@@ -20,12 +20,12 @@ MEMORY_SHARE = 0.5  # of what is free
 MANY_ROWS = 8  # from which on K-quants are multiplied as in any larger batch
 
 
-class Scorer:
-    """Evaluates many heads per llama_decode: a branch of one prompt for each head, with scales of its own.
+class HeadAblation:
+    """Evaluates many heads per llama_decode: a sequence for each, forked from one prompt, with scales of its own.
 
-    The first branch stays untouched, and the graph compares the others with it; slots that are left over stay
+    The first sequence stays untouched, and the graph compares the others with it; slots that are left over stay
     untouched, too, and are a null control. Below the lowest layer that is scaled nothing changes: of a first batch of
-    ROWS branches every layer's output is kept, and the others start from there ('generated' scope only).
+    KERNEL_ROWS sequences every layer's output is kept, and the others start from there ('generated' scope only).
 
     length, target: of the longest text, in tokens. scale: of the head that is evaluated, 0 = muted. parallel: heads
     at a time; None for as many as fill a batch and fit into half of the memory that is free.
@@ -47,38 +47,32 @@ class Scorer:
         self.parallel = parallel_sequences(model, length, target, parallel)
         while True:
             try:
-                self.branches = self._branches(length, target, n_threads)
+                self.sequences = ForkedSequences(model, length, target, self.parallel, scope, n_threads)
                 break
             except NativeError:
-                if self.parallel == ROWS:
+                if self.parallel == KERNEL_ROWS:
                     raise
-                self.parallel = max(ROWS, self.parallel // (2 * ROWS) * ROWS)
-
-    def _branches(self, length: int, target: int, n_threads: int | None) -> Branches:
-        return Branches(self.model, length, target, self.parallel, self.scope, n_threads)
+                self.parallel = max(KERNEL_ROWS, self.parallel // (2 * KERNEL_ROWS) * KERNEL_ROWS)
 
     @property
     def heads_at_a_time(self) -> int:
         return self.parallel - 1
 
     def close(self) -> None:
-        self.branches.close()
+        self.sequences.close()
 
-    def read(self, text: Text) -> tuple[float, float]:
+    def read(self, text: ScoredText) -> tuple[float, float]:
         """Put a text's prompt into all sequences, and evaluate it untouched.
 
         Return the NLL of its target, nats per token, and the largest effect in a slot that nothing was done to.
         """
         self.text = text
-        self.branches.read(text)
-        few = ROWS if ROWS * len(text.target) >= MANY_ROWS else self.parallel
+        self.sequences.read(text)
+        few = KERNEL_ROWS if KERNEL_ROWS * len(text.target) >= MANY_ROWS else self.parallel
         layers = range(self.model.n_layer if self.scope == "generated" else 0)
-        self.branches.context.keep_layers(layers)
-        try:
+        with self.sequences.context.keep_layers(layers):
             p, effects = self._compare([], few)
-        finally:
-            self.branches.context.keep_layers(range(0))
-        outputs = {layer: self.branches.context.layer_output(layer, few * len(text.target)) for layer in layers}
+        outputs = {layer: self.sequences.context.layer_output(layer, few * len(text.target)) for layer in layers}
         self.outputs = {layer: output for layer, output in outputs.items() if output is not None}
         return float(-np.log(p[0]).mean()), float(np.abs(effects).max())
 
@@ -97,9 +91,9 @@ class Scorer:
     def _compare(self, heads: Sequence[Head], parallel: int) -> tuple[NDArray[np.float64], Effects]:
         """Return p [parallel, n_target] of each target token, and the effects of the slots after the first."""
         scales = {seq: head_mask(self.model, [head], self.scale) for seq, head in enumerate(heads, 2)}
-        context = self.branches.context
+        context = self.sequences.context
         with context.head_scales(scales):
-            runs = self.branches.runs(self.text, parallel)
+            runs = self.sequences.runs(self.text, parallel)
             with self._above_what_stays(heads):
                 compared = context.compare(runs, self.text.target).astype(np.float64)
         p, d, mean, square = np.moveaxis(compared, -1, 0)
@@ -110,20 +104,22 @@ class Scorer:
         start = self.model.layer_start(min((layer for layer, _ in heads), default=0))
         while start and start - 1 not in self.outputs:
             start = self.model.layer_start(start - 1)
-        return self.branches.context.above(start, self.outputs[start - 1]) if start else nullcontext()
+        return self.sequences.context.start_at(start, self.outputs[start - 1]) if start else nullcontext()
 
 
 def parallel_sequences(model: Model, length: int, target: int, wanted: int | None = None) -> int:
-    """Return how many sequences to evaluate at a time, a multiple of ROWS: they must fit into one micro-batch.
+    """Return how many sequences to evaluate at a time, a multiple of KERNEL_ROWS: they must fit into one micro-batch.
 
     wanted: heads at a time; None for what fits into half of the free memory.
     """
     if wanted is None:
-        layers = 3 * 4 * ROWS * target * model.n_layer * model.n_embd  # their outputs, here and twice in llama.cpp
+        layers = (
+            3 * 4 * KERNEL_ROWS * target * model.n_layer * model.n_embd
+        )  # their outputs, here and twice in llama.cpp
         fits = int((MEMORY_SHARE * memory.available() - layers) / sequence_bytes(model, length, target)) - 1
     else:
-        fits = wanted + ROWS
-    return max(ROWS, min(MAX_PARALLEL, N_UBATCH // target, fits) // ROWS * ROWS)
+        fits = wanted + KERNEL_ROWS
+    return max(KERNEL_ROWS, min(MAX_PARALLEL, N_UBATCH // target, fits) // KERNEL_ROWS * KERNEL_ROWS)
 
 
 def sequence_bytes(model: Model, length: int, target: int) -> int:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from dps_local.scoring.statistics import student_t
+from dps_local.maps.selection import student_t
 
 CONFIDENCE = 0.95  # two-sided
 FEWEST = 6  # items or users; fewer can look like anything
@@ -19,7 +19,7 @@ def simultaneous_t(values: NDArray[np.float64]) -> tuple[float, float]:
 
     Bootstrap-t: rows are drawn again, and of each draw the largest and the smallest t of any column around the mean
     of `values` count. That sees skewed values, whose rare losses a few rows may lack. Neither is below Student's t for
-    one column; infinite for one row. `tests/test_intervals.py` has what they cover.
+    one column; infinite for one row. `tests/scoring/test_intervals.py` has what they cover.
     """
     n = len(values)
     if n == 1:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dps_local.scoring.statistics import Effects
+from dps_local.scoring.head_effects import Effects
 from dps_local.system.files import atomic_write
 
 FORMAT = 2
@@ -38,9 +38,9 @@ class Measured:
 
     def effects_of(self, heads: Sequence[int]) -> Effects:
         """Return the effects of `heads`, with NaN for all others, evaluated or not."""
-        found = np.full_like(self.effects, np.nan)
-        found[heads] = self.effects[heads]
-        return found
+        effects = np.full_like(self.effects, np.nan)
+        effects[heads] = self.effects[heads]
+        return effects
 
 
 class ScoreStore:
@@ -61,14 +61,14 @@ class ScoreStore:
         """Return what is known of a text: nothing, where its file is missing or damaged."""
         measured = Measured(self.n_heads)
         try:
-            found = self.path(text).read_bytes()
+            data = self.path(text).read_bytes()
         except OSError:
             return measured
-        digest, numbers = found[:DIGEST], found[DIGEST:]
+        digest, numbers = data[:DIGEST], data[DIGEST:]
         if hashlib.sha256(numbers).digest() != digest or len(numbers) != 8 * 3 * (self.n_heads + 1):
             return measured
-        data = np.frombuffer(numbers, np.float64).reshape(-1, 3).copy()
-        measured.nll, measured.null, measured.effects = float(data[0, 0]), float(data[0, 1]), data[1:]
+        rows = np.frombuffer(numbers, np.float64).reshape(-1, 3).copy()
+        measured.nll, measured.null, measured.effects = float(rows[0, 0]), float(rows[0, 1]), rows[1:]
         return measured
 
     def save(self, text: Any, measured: Measured) -> None:
@@ -78,16 +78,16 @@ class ScoreStore:
             stream.write(numbers)
 
     def plan(self, name: Any, texts: Sequence[Any]) -> Plan:
-        """Note that `texts` are what is scored for `name` from now on, and forget what is stored of its former ones."""
-        note = self.path(["plan", name]).with_suffix(".json")
+        """Keep that `texts` are what is scored for `name` from now on, and forget what is stored of its former ones."""
+        plan = self.path(["plan", name]).with_suffix(".json")
         wanted = {self.path(text).name for text in texts}
         try:
-            before = {file for file in json.loads(note.read_text()) if _NAME.fullmatch(file)}  # of no other files
+            before = {file for file in json.loads(plan.read_text()) if _NAME.fullmatch(file)}  # of no other files
         except (OSError, ValueError, TypeError, RecursionError):
             before = set()
         known = sum((self.folder / file).exists() for file in wanted)
         if before != wanted:
-            with atomic_write(note) as stream:
+            with atomic_write(plan) as stream:
                 stream.write(json.dumps(sorted(wanted)).encode())
             for file in before - wanted:
                 (self.folder / file).unlink(missing_ok=True)

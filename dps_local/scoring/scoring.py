@@ -14,16 +14,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dps_local.engine.model import HeadScales, Model
+from dps_local.engine.model import Model
 from dps_local.errors import ModelError, ProfileError
-from dps_local.maps.head_map import HeadMap, Scores
+from dps_local.maps.calibration import Calibration, Candidate
+from dps_local.maps.head_map import HeadMap
+from dps_local.maps.scored_heads import Scores
+from dps_local.prompting.profile import Profile
 from dps_local.prompting.prompt import Prompter
-from dps_local.scoring.ablation import Example, Measurement, Notice, Progress, ScoringOptions, make_example
-from dps_local.scoring.calibration import Calibration, Candidate, by_user, calibrate, candidates
-from dps_local.scoring.held_out import Trial
-from dps_local.scoring.statistics import GAIN, PCS, VARIANCE, Evidence, choose, mean_stderr, stability
+from dps_local.scoring.calibrate import by_user, calibrate, candidates
+from dps_local.scoring.example import Example, make_example
+from dps_local.scoring.head_effects import GAIN, PCS, VARIANCE, HeadEffects
+from dps_local.scoring.held_out_losses import HeldOutLosses
+from dps_local.scoring.options import ScoringOptions
+from dps_local.scoring.statistics import choose, mean_stderr, split_half_reliability
+from dps_local.scoring.successive_halving import SuccessiveHalving
+from dps_local.steering.steering import Steering
+from dps_local.system.progress import Notice, Progress
 
-MIN_SPLIT = 12  # history items; with fewer, calibration takes turns (k-fold)
+MIN_SPLIT = 12  # history items; with fewer, calibration is cross-validated (k-fold)
 FOLDS = 4
 
 
@@ -31,9 +39,9 @@ FOLDS = 4
 class Split:
     """Which history items are scored, and which are held out of the choice of heads to calibrate it.
 
-    The newest items are held out, and the newest before them are scored. A short history takes turns: all are scored,
-    and folds[i] names the items that have no part in the choice when they calibrate. users: whose each of these is,
-    where they are several people's.
+    The newest items are held out, and the newest before them are scored. A short history is cross-validated: all are
+    scored, and folds[i] names the items that have no part in the choice when they calibrate. users: whose each of
+    these is, where they are several people's.
     """
 
     scored: list[int]
@@ -41,7 +49,7 @@ class Split:
     users: Mapping[int, str] = field(default_factory=dict)
 
     @property
-    def takes_turns(self) -> bool:
+    def cross_validated(self) -> bool:
         return len(self.folds) > 1
 
     @property
@@ -51,7 +59,7 @@ class Split:
     @property
     def items_each(self) -> float:
         """How many more history items it takes to hold one more out."""
-        return 1.0 if self.takes_turns else 2.0
+        return 1.0 if self.cross_validated else 2.0
 
 
 def split_history(items: Sequence[int], examples: int) -> Split:
@@ -65,24 +73,26 @@ def split_history(items: Sequence[int], examples: int) -> Split:
 
 def score(
     model: Model,
-    prompter: Prompter,
+    profile: Profile | Prompter,
     options: ScoringOptions | None = None,
     progress: Progress | None = None,
     notice: Notice | None = None,
 ) -> HeadMap:
     """Score the heads of `model` on the profile's history, choose the best, and calibrate how to steer by them.
 
-    What was measured is cached after each batch, and a later run takes it up. Raises ProfileError without history,
-    ModelError when no layer of the architecture has heads that can be muted.
+    profile: or a prompter, where prompts are to show it otherwise than an `Assistant` does by default. What was
+    measured is cached after each batch, and a later run takes it up. Raises ProfileError without history, ModelError
+    when no layer of the architecture has heads that can be muted.
     """
     options = options or ScoringOptions()
+    prompter = profile if isinstance(profile, Prompter) else Prompter.of(model, profile)
     if not prompter.profile.history:
         raise ProfileError("the profile has no history: heads are scored on what the user wrote")
     n = len(prompter.profile.history)
     newest = range(max(0, n - 2 * options.examples), n)
     examples = {i: example for i in newest if (example := make_example(prompter, i, options))}
     split = split_history(list(examples), options.examples)
-    return Scoring(model, examples, split, options, prompter.whose, progress, notice).head_map()
+    return Scoring(model, examples, split, options, prompter.identity, progress, notice).head_map()
 
 
 class Scoring:
@@ -101,26 +111,26 @@ class Scoring:
         if not examples:
             raise ProfileError("no history item has a token to score: raise examples and target_tokens above 0")
         self.model, self.options, self.examples, self.split = model, options, examples, split
-        self.measurement = Measurement(
+        self.halving = SuccessiveHalving(
             model,
             [self.examples[i] for i in self.split.scored],
             options,
-            exhaustive=self.split.takes_turns,  # elimination would have seen what is held out
+            exhaustive=self.split.cross_validated,  # elimination would have seen what is held out
             progress=progress,
-            more=len(self.split.held_out) * Trial.streams,
+            further_progress=len(self.split.held_out) * HeldOutLosses.streams,
         )
         what = [options.examples, options.target_tokens, options.contrast, options.ranking == "contrast"]
-        news = self.measurement.plan([*whose, what])
-        if notice and news:
-            notice(news)
+        known = self.halving.plan([*whose, what])
+        if notice and known:
+            notice(known)
 
     def head_map(self) -> HeadMap:
-        evidence = self.measurement.evidence()
-        values = evidence.ranked_by(self.options.ranking)
-        selected = choose(values, self.measurement.k)
-        calibration = self._calibrate(evidence, len(selected))
+        effects = self.halving.run()
+        values = effects.ranked_by(self.options.ranking)
+        selected = choose(values, self.halving.k)
+        calibration = self._calibrate(effects, len(selected))
         best = calibration.best if calibration and calibration.helps else Candidate("contrast", None, 0.0)
-        grids: dict[str, Any] = grids_of(self.model, evidence, self.options.probe)
+        grids: dict[str, Any] = grids_of(self.model, effects, self.options.ablation_scale)
         if np.isnan(grids["pcs"]).all():
             raise ModelError(
                 f"muting heads has no effect in the architecture {self.model.architecture!r}: it cannot be steered"
@@ -132,22 +142,22 @@ class Scoring:
             **asdict(self.model.identity),
             scope=self.options.scope,
             ranking=self.options.ranking,
-            probe=self.options.probe,
+            ablation_scale=self.options.ablation_scale,
             seed=self.options.seed,
             examples=len(texts),
             tokens=sum(len(text.target) for text in texts),
-            evaluations=self.measurement.evaluations,
-            nll=float(evidence.nll.mean()),
+            evaluations=self.halving.evaluations,
+            nll=float(effects.nll.mean()),
             **grids,
-            null_control=evidence.null,
-            selected=tuple(self.measurement.heads[i] for i in selected),
+            null_control=effects.null,
+            selected=tuple(self.halving.heads[i] for i in selected),
             mode=best.mode,
             gamma=best.gamma,
-            stability=stability(values, self.measurement.k, self.options.seed),
+            reliability=split_half_reliability(values, self.halving.k, self.options.seed),
             calibration=calibration,
         )
 
-    def _calibrate(self, evidence: Evidence, n_selected: int) -> Calibration | None:
+    def _calibrate(self, effects: HeadEffects, n_selected: int) -> Calibration | None:
         """Try the candidates on each held-out item, with heads and weights that were chosen without it.
 
         None when there are fewer than two, or they are of fewer than two users.
@@ -158,26 +168,24 @@ class Scoring:
             return None
         tried = candidates(n_selected)
         texts = [self.examples[i].text for i in held_out]
-        trial = Trial(self.model, texts, self.options.scope, self.options.n_threads)
+        held_out_losses = HeldOutLosses(self.model, texts, self.options.scope, self.options.n_threads)
         losses = []
         try:
             for fold in self.split.folds:
                 seen = [k for k, i in enumerate(self.split.scored) if i not in fold]
-                scales = self._scales(evidence.of(seen), tried)
+                steerings = self._steerings(effects.of(seen), tried)
                 for i in fold:
-                    losses.append(trial.losses(self.examples[i].text, [c.mix for c in tried], scales))
-                    self.measurement.advance(trial.streams)
+                    losses.append(held_out_losses.of(self.examples[i].text, steerings))
+                    self.halving.advance(held_out_losses.streams)
         finally:
-            trial.close()
+            held_out_losses.close()
         return calibrate(by_user(np.array(losses), users), tried, self.split.items_each)
 
-    def _scales(self, evidence: Evidence, tried: Sequence[Candidate]) -> list[HeadScales]:
-        """Return the scales of each candidate's stream, as this evidence has it."""
-        chosen = [
-            self.measurement.heads[i] for i in choose(evidence.ranked_by(self.options.ranking), self.measurement.k)
-        ]
-        weights = grid(self.model, evidence.weights(self.options.probe))
-        return [c.scales(self.model, chosen, weights) for c in tried]
+    def _steerings(self, effects: HeadEffects, tried: Sequence[Candidate]) -> list[Steering]:
+        """Return how each candidate steers by the heads and weights that these effects give."""
+        chosen = [self.halving.heads[i] for i in choose(effects.ranked_by(self.options.ranking), self.halving.k)]
+        weights = grid(self.model, effects.weights(self.options.ablation_scale))
+        return [c.steering(self.model, chosen, weights, self.options.scope) for c in tried]
 
 
 def grid(model: Model, values: NDArray[np.floating]) -> Scores:
@@ -188,20 +196,20 @@ def grid(model: Model, values: NDArray[np.floating]) -> Scores:
     return scores
 
 
-def grids_of(model: Model, evidence: Evidence, probe: float) -> dict[str, Scores]:
+def grids_of(model: Model, effects: HeadEffects, ablation_scale: float) -> dict[str, Scores]:
     """Return the arrays of the head map."""
-    found = {"weights": evidence.weights(probe)}
+    values = {"weights": effects.weights(ablation_scale)}
     measures = {
-        "pcs": evidence.effects[..., PCS],
-        "gain": evidence.effects[..., GAIN],
-        "contrast": evidence.contrast,
-        "pairwise": evidence.pairwise,
+        "pcs": effects.with_profile[..., PCS],
+        "gain": effects.with_profile[..., GAIN],
+        "contrast": effects.contrast,
+        "pairwise": effects.pairwise,
     }
-    for name, values in measures.items():
-        found[name], found[f"{name}_stderr"], n = mean_stderr(values)
-        found.setdefault("counts", n.astype(np.float64))
-    found["variance"] = mean_stderr(evidence.effects[..., VARIANCE])[0]
-    grids = {name: grid(model, values) for name, values in found.items()}
+    for name, measured in measures.items():
+        values[name], values[f"{name}_stderr"], n = mean_stderr(measured)
+        values.setdefault("counts", n.astype(np.float64))
+    values["variance"] = mean_stderr(effects.with_profile[..., VARIANCE])[0]
+    grids = {name: grid(model, numbers) for name, numbers in values.items()}
     # a layer whose heads change nothing at all is not reached: recurrent, or attention of the architecture's own
     unreached = [bool((np.nan_to_num(row) == 0).all()) for row in grids["pcs"]]
     for scores in grids.values():

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dps_local.errors import DpsError
+from dps_local.errors import SettingsError
 
 LARGEST = 1000.0  # of γ; from about 1e36 on, numbers of single precision overflow
 Logits = NDArray[np.float32]  # [n_vocab]
@@ -25,7 +25,7 @@ class Gamma:
     """The strength of steering: a number, or the entropy of softmax(f) at each step, as the paper's code takes it.
 
     normalised: divide the entropy by log(n_vocab), so that it lies in [0, 1]. cap: never above it.
-    Raises DpsError for a number too large to compute with.
+    Raises SettingsError for a number too large to compute with.
     """
 
     value: float = 0.0
@@ -35,7 +35,7 @@ class Gamma:
 
     def __post_init__(self) -> None:
         if not abs(self.value) <= LARGEST:
-            raise DpsError(f"γ is {self.value:g}: it goes from -{LARGEST:g} to {LARGEST:g}")
+            raise SettingsError(f"γ is {self.value:g}: it goes from -{LARGEST:g} to {LARGEST:g}")
 
     def __call__(self, full: Logits) -> float:
         """Return γ for one step with the logits `full`."""
@@ -65,7 +65,7 @@ class Gamma:
         head, *options = text.strip().split(":")
         if head != "entropy":
             if options or not math.isfinite(value := _number(head)):
-                raise DpsError(f"γ is {text!r}: expected a number or entropy[:normalised][:cap=X]")
+                raise SettingsError(f"γ is {text!r}: expected a number or entropy[:normalised][:cap=X]")
             return cls(value)
         normalised, cap = False, math.inf
         for option in options:
@@ -74,7 +74,7 @@ class Gamma:
             elif option.startswith("cap=") and _number(option[4:]) > 0:
                 cap = _number(option[4:])
             else:
-                raise DpsError(f"γ option {option!r}: expected normalised or cap=X with X above 0")
+                raise SettingsError(f"γ option {option!r}: expected normalised or cap=X with X above 0")
         return cls(entropy=True, normalised=normalised, cap=cap)
 
 

@@ -7,11 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from dps_local.engine.model import HeadScales, Model, Scope, head_mask
-from dps_local.errors import DpsError
-from dps_local.maps.head_map import HeadMap
-from dps_local.scoring.calibration import amplified
-from dps_local.steering.mixing import Gamma
+from dps_local.engine.model import Head, HeadScales, Scope
+from dps_local.errors import SettingsError
+from dps_local.steering.mixing import Gamma, Logits, mix
 
 SteeringMode = Literal["contrast", "amplify", "cad"]
 
@@ -37,15 +35,39 @@ class Steering:
 
     def __post_init__(self) -> None:
         if self.mode == "amplify" and self.gamma.entropy:
-            raise DpsError("amplification scales heads before the logits are known: γ must be a number")
+            raise SettingsError("amplification scales heads before the logits are known: γ must be a number")
+
+    @property
+    def heads(self) -> list[Head]:
+        """The heads that are scaled, layer by layer."""
+        return [(int(layer), int(head)) for layer, head in np.argwhere(self.scales != 1)]
+
+    @property
+    def off(self) -> bool:
+        """Whether it steers by nothing: γ is 0, or there is no head to scale, in a mode that scales heads."""
+        return self.gamma.off or (self.mode != "cad" and not (self.scales != 1).any())
+
+    @property
+    def own_scales(self) -> HeadScales:
+        """Scales F32 [n_layer, n_head_max] of the stream that steering decodes itself, beside the full model's.
+
+        "contrast": those of the second stream. "amplify": those of the one stream. "cad": 1.
+        """
+        return amplified(self.scales - 1, self.gamma.value) if self.mode == "amplify" else self.scales
+
+    def mix(self, full: Logits, own: Logits, gamma: float | None = None) -> Logits:
+        """Return the steered logits of a token, without the plausibility mask.
+
+        full: those of the full model; own: those of the stream with `own_scales` (of "cad", without the profile).
+        gamma: of this step, for logits of a part of the vocabulary; None takes it from all of them.
+        """
+        if self.mode == "amplify":
+            return own
+        return mix(full, own, self.gamma(full) if gamma is None else gamma, beta=0.0)
 
     def mutes_as(self, other: Steering) -> bool:
         """Whether the muted stream of `other` holds the same values."""
         return (self.scope, self.mode) == (other.scope, other.mode) and np.array_equal(self.scales, other.scales)
-
-    def amplified(self) -> HeadScales:
-        """Return the scales of the one stream."""
-        return amplified(self.scales - 1, self.gamma.value)
 
     @property
     def first_layer(self) -> int:
@@ -55,8 +77,6 @@ class Steering:
         return int(np.argmax((self.scales != 1).any(axis=1)))
 
 
-def scales_of(model: Model, head_map: HeadMap, mode: SteeringMode) -> HeadScales:
-    """Return the scales that a map says: of muted heads, or of heads amplified at γ = 1."""
-    if mode == "contrast":
-        return head_mask(model, head_map.selected)
-    return amplified(head_map.weights, 1.0)
+def amplified(weights: HeadScales, gamma: float = 1.0) -> HeadScales:
+    """Return scales 1 + γ·w; 1 where a weight is NaN, as there is no head. Those of γ = 1 are a `Steering`'s."""
+    return np.asarray(np.nan_to_num(1 + gamma * weights, nan=1.0), np.float32)

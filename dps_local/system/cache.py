@@ -24,8 +24,8 @@ def make(name: str) -> Path:
     folder = root()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not os.environ.get("DPS_LOCAL_CACHE") and sys.platform != "win32":
-        found = folder.lstat()  # not what a link leads to: that is someone's choice, too
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and found.st_mode & 0o077:
+        status = folder.lstat()  # not what a link leads to: that is someone's choice, too
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and status.st_mode & 0o077:
             folder.chmod(0o700)
     (folder / name).mkdir(mode=0o700, exist_ok=True)
     return folder / name

@@ -15,8 +15,8 @@ def on_deep_stack(call: Callable[[], T], size: int) -> T:
 
     size: whole MiB, as some systems want whole pages. Raises MemoryError when there is not so much address space.
     """
-    found: list[T] = []
-    thread = threading.Thread(target=lambda: found.append(call()))
+    results: list[T] = []
+    thread = threading.Thread(target=lambda: results.append(call()))
     with _starting:
         before = threading.stack_size(size)
         try:
@@ -26,4 +26,4 @@ def on_deep_stack(call: Callable[[], T], size: int) -> T:
         finally:
             threading.stack_size(before)
     thread.join()
-    return found[0]
+    return results[0]

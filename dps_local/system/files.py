@@ -10,19 +10,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from dps_local.errors import DpsError
+from dps_local.errors import StorageError
 from dps_local.system import cache
 
 PREFIX, SUFFIX = ".dps-", ".tmp"  # of the names of unfinished files
 
+StrPath = str | os.PathLike[str]
+
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: StrPath) -> Iterator[BinaryIO]:
     """Write `path` through a sibling file (mode 0600) that takes its place only when complete.
 
     Its name is the stream's, for a library that opens files by itself. An OSError, the caller's own while writing
-    included, becomes a DpsError of one line.
+    included, becomes a StorageError of one line.
     """
+    path = Path(path)
     with _one_line(path):
         sweep(path.parent)
         unfinished, held = _new(path.parent)
@@ -73,7 +76,7 @@ def _one_line(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise DpsError(f"cannot write {path}: {exc.strerror or exc}") from exc
+        raise StorageError(f"cannot write {path}: {exc.strerror or exc}") from exc
 
 
 def cache_folder(name: str) -> Path:
@@ -82,6 +85,6 @@ def cache_folder(name: str) -> Path:
         return cache.make(name)
     except OSError as exc:
         where, reason = exc.filename or cache.root(), exc.strerror or exc
-        raise DpsError(
+        raise StorageError(
             f"cannot make the cache folder {where} ({reason}): set DPS_LOCAL_CACHE to a folder that can be written to"
         ) from exc

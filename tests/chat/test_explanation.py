@@ -16,34 +16,33 @@ from hypothesis import strategies as st
 from rendered import Page, grounds, printed
 from rich.cells import cell_len
 
-from dps_local.bench.decoding import Follower
+from dps_local.bench.forced_sampler import ForcedSampler
 from dps_local.chat.explanation import (
-    MOST,
-    Explained,
+    MAX_AMPLIFIED_HEADS,
+    AnswerStep,
+    ExplainedToken,
     Explanation,
-    Replaced,
-    Share,
-    Total,
-    _Step,
+    HeadShare,
+    HeadTotal,
+    ReplacedToken,
     explain,
     steering_of,
 )
 from dps_local.chat.session import Session
 from dps_local.chat.turn import Token
-from dps_local.drawing.drawing import NIGHT, PRINT, TONES, colour_of, ink_on, limit_of
-from dps_local.drawing.explanation_drawing import explained_answer, write_explanation_html
-from dps_local.engine.context import KV_STEP
+from dps_local.drawing.colour import DARK_RAMP, LIGHT_RAMP, TONES, colour_limit, colour_of, text_colour
+from dps_local.drawing.explanation import tinted_answer, write_explanation_html
+from dps_local.engine.context import KV_STEP, MAX_INVARIANT_BATCH
 from dps_local.engine.model import Head, HeadScales, Model, Scope, head_mask
 from dps_local.engine.sampler import Sampling
-from dps_local.errors import DpsError
-from dps_local.scoring.calibration import Mode
-from dps_local.steering.contrast import WINDOW
+from dps_local.errors import DpsError, Remedy, SettingsError
+from dps_local.maps.calibration import Mode
 from dps_local.steering.mixing import Gamma
 from dps_local.steering.steering import Steering
 
 Open = Callable[..., Session]
 
-HEADS = [(0, 1), (1, 3), (2, 2), (2, 4)]  # of the tiny llama model's 3 × 6; more than one batch of streams
+NAMED_HEADS = [(0, 1), (1, 3), (2, 2), (2, 4)]  # of the tiny llama model's 3 × 6; more than one batch of streams
 QUESTION = "Where is the harbour?"
 # Both read with the same bits; what is left is that the session takes probabilities in single precision.
 NATS = 1e-6
@@ -57,7 +56,7 @@ def weights(model: Model, heads: Sequence[Head], *values: float) -> HeadScales:
     return scales
 
 
-def steering(model: Model, mode: Mode, heads: Sequence[Head] = HEADS, **options: Any) -> Steering:
+def steering(model: Model, mode: Mode, heads: Sequence[Head] = NAMED_HEADS, **options: Any) -> Steering:
     scales = head_mask(model, heads) if mode == "contrast" else weights(model, heads)
     return Steering(scales, **({"gamma": Gamma(1.0), "mode": mode} | options))
 
@@ -80,7 +79,7 @@ def forced(session: Session, scales: HeadScales | None) -> list[Token]:
     before, sampler = session.steering, session.sampler
     assert before
     ids = [token.id for token in session.turns[-1].tokens]
-    session.sampler = Follower(Sampling(temp=0), ids)  # type: ignore[assignment]
+    session.sampler = ForcedSampler(Sampling(temp=0), ids)
     session.steering = None if scales is None else replace(before, scales=scales)
     try:
         return list(session.regenerate(len(ids)))
@@ -115,7 +114,7 @@ def test_shifts_and_shares_are_those_of_a_session_that_is_forced_along_the_answe
 ) -> None:
     session = answered(open_session, mode, kind, n=10, **options)
     found = explain(session)
-    heads = list(options.get("heads", HEADS))
+    heads = list(options.get("heads", NAMED_HEADS))
     scales = {head: steering(session.model, mode, [h for h in heads if h != head]).scales for head in heads}
     drawn = list(session.turns[0].tokens)
     plain = forced(session, None)
@@ -138,11 +137,11 @@ def test_shifts_and_shares_are_those_of_a_session_that_is_forced_along_the_answe
 @pytest.mark.parametrize("scope", ["generated", "all"])
 @pytest.mark.parametrize("mode", ["contrast", "amplify"])
 def test_heads_that_stay_as_they_are_shift_nothing(open_session: Open, mode: Mode, scope: Scope) -> None:
-    session = answered(open_session, mode, scope=scope, n=WINDOW + 5)
+    session = answered(open_session, mode, scope=scope, n=MAX_INVARIANT_BATCH + 5)
     assert session.steering
     session.steering = replace(session.steering, scales=np.ones_like(session.steering.scales))
     found = explain(session)
-    assert len(found.tokens) == WINDOW + 5
+    assert len(found.tokens) == MAX_INVARIANT_BATCH + 5
     assert {token.shift for token in found.tokens} == {0.0}
     assert {(token.replaced, token.heads) for token in found.tokens} == {(None, ())}
 
@@ -150,7 +149,7 @@ def test_heads_that_stay_as_they_are_shift_nothing(open_session: Open, mode: Mod
 @pytest.mark.parametrize("mode", ["contrast", "amplify"])
 def test_the_share_of_a_single_head_is_the_shift(open_session: Open, mode: Mode) -> None:
     found = explain(answered(open_session, mode, heads=[(1, 3)]))
-    assert [token.heads for token in found.tokens] == [(Share(1, 3, token.shift),) for token in found.tokens]
+    assert [token.heads for token in found.tokens] == [(HeadShare(1, 3, token.shift),) for token in found.tokens]
     assert any(token.shift for token in found.tokens)
 
 
@@ -178,7 +177,7 @@ def test_an_end_that_was_replaced_has_its_name(open_session: Open) -> None:
     full, muted = np.zeros((2, model.n_vocab), np.float32)
     full[model.eos], full[65] = 2, 1  # f + (f - m) is 1 and 2
     muted[model.eos] = 3
-    step = _Step(token, full, steering(model, "contrast"))
+    step = AnswerStep(token, full, steering(model, "contrast"))
     found = step.explained(muted, model).replaced
     assert found
     assert (found.id, found.text) == (model.eos, "<|im_end|>")
@@ -199,9 +198,9 @@ def test_the_plain_choice_that_was_drawn_after_all_replaces_nothing(open_session
     session.steering = steering(session.model, "contrast", gamma=Gamma(3.0), beta=0.0)
     plain = Session(session.model, session.template, sampling=Sampling(temp=0), n_ctx=256, n_threads=1)
     ids = [token.id for token in plain.ask(QUESTION, 16)]
-    session.sampler = Follower(Sampling(temp=0), ids)  # type: ignore[assignment]
+    session.sampler = ForcedSampler(Sampling(temp=0), ids)
     list(session.ask(QUESTION, 16))
-    assert session.sampler.differ  # type: ignore[attr-defined]
+    assert session.sampler.margins
     assert {token.replaced for token in explain(session).tokens} == {None}
     plain.close()
 
@@ -220,7 +219,7 @@ def test_a_token_that_a_stop_text_cut_is_explained_as_it_was_drawn(open_session:
     session.template.stop = ("e",)
     session.steering = steering(session.model, "contrast", beta=0.0)
     ids = session.model.tokenize("on the", special=False)
-    session.sampler = Follower(Sampling(temp=0), ids)  # type: ignore[assignment]
+    session.sampler = ForcedSampler(Sampling(temp=0), ids)
     drawn = list(session.ask(QUESTION, len(ids)))
     assert session.turns[0].tail == session.model.tokenize(" th", special=False)
     found = explain(session)
@@ -242,7 +241,7 @@ def test_what_was_recalled_and_a_system_message_are_part_of_the_prompt(open_sess
     assert found.question == QUESTION
 
 
-@pytest.mark.parametrize("engine", ["eager", "late"])
+@pytest.mark.parametrize("engine", ["eager", "speculative"])
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_both_engines_are_explained_to_the_bit(open_session: Open, engine: str, n_threads: int) -> None:
     options: dict[str, Any] = {
@@ -272,28 +271,28 @@ def test_heads_come_with_the_largest_share_first(open_session: Open) -> None:
     for token in found.tokens:
         sizes = [abs(share.share) for share in token.heads]
         assert sizes == sorted(sizes, reverse=True)
-        assert len(sizes) == len(HEADS)
+        assert len(sizes) == len(NAMED_HEADS)
 
 
 def test_of_an_amplification_only_the_heads_of_largest_weight_are_left_out(open_session: Open) -> None:
-    session = answered(open_session, "amplify", heads=HEADS[:1], n=3)
+    session = answered(open_session, "amplify", heads=NAMED_HEADS[:1], n=3)
     all_heads = session.model.heads()
-    assert len(all_heads) > MOST
+    assert len(all_heads) > MAX_AMPLIFIED_HEADS
     values = [0.01 * (i + 1) * (-1) ** i for i in range(len(all_heads))]
     assert session.steering
     session.steering = replace(session.steering, scales=weights(session.model, all_heads, *values))
     found = explain(session)
-    assert found.heads == tuple(reversed(all_heads[-MOST:]))
+    assert found.heads == tuple(reversed(all_heads[-MAX_AMPLIFIED_HEADS:]))
     assert found.steered == len(all_heads) == 18
     session.steering = replace(session.steering, mode="contrast")
     assert len(explain(session).heads) == 18
 
 
 def test_totals_add_up_what_each_head_did() -> None:
-    one, two = (Share(0, 1, 0.5), Share(2, 3, -0.25)), (Share(0, 1, -0.5), Share(2, 3, -1.0))
+    one, two = (HeadShare(0, 1, 0.5), HeadShare(2, 3, -0.25)), (HeadShare(0, 1, -0.5), HeadShare(2, 3, -1.0))
     token = example().tokens[0]
     found = replace(example(), heads=((0, 1), (2, 3)), tokens=(replace(token, heads=one), replace(token, heads=two)))
-    assert found.totals() == [Total(2, 3, 1.25, -1.25), Total(0, 1, 1.0, 0.0)]
+    assert found.totals() == [HeadTotal(2, 3, 1.25, -1.25), HeadTotal(0, 1, 1.0, 0.0)]
 
 
 def test_an_empty_answer_has_nothing_to_explain(open_session: Open) -> None:
@@ -305,17 +304,17 @@ def test_without_steering_it_is_said_what_to_do(open_session: Open) -> None:
     session = answered(open_session, "contrast", n=2)
     for none in (None, steering(session.model, "contrast", gamma=Gamma(0.0))):
         session.steering = none
-        with pytest.raises(DpsError, match=r"--gamma 0\.5"):
-            steering_of(session)
-        with pytest.raises(DpsError, match="--map"):
-            explain(session)
+        for call in (steering_of, explain):
+            with pytest.raises(SettingsError, match="nothing steers the answer") as info:
+                call(session)
+            assert info.value.remedy is Remedy.STEER
     session.steering = replace(steering(session.model, "contrast"), mode="cad")
     with pytest.raises(DpsError, match="steer by a contrast"):
         explain(session)
 
 
 def test_an_explanation_can_be_interrupted(open_session: Open) -> None:
-    session = answered(open_session, "contrast", n=WINDOW + 2)
+    session = answered(open_session, "contrast", n=MAX_INVARIANT_BATCH + 2)
     calls: list[int] = []
 
     def interrupt(done: int, _: int) -> None:
@@ -326,7 +325,7 @@ def test_an_explanation_can_be_interrupted(open_session: Open) -> None:
     with pytest.raises(KeyboardInterrupt):
         explain(session, interrupt)
     assert calls == [1, 2, 3]
-    assert len(explain(session).tokens) == WINDOW + 2
+    assert len(explain(session).tokens) == MAX_INVARIANT_BATCH + 2
 
 
 def test_progress_ends_when_all_is_done(open_session: Open) -> None:
@@ -340,21 +339,21 @@ def test_progress_ends_when_all_is_done(open_session: Open) -> None:
 
 def example(**changes: Any) -> Explanation:
     """Six tokens of an answer by hand; two heads."""
-    dinner = Replaced(7, " dinner", 0.36, 0.2)
-    end = Replaced(8, "<|im_end|>", 0.6, 0.3)
+    dinner = ReplacedToken(7, " dinner", 0.36, 0.2)
+    end = ReplacedToken(8, "<|im_end|>", 0.6, 0.3)
     tokens = (
-        Explained(1, "Come", 0.45, 0.9, 0.5, 0.0, None, (Share(2, 3, 0.25), Share(0, 1, -0.25))),
-        Explained(2, " to-day", 0.09, 0.9, 0.4, 1.386, dinner, (Share(0, 1, 1.5), Share(2, 3, -0.125))),
-        Explained(3, "\n\n", 0.5, 1.0, 0.25, -0.693, end, (Share(0, 1, -0.5), Share(2, 3, 0.0))),
-        Explained(4, " ", 0.0001, 1.0, 0.0002, 0.693, None, (Share(0, 1, 0.5), Share(2, 3, 0.5))),
-        Explained(5, "<b>\x1b[31m", 0.9, 1.0, 0.8, -0.118, None, (Share(2, 3, -0.118), Share(0, 1, 0.0))),
-        Explained(6, "", 1.0, 1.0, 1.0, 0.0, None, (Share(2, 3, 0.0), Share(0, 1, 0.0))),
+        ExplainedToken(1, "Come", 0.45, 0.9, 0.5, 0.0, None, (HeadShare(2, 3, 0.25), HeadShare(0, 1, -0.25))),
+        ExplainedToken(2, " to-day", 0.09, 0.9, 0.4, 1.386, dinner, (HeadShare(0, 1, 1.5), HeadShare(2, 3, -0.125))),
+        ExplainedToken(3, "\n\n", 0.5, 1.0, 0.25, -0.693, end, (HeadShare(0, 1, -0.5), HeadShare(2, 3, 0.0))),
+        ExplainedToken(4, " ", 0.0001, 1.0, 0.0002, 0.693, None, (HeadShare(0, 1, 0.5), HeadShare(2, 3, 0.5))),
+        ExplainedToken(5, "<b>\x1b[31m", 0.9, 1.0, 0.8, -0.118, None, (HeadShare(2, 3, -0.118), HeadShare(0, 1, 0.0))),
+        ExplainedToken(6, "", 1.0, 1.0, 1.0, 0.0, None, (HeadShare(2, 3, 0.0), HeadShare(0, 1, 0.0))),
     )
     return replace(Explanation("Tiny", "Who?", "contrast", "0.5", 0.1, 2, ((0, 1), (2, 3)), tokens), **changes)
 
 
 def test_an_answer_without_colour_has_marks_and_a_table() -> None:
-    assert [line.rstrip(" ─") for line in printed(explained_answer(example())).splitlines()] == [
+    assert [line.rstrip(" ─") for line in printed(tinted_answer(example())).splitlines()] == [
         "contrast with 2 muted heads, γ = 0.5, β = 0.1",
         "",
         "Come[++ to-day][-↵",
@@ -383,13 +382,13 @@ def test_an_answer_without_colour_has_marks_and_a_table() -> None:
 
 
 def test_an_answer_in_colour_has_a_ground_for_each_token() -> None:
-    limit = limit_of(np.array([token.shift for token in example().tokens]))
-    lines = grounds(explained_answer(example()))
+    limit = colour_limit(np.array([token.shift for token in example().tokens]))
+    lines = grounds(tinted_answer(example()))
     assert limit < 1.386  # the scale ends at the 98th percentile
     assert lines[2] == [colour_of(0), colour_of(1), colour_of(-0.693 / limit)]
     assert lines[3] == [colour_of(-0.693 / limit)]
     assert lines[4] == [colour_of(0.693 / limit), colour_of(-0.118 / limit)]
-    drawn = printed(explained_answer(example()), colour="truecolor")
+    drawn = printed(tinted_answer(example()), colour="truecolor")
     assert "[+" not in re.sub(r"\x1b\[[0-9;]*m", "", drawn)
     assert re.search(r"\x1b\[4;[0-9;]*m to-day", drawn)  # underlined, as it replaces another
     assert not re.search(r"\x1b\[4;[0-9;]*mCome", drawn)
@@ -397,16 +396,16 @@ def test_an_answer_in_colour_has_a_ground_for_each_token() -> None:
 
 def test_what_may_be_rounding_stays_pale() -> None:
     token = replace(example().tokens[0], shift=0.02)
-    assert grounds(explained_answer(example(tokens=(token,))))[2] == [colour_of(0.2)]
-    assert "Come\n" in printed(explained_answer(example(tokens=(token,))))
+    assert grounds(tinted_answer(example(tokens=(token,))))[2] == [colour_of(0.2)]
+    assert "Come\n" in printed(tinted_answer(example(tokens=(token,))))
 
 
 def test_a_terminal_of_sixteen_colours_gets_marks() -> None:
-    assert "[++ to-day]" in re.sub(r"\x1b\[[0-9;]*m", "", printed(explained_answer(example()), colour="standard"))
+    assert "[++ to-day]" in re.sub(r"\x1b\[[0-9;]*m", "", printed(tinted_answer(example()), colour="standard"))
 
 
 def test_a_console_that_knows_only_ascii_gets_only_ascii() -> None:
-    text = printed(explained_answer(example()), code="ascii")
+    text = printed(tinted_answer(example()), code="ascii")
     assert "gamma = 0.5, beta = 0.1" in text
     assert "Come[++ to-day][-$\n$]\n[+_]<b>?[31m\n" in text
     assert "$ line end, _ space" in text
@@ -415,29 +414,29 @@ def test_a_console_that_knows_only_ascii_gets_only_ascii() -> None:
 @given(st.lists(st.text(max_size=40), max_size=12), st.sampled_from(["utf8", "ascii"]))
 def test_whatever_a_model_says_fits_the_console_and_cannot_control_it(texts: list[str], code: str) -> None:
     token = example().tokens[1]
-    tokens = tuple(replace(token, text=text, replaced=Replaced(7, text, 0.3, 0.2)) for text in texts)
-    text = printed(explained_answer(example(tokens=tokens)), code=code)
+    tokens = tuple(replace(token, text=text, replaced=ReplacedToken(7, text, 0.3, 0.2)) for text in texts)
+    text = printed(tinted_answer(example(tokens=tokens)), code=code)
     assert all(letter.isprintable() or letter == "\n" for letter in text)
     assert max(map(cell_len, text.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(("width", "heads"), [(100, 2), (80, 2), (70, 1), (50, 0)])
 def test_a_narrow_table_names_fewer_heads(width: int, heads: int) -> None:
-    lines = printed(explained_answer(example()), width).splitlines()
+    lines = printed(tinted_answer(example()), width).splitlines()
     (row,) = (line for line in lines if "+1.386" in line)
     assert (row.count("L0H1"), row.count("L2H3")) == (int(heads > 0), int(heads > 1))
     assert len(row) <= width
 
 
 def test_what_is_said_of_an_amplification() -> None:
-    said = printed(explained_answer(example(mode="amplify", beta=0.0, steered=270)))
+    said = printed(tinted_answer(example(mode="amplify", beta=0.0, steered=270)))
     assert "270 amplified heads, γ = 0.5; shares of the 2 with the largest weights" in said
     assert "β" not in said
 
 
 @pytest.mark.parametrize("tokens", [(), example().tokens[:1]])
-def test_an_answer_that_was_not_moved_can_be_drawn(tokens: tuple[Explained, ...], tmp_path: Path) -> None:
-    assert "no token was moved" in printed(explained_answer(example(tokens=tokens)))
+def test_an_answer_that_was_not_moved_can_be_drawn(tokens: tuple[ExplainedToken, ...], tmp_path: Path) -> None:
+    assert "no token was moved" in printed(tinted_answer(example(tokens=tokens)))
     assert Page(page_of(example(tokens=tokens), tmp_path)).open == []
 
 
@@ -481,7 +480,7 @@ def test_the_page_tints_each_token_and_tells_of_it(tmp_path: Path) -> None:
 
 def test_texts_of_models_and_people_are_text_and_nothing_else(tmp_path: Path) -> None:
     bad = "<script>alert(1)</script>\x1b\"'"
-    token = replace(example().tokens[1], text=bad, replaced=Replaced(7, bad, 0.3, 0.2))
+    token = replace(example().tokens[1], text=bad, replaced=ReplacedToken(7, bad, 0.3, 0.2))
     html = page_of(example(model=bad, question=bad, tokens=(token,)), tmp_path)
     page = Page(html)
     assert "script" not in page.tags
@@ -496,11 +495,11 @@ def test_the_page_holds_what_each_head_did(tmp_path: Path) -> None:
     assert "<tr><td>2</td><td>3</td><td>0.993</td><td>+0.507</td></tr>" in html
 
 
-@pytest.mark.parametrize("ramp", [PRINT, NIGHT])
+@pytest.mark.parametrize("ramp", [LIGHT_RAMP, DARK_RAMP])
 def test_text_is_told_from_every_ground(ramp: Sequence[str]) -> None:
     for tone in TONES:
         ground = colour_of(tone, ramp)
-        dark, light = sorted([luminance(ground), luminance(ink_on(ground))])
+        dark, light = sorted([luminance(ground), luminance(text_colour(ground))])
         assert (light + 0.05) / (dark + 0.05) >= 4.5  # WCAG AA
 
 

@@ -16,7 +16,7 @@ from tiny import CHATML, TinyModel
 
 from dps_local.chat.session import Session
 from dps_local.chat.turn import Token
-from dps_local.cli.conversation import Chat
+from dps_local.cli.conversation import Conversation
 from dps_local.cli.terminal import Terminal
 from dps_local.engine.context import Context, Run
 from dps_local.engine.model import Model, Scope, head_mask
@@ -124,7 +124,7 @@ def test_a_shift_is_a_fresh_reading_where_values_depend_on_their_own_token_only(
         wrong.close()
 
 
-@pytest.mark.parametrize("engine", ["eager", "late"])
+@pytest.mark.parametrize("engine", ["eager", "speculative"])
 @pytest.mark.parametrize("scope", ["generated", "all"])
 @pytest.mark.parametrize("kind", ["llama", "gemma3", "lfm2"])
 def test_nothing_muted_is_exactly_nothing_however_long_the_chat(
@@ -136,21 +136,21 @@ def test_nothing_muted_is_exactly_nothing_however_long_the_chat(
         tokens = list(session.ask(question, 8))
         assert [t.p_steered for t in tokens] == [t.p_plain for t in tokens]
     assert len(session.past) > 10
-    assert session._muted
-    assert session._muted.tokens() == session.full.tokens()
+    assert session.streams.muted
+    assert session.streams.muted.tokens() == session.full.tokens()
     assert sum(map(len, session.full.calls)) == session.full.n < N_CTX
 
 
 @pytest.mark.parametrize("scope", ["generated", "all"])
 def test_the_late_engine_answers_as_the_eager_one_after_turns_have_left(open_chat: Open, scope: Scope) -> None:
     steering = muting(open_chat().model, scope)
-    eager, late = (open_chat(steering=steering, engine=engine) for engine in ("eager", "late"))
+    eager, speculative = (open_chat(steering=steering, engine=engine) for engine in ("eager", "speculative"))
     for question in questions(15):
-        assert distributions(list(eager.ask(question, 12))) == distributions(list(late.ask(question, 12)))
-    assert late.full.shifted
+        assert distributions(list(eager.ask(question, 12))) == distributions(list(speculative.ask(question, 12)))
+    assert speculative.full.shifted
 
 
-@pytest.mark.parametrize("engine", ["eager", "late"])
+@pytest.mark.parametrize("engine", ["eager", "speculative"])
 @pytest.mark.parametrize("scope", ["generated", "all"])
 @pytest.mark.parametrize("kind", ["llama", "gemma3", "lfm2"])
 def test_an_answer_goes_on_when_the_context_is_full(
@@ -167,7 +167,7 @@ def test_an_answer_goes_on_when_the_context_is_full(
     assert turn.stop == "context"  # in the end it is alone there
     assert session.turns == [turn]
     assert turn.left == len(session.past) == 3
-    assert turn.question == turn.opening == len(session._prefix)
+    assert turn.question == turn.opening == len(session.prompts.prefix)
     assert session.full.n == N_CTX
     assert len(turn.pending) + len(tokens) == N_CTX + 1
     assert text(session.full).startswith(session.template.first(SYSTEM, "Go on?"))
@@ -177,7 +177,7 @@ def test_an_answer_that_went_on_is_the_eager_one(open_chat: Open, monkeypatch: p
     model = open_chat().model
     monkeypatch.setattr(model, "is_eog", lambda _: False)
     found = []
-    for engine in ("eager", "late"):
+    for engine in ("eager", "speculative"):
         session = open_chat(steering=muting(model), engine=engine)
         for question in questions(3):
             list(session.ask(question, 4))
@@ -263,7 +263,7 @@ def test_any_chat_goes_on(tiny_model: TinyModel, turns: list[tuple[int, int]]) -
 
 def test_the_chat_says_so_and_keeps_all_of_the_transcript(open_chat: Open, capsys: pytest.CaptureFixture[str]) -> None:
     session = open_chat()
-    chat = Chat(session, Terminal(), n_predict=8)
+    chat = Conversation(session, Terminal(), n_predict=8)
     asked = questions(20)
     for question in asked:
         chat.handle(question)

@@ -23,9 +23,9 @@ from dps_local.engine.context import N_UBATCH, Context, Logits, Run
 from dps_local.engine.model import HeadScales, Model, Scope, head_mask
 from dps_local.engine.sampler import Sampling
 from dps_local.engine.stream import Stream
-from dps_local.errors import ContextFullError, DpsError, NativeError
+from dps_local.errors import ContextFullError, DpsError, NativeError, Remedy
 from dps_local.prompting.chat_template import ChatTemplate
-from dps_local.steering import contrast, decoding
+from dps_local.steering import contrast, decoding, speculative
 from dps_local.steering.mixing import Gamma
 from dps_local.steering.steering import Steering
 
@@ -105,8 +105,8 @@ def written(session: Session) -> str:
 
 
 def muted_stream(session: Session) -> Stream:
-    assert session._muted is not None
-    return session._muted
+    assert session.streams.muted is not None
+    return session.streams.muted
 
 
 def null(model: Model, gamma: float = 5.0, scope: Scope = "generated") -> Steering:
@@ -181,7 +181,7 @@ def test_gamma_zero_is_the_plain_chat_and_makes_no_second_context(open_session: 
     plain = open_session()
     steered = open_session(steering=muting(plain.model, gamma=0.0, scope=scope))
     assert chat(steered) == chat(plain)
-    assert steered._muted is None
+    assert steered.streams.muted is None
     assert all(t.p_muted is None and t.p_steered == t.p_plain for turn in steered.turns for t in turn.tokens)
 
 
@@ -197,11 +197,11 @@ def test_probabilities_are_those_of_the_model(open_session: Open) -> None:
 @pytest.mark.parametrize(
     ("mode", "engine", "said"),
     [
-        (None, "late", {"p_plain", "p_steered"}),
-        ("amplify", "late", {"p_steered"}),
+        (None, "speculative", {"p_plain", "p_steered"}),
+        ("amplify", "speculative", {"p_steered"}),
         ("contrast", "eager", {"p_plain", "p_muted", "p_steered"}),
         ("cad", "eager", {"p_plain", "p_muted", "p_steered"}),
-        ("contrast", "late", {"p_plain", "p_steered"}),
+        ("contrast", "speculative", {"p_plain", "p_steered"}),
     ],
 )
 def test_probabilities_are_computed_where_they_are_asked_for(
@@ -215,7 +215,7 @@ def test_probabilities_are_computed_where_they_are_asked_for(
     asked = answer(True)
     for name in ("p_plain", "p_muted", "p_steered"):
         assert {getattr(token, name) is not None for token in asked} == {name in said}
-    for module in (contrast, decoding):
+    for module in (contrast, decoding, speculative):
         monkeypatch.setattr(module, "probabilities", None)
     assert answer(False) == [replace(token, p_plain=None, p_muted=None, p_steered=None) for token in asked]
 
@@ -340,7 +340,7 @@ def test_generated_scope_copies_the_prompt_of_the_full_stream(
     open_session: Open, llama: Model, tape: list[Call], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = open_session(steering=muting(llama))
-    sync, synced = session._sync, list[tuple[bool, bool]]()
+    sync, synced = session.streams.sync, list[tuple[bool, bool]]()
 
     def spy(*arguments: Any) -> Any:
         found = sync(*arguments)
@@ -348,7 +348,7 @@ def test_generated_scope_copies_the_prompt_of_the_full_stream(
         synced.append((muted.context.state() == session.full.context.state(), muted.calls == session.full.calls))
         return found
 
-    monkeypatch.setattr(session, "_sync", spy)
+    monkeypatch.setattr(session.streams, "sync", spy)
     chat(session, QUESTIONS[:3], 5)
     assert synced == [(True, True)] * 3
     muted = [call for call in tape if call.context is muted_stream(session).context]
@@ -471,7 +471,7 @@ def test_amplified_answers_are_those_of_a_context_with_these_scales(
             if i < len(answer) - 1:
                 logits = reader.read([token.id])
         undecoded, before = [answer[-1].id] if len(answer) == 8 else [], "<|im_end|>\n"
-    assert session._muted is None
+    assert session.streams.muted is None
 
 
 def test_amplified_scopes_differ_from_each_other_and_from_no_steering(open_session: Open, llama: Model) -> None:
@@ -509,7 +509,7 @@ def test_later_prompts_are_amplified_in_all_scope_only(
     open_session: Open, llama: Model, scaled: list[Decoded], scope: Scope
 ) -> None:
     session = open_session(steering=amplifying(llama, scope=scope))
-    scales = amplifying(llama).amplified()
+    scales = amplifying(llama).own_scales
     for question in QUESTIONS[:3]:
         scaled.clear()
         found = list(session.ask(question, 5))
@@ -538,7 +538,7 @@ def test_another_gamma_from_one_turn_to_the_next_keeps_what_was_written(open_ses
     n = len(session.full.calls)
     session.steering = amplifying(llama, -0.5)
     second = list(session.ask("And then?", 5))
-    scales = [amplifying(llama, gamma).amplified() for gamma in (0.5, -0.5)]
+    scales = [amplifying(llama, gamma).own_scales for gamma in (0.5, -0.5)]
     calls = session.full.calls
     # the last of a prompt's tokens, and all but the last of an answer, are steps; the last goes with the next prompt
     reader = by_hand(llama, calls[: n + 1], [None, *[scales[0]] * (n - 1), None])
@@ -557,7 +557,7 @@ def test_another_gamma_in_all_scope_reads_the_chat_anew(
     list(session.ask("Where to?", 5))
     session.steering = amplifying(llama, gammas[1], "all")
     second = list(session.ask("And then?", 5))
-    scales, calls = amplifying(llama, gammas[1]).amplified(), session.full.calls
+    scales, calls = amplifying(llama, gammas[1]).own_scales, session.full.calls
     n = len(calls) - len(second)
     reader = by_hand(llama, calls[:n], [scales] * n)
     for token, call in zip(second, calls[n:], strict=True):
@@ -1032,8 +1032,9 @@ def test_a_full_context_ends_the_answer(open_session: Open, llama: Model, scope:
     assert turn.stop == "context"
     assert session.full.n == N_CTX
     assert len(turn.pending) + len(answer) == N_CTX + 1  # the last token does not have to be read
-    with pytest.raises(ContextFullError, match=r"--ctx-size makes it larger$"):
+    with pytest.raises(ContextFullError, match=f"the context of {N_CTX} tokens$") as info:
         list(session.ask("x" * N_CTX))
+    assert info.value.remedy is Remedy.LARGER_CONTEXT
     assert (len(session.turns), session.full.n) == (1, N_CTX)
     assert session.undo() is turn
     script(session, "Yes", 273)
@@ -1274,7 +1275,7 @@ def test_ctrl_c_while_the_chat_is_read_again_is_heard(
         list(one.ask(QUESTIONS[0], 5))
         one.steering = amplifying(llama, -0.5, "all")
         list(one.ask(QUESTIONS[1], 5))
-        one._unread = one.full.calls  # what is left where reading again was called off before
+        one.streams.read_again()  # what is left where reading again was called off before
 
     def next_answer(one: Session) -> list[Token]:
         return list(one.regenerate(5) if regenerate else one.ask(QUESTIONS[2], 5))

@@ -18,8 +18,8 @@ import pytest
 from rich.panel import Panel
 from rich.text import Text
 
-from dps_local.cli.terminal import Terminal, harmless, heard
-from dps_local.drawing.drawing import Spelled
+from dps_local.cli.terminal import Terminal, on_interrupt, without_controls
+from dps_local.drawing.console import ConsoleText
 
 
 def test_the_time_left_is_by_the_pace_of_now(
@@ -44,7 +44,7 @@ def test_the_time_left_is_by_the_pace_of_now(
 
 
 def test_progress_begins_at_once_with_what_is_done_first(capsys: pytest.CaptureFixture[str]) -> None:
-    with Terminal().progress("scoring", begins="reading") as progress:
+    with Terminal().progress("scoring", preparation="reading") as progress:
         assert capsys.readouterr().err == ""  # not where nothing is to be done
         progress(0, 20)
         assert capsys.readouterr().err == "scoring: reading\n"
@@ -56,7 +56,7 @@ def test_progress_begins_at_once_with_what_is_done_first(capsys: pytest.CaptureF
 def test_a_bar_says_what_is_done_first_and_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     tty = on_a_terminal(monkeypatch)
     monkeypatch.setenv("COLUMNS", "120")
-    with Terminal().progress("scoring", begins="reading") as progress:
+    with Terminal().progress("scoring", preparation="reading") as progress:
         progress(0, 20)
         time.sleep(0.3)  # ten times a second
         assert re.search(r"scoring: reading .* 0/20\S* .*0:00:0\d\S* taken", tty.getvalue())
@@ -72,7 +72,7 @@ def test_ctrl_c_is_answered_at_once_even_while_native_code_runs(capfd: pytest.Ca
     rounds = 100_000
     while (took := seconds(rounds)) < 1.5:
         rounds = round(rounds * 2 / took)
-    with pytest.raises(KeyboardInterrupt), heard(lambda: said.append(time.monotonic())):  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), on_interrupt(lambda: said.append(time.monotonic())):  # noqa: PT012
         begun = time.monotonic()
         interrupt.start()
         seconds(rounds)
@@ -108,7 +108,7 @@ def test_every_control_character_is_known() -> None:
     every = "".join(map(chr, range(sys.maxunicode + 1)))
     dropped = set(obeyed(every))
     assert len(dropped) == 2 * 32 + 1 - 2 + 9
-    assert harmless(every) == "".join(c for c in every if c not in dropped)
+    assert without_controls(every) == "".join(c for c in every if c not in dropped)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_every_control_character_is_known() -> None:
         lambda terminal: terminal.write(HOSTILE),
         lambda terminal: terminal.show(HOSTILE),
         lambda terminal: terminal.show(Text(HOSTILE, style="")),
-        lambda terminal: terminal.show(Panel(Spelled(Text(HOSTILE)))),
+        lambda terminal: terminal.show(Panel(ConsoleText(Text(HOSTILE)))),
         lambda terminal: terminal.table([HOSTILE], [[HOSTILE]]),
         lambda terminal: terminal.json({HOSTILE: [HOSTILE]}),
         lambda terminal: show_progress(terminal),

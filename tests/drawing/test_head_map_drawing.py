@@ -12,10 +12,18 @@ from maps import NAN, scores_map, synthetic
 from rendered import MAGIC, Page, grounds, printed
 from rich.console import Console
 
-from dps_local.drawing.head_map_drawing import Score, findings, heat_map, ranked_table, ranking, write_html, write_png
+from dps_local.drawing.head_map import (
+    Score,
+    head_table,
+    heat_map,
+    ranked_heads,
+    summary_lines,
+    write_head_map_html,
+    write_head_map_png,
+)
 from dps_local.errors import DpsError
+from dps_local.maps.calibration import NO_STEERING, Calibration
 from dps_local.maps.head_map import HeadMap
-from dps_local.scoring.calibration import PLAIN, Calibration
 from dps_local.system.files import atomic_write
 
 
@@ -74,7 +82,7 @@ def test_a_console_that_knows_only_ascii_gets_only_ascii() -> None:
     assert "na?ve" in text
     assert "    0  . #@ %% ::" in text
     assert "@ chosen: 2" in text
-    assert "+0.1000 +- 0.0100" in printed(ranked_table(by_hand()), code="ascii")
+    assert "+0.1000 +- 0.0100" in printed(head_table(by_hand()), code="ascii")
 
 
 @pytest.mark.parametrize("colour", [None, "standard", "256", "truecolor"])
@@ -122,7 +130,7 @@ def test_a_map_fits_the_console_and_shows_every_head(layers: int, heads: int, wi
 @pytest.mark.parametrize("heads", [6, 12, 64])
 def test_no_console_is_too_narrow_for_a_map(heads: int) -> None:
     for width in (1, 5, 9, 10, 11, 13, 17, 30):
-        for drawing in (heat_map(synthetic(3, heads)), ranked_table(synthetic(3, heads))):
+        for drawing in (heat_map(synthetic(3, heads)), head_table(synthetic(3, heads))):
             assert all(len(line) <= width for line in printed(drawing, width).splitlines())
 
 
@@ -140,10 +148,10 @@ def test_a_map_too_wide_for_one_character_a_head_folds_into_blocks() -> None:
 def test_maps_with_nothing_measured_can_be_drawn(shape: tuple[int, int], tmp_path: Path) -> None:
     hollow = scores_map(np.full(shape, NAN))
     assert "chosen: 0" in printed(heat_map(hollow))
-    assert ranking(hollow) == []
-    assert "rank" in printed(ranked_table(hollow))
-    assert not any("hold" in line for line in findings(hollow))
-    write_html(hollow, tmp_path / "map.html")
+    assert ranked_heads(hollow) == []
+    assert "rank" in printed(head_table(hollow))
+    assert not any("hold" in line for line in summary_lines(hollow))
+    write_head_map_html(hollow, tmp_path / "map.html")
 
 
 def test_a_model_name_cannot_send_escape_sequences() -> None:
@@ -165,7 +173,7 @@ def test_a_few_outliers_do_not_wash_out_the_rest() -> None:
 
 def test_the_table_lists_the_chosen_in_their_order_and_then_the_next_best() -> None:
     head_map = by_hand(selected=((2, 1), (0, 1)))
-    order = [(head.layer, head.head) for head in ranking(head_map)]
+    order = [(head.layer, head.head) for head in ranked_heads(head_map)]
     assert order == [(2, 1), (0, 1), (0, 3), (0, 0), (2, 0), (0, 2)]
     assert cells(head_map, 80, top=3) == [
         ["rank", "layer", "head", "PCS", "gain", "z", "n", "chosen"],
@@ -177,7 +185,7 @@ def test_the_table_lists_the_chosen_in_their_order_and_then_the_next_best() -> N
 
 def cells(head_map: HeadMap, width: int, top: int = 1) -> list[list[str]]:
     """The cells of the table's lines."""
-    text = printed(ranked_table(head_map, top), width)
+    text = printed(head_table(head_map, top), width)
     assert max(map(len, text.splitlines())) <= width
     return [line.replace(" ± ", "±").split() for line in text.splitlines() if line.strip(" ─")]
 
@@ -247,7 +255,7 @@ def test_a_map_is_drawn_and_sorted_by_what_it_is_ranked_by(
     assert f"+{scale[1:]}</b>" in html
     (strongest,) = (c for c in svg_of(html).findall("rect") if str(c.findtext("title")).startswith(best[15:]))
     assert strongest.get("class") == "c20"
-    assert (ranking(head_map)[0].layer, ranking(head_map)[0].head) == (0, 2 if ranking_ == "contrast" else 1)
+    assert (ranked_heads(head_map)[0].layer, ranked_heads(head_map)[0].head) == (0, 2 if ranking_ == "contrast" else 1)
 
 
 def test_the_table_holds_every_chosen_head_even_beyond_its_length() -> None:
@@ -264,7 +272,7 @@ def test_z_is_left_out_where_the_standard_error_says_nothing(error: float, z: st
 
 
 def test_findings_say_what_a_map_holds_a_line_each() -> None:
-    assert findings(by_hand()) == [
+    assert summary_lines(by_hand()) == [
         "chosen by the lower bound of PCS: 2 heads",
         "the best 1 of 6 heads hold 48 % of all positive PCS; Gini coefficient 0.60",
         "halves of the examples agree on the ranking of 8 heads: Spearman 0.75, overlap of the best 0.50",
@@ -274,23 +282,23 @@ def test_findings_say_what_a_map_holds_a_line_each() -> None:
 
 
 def test_findings_say_what_could_not_be_found() -> None:
-    changes = {"selected": (), "stability": None, "calibration": None, "evaluations": 1, "null_control": 1e-9}
-    assert findings(by_hand(ranking="gain", **changes)) == [
+    changes = {"selected": (), "reliability": None, "calibration": None, "evaluations": 1, "null_control": 1e-9}
+    assert summary_lines(by_hand(ranking="gain", **changes)) == [
         "no head qualifies: no lower bound of gain is above 0",
         "the best 1 of 6 heads hold 48 % of all positive gain; Gini coefficient 0.60",
         "null control 1e-09; 1 head evaluation",
         "too little history to calibrate: steering is off",
     ]
-    off = Calibration(0.0, 0.0, 0.0, 12, PLAIN, 1.0, 1.0)
+    off = Calibration(0.0, 0.0, 0.0, 12, NO_STEERING, 1.0, 1.0)
     said = "steering does not help on your writing (+0.000 [+0.000, +0.000] nats a token); it stays off"
-    assert findings(by_hand(calibration=off))[-1] == said
+    assert summary_lines(by_hand(calibration=off))[-1] == said
 
 
 # --- HTML ---
 
 
 def page_of(head_map: HeadMap, folder: Path) -> str:
-    write_html(head_map, folder / "map.html")
+    write_head_map_html(head_map, folder / "map.html")
     return (folder / "map.html").read_text(encoding="utf-8")
 
 
@@ -324,10 +332,10 @@ def test_colours_run_from_blue_over_pale_to_orange(tmp_path: Path) -> None:
 def test_the_page_says_what_was_found_and_how_heads_were_tried(tmp_path: Path) -> None:
     head_map = by_hand()
     words = Page(page_of(head_map, tmp_path)).words
-    assert set(findings(head_map)) <= set(words)
+    assert set(summary_lines(head_map)) <= set(words)
     assert "contrast, γ = 1.5" in words
     assert "muted" in words
-    changed = Page(page_of(by_hand(gamma=0.0, probe=0.9, calibration=None, stability=None), tmp_path)).words
+    changed = Page(page_of(by_hand(gamma=0.0, ablation_scale=0.9, calibration=None, reliability=None), tmp_path)).words
     assert {"scaled by 0.9", "off", "too little history to calibrate: steering is off"} <= set(changed)
 
 
@@ -375,7 +383,7 @@ def test_the_largest_map_makes_a_page_below_a_megabyte(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("layers", "heads"), [(30, 9), (18, 4), (32, 32)])
 def test_a_png_has_sensible_dimensions(layers: int, heads: int, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    write_png(synthetic(layers, heads), tmp_path / "map.png")
+    write_head_map_png(synthetic(layers, heads), tmp_path / "map.png")
     data = (tmp_path / "map.png").read_bytes()
     width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
     assert data.startswith(MAGIC)
@@ -385,14 +393,14 @@ def test_a_png_has_sensible_dimensions(layers: int, heads: int, tmp_path: Path) 
 
 def test_a_png_takes_missing_heads_and_odd_names(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    write_png(by_hand(model="$\\frac{" + "x" * 200), tmp_path / "map.png")
+    write_head_map_png(by_hand(model="$\\frac{" + "x" * 200), tmp_path / "map.png")
     assert (tmp_path / "map.png").read_bytes().startswith(MAGIC)
 
 
 @pytest.mark.usefixtures("_no_matplotlib")
 def test_without_matplotlib_a_png_says_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(DpsError, match=r"pip install 'dps-local\[plot\]'"):
-        write_png(by_hand(), tmp_path / "map.png")
+        write_head_map_png(by_hand(), tmp_path / "map.png")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -416,7 +424,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
 def test_a_folder_that_does_not_exist_is_said_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "nowhere" / "map.html"
     with pytest.raises(DpsError, match=r"^cannot write .*map.html: No such file or directory$"):
-        write_html(by_hand(), path)
+        write_head_map_html(by_hand(), path)
 
 
 def test_files_are_for_their_owner_only(tmp_path: Path) -> None:

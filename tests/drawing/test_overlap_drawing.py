@@ -7,7 +7,7 @@ import pytest
 from maps import NAN, scores_map, synthetic
 from rendered import MAGIC, Page, grounds, printed
 
-from dps_local.drawing.overlap_drawing import overlap_table, write_overlap_html, write_overlap_png
+from dps_local.drawing.overlap import overlap_table, write_overlap_html, write_overlap_png
 from dps_local.errors import DpsError
 from dps_local.maps.head_map import HeadMap
 from dps_local.maps.overlap import overlap

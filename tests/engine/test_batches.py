@@ -601,9 +601,8 @@ def some_scales(model: Model, lowest: int = 0) -> dict[int, NDArray[np.float32]]
 
 def kept(context: Context, runs: list[Run]) -> tuple[NDArray[np.float32], dict[int, Logits]]:
     """Compare with all layers kept; return what was found, and what each layer put out, where that can be had."""
-    context.keep_layers(range(context.model.n_layer))
-    found = context.compare(runs, TARGETS)
-    context.keep_layers(range(0))
+    with context.keep_layers(range(context.model.n_layer)):
+        found = context.compare(runs, TARGETS)
     n_tokens = sum(len(run.tokens) for run in runs)
     outputs = {layer: context.layer_output(layer, n_tokens) for layer in range(context.model.n_layer)}
     return found, {layer: output for layer, output in outputs.items() if output is not None}
@@ -614,7 +613,7 @@ def compare_above(context: Context, layer: int, outputs: dict[int, Logits], runs
     layer = max((n + 1 for n in outputs if n < layer and context.model.layer_start(n + 1) == n + 1), default=0)
     if not layer:
         return context.compare(runs, TARGETS)
-    with context.above(layer, outputs[layer - 1]):
+    with context.start_at(layer, outputs[layer - 1]):
         return context.compare(runs, TARGETS)
 
 
@@ -809,14 +808,17 @@ def test_a_layer_that_is_not_there_is_refused(layer: int, open_context: Open) ->
     branch_off(context)
     with (
         pytest.raises(NativeError, match=f"llama_set_layer_start: .*no batch can start at layer {layer}"),
-        context.above(layer, outputs[1]),
+        context.start_at(layer, outputs[1]),
     ):
         pass
     with (
         pytest.raises(NativeError, match=r"llama_set_layer_start: .*not those of whole tokens"),
-        context.above(2, outputs[1].reshape(-1)[1:]),
+        context.start_at(2, outputs[1].reshape(-1)[1:]),
     ):
         pass
-    with pytest.raises(NativeError, match=r"llama_set_layer_outputs: .*there are no layers"):
-        context.keep_layers(range(min(layer, 1), 99))
+    with (
+        pytest.raises(NativeError, match=r"llama_set_layer_outputs: .*there are no layers"),
+        context.keep_layers(range(min(layer, 1), 99)),
+    ):
+        pass
     assert np.array_equal(context.compare(branches(), TARGETS), full.compare(branches(), TARGETS))

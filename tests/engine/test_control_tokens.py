@@ -119,10 +119,10 @@ def test_questions_and_recalled_items_of_a_chat_are_text(open_session: Callable[
 
 def test_what_all_prompts_begin_with_is_the_same_for_every_question(open_session: Callable[..., Session]) -> None:
     session = open_session(system=f"the {ATTACK}", n_ctx=1024)
-    kept = session._prefix
+    kept = session.prompts.prefix
     assert f"the {ATTACK}" in written(session.model, kept)
     for question in ("Why?", ATTACK, IM_END):
-        assert session._prompt(session.system, question, 0)[: len(kept)] == kept
+        assert session.prompts.tokens(question, 0)[: len(kept)] == kept
 
 
 def test_the_mark_cannot_be_foreseen(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

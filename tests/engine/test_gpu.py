@@ -1,7 +1,7 @@
 """The patch on a GPU: exactness against itself, and against the CPU to rounding.
 
 These tests run where the libraries are built for a GPU and there is one (`tests/gpu.sh` does all of it). Where there is
-none, tests/test_vulkan.py runs them on a software driver.
+none, tests/engine/test_vulkan.py runs them on a software driver.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dps_local.engine.context import Context, Run
 from dps_local.engine.model import Head, Model, Scope, head_mask
 from dps_local.engine.sampler import Sampling
 from dps_local.prompting.chat_template import ChatTemplate
-from dps_local.scoring.forked_sequences import Text
-from dps_local.scoring.head_ablation import Scorer
-from dps_local.scoring.statistics import PCS
+from dps_local.scoring.forked_sequences import ScoredText
+from dps_local.scoring.head_ablation import HeadAblation
+from dps_local.scoring.head_effects import PCS
 from dps_local.steering.mixing import Gamma
 from dps_local.steering.steering import Steering
 
@@ -99,18 +99,18 @@ def test_the_gpu_computes_what_the_cpu_does(tiny_model: TinyModel, load_on: Load
 
 
 def test_scores_are_those_of_the_cpu(tiny_model: TinyModel, load_on: Load) -> None:
-    text = Text(PROMPT, list(b"Right then!"))
+    text = ScoredText(PROMPT, list(b"Right then!"))
     found = []
     for device in ("gpu", "cpu"):
         model = load_on(tiny_model(), device)
-        scorer = Scorer(model, len(text.prompt) + len(text.target), len(text.target), parallel=8, n_threads=2)
-        nll, null = scorer.read(text)
+        ablation = HeadAblation(model, len(text.prompt) + len(text.target), len(text.target), parallel=8, n_threads=2)
+        nll, null = ablation.read(text)
         assert null == 0
-        assert scorer.null_control() == 0
-        effects, null = scorer.effects(model.heads()[:6])
+        assert ablation.null_control() == 0
+        effects, null = ablation.effects(model.heads()[:6])
         assert null == 0
         found.append((nll, effects[:, PCS]))
-        scorer.close()
+        ablation.close()
     (nll, pcs), (nll_on_cpu, pcs_on_cpu) = found
     assert nll == pytest.approx(nll_on_cpu, abs=0.01)
     np.testing.assert_allclose(pcs, pcs_on_cpu, rtol=0, atol=0.01)
@@ -149,8 +149,8 @@ def test_nothing_muted_is_exactly_nothing(tiny_model: TinyModel, load_on: Load, 
 def test_the_late_engine_answers_as_the_eager_one_to_rounding(tiny_model: TinyModel, load_on: Load, kind: str) -> None:
     model = load_on(tiny_model(kind))
     steering = Steering(head_mask(model, [MUTED[kind]]), Gamma(1.0), 0.05)
-    eager, late = (answers(model, steering, engine) for engine in ("eager", "late"))
-    for one, other in zip(eager, late, strict=True):
+    eager, speculative = (answers(model, steering, engine) for engine in ("eager", "speculative"))
+    for one, other in zip(eager, speculative, strict=True):
         same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a[0] != b[0]), len(one))
         for a, b in zip(one[:same], other[:same], strict=True):
             assert a[2] == pytest.approx(b[2], abs=0.02)

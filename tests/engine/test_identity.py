@@ -20,11 +20,13 @@ from dps_local.engine.identity import Identity
 from dps_local.engine.model import Model
 from dps_local.engine.prefix_cache import PrefixCache
 from dps_local.engine.stream import Stream
-from dps_local.errors import HeadMapError, ModelError
+from dps_local.errors import HeadMapError, ModelError, Remedy
 from dps_local.maps.baking import bake
 from dps_local.maps.head_map import HeadMap
 from dps_local.prompting.profile import HistoryItem, Profile
-from dps_local.scoring.ablation import ScoringOptions
+from dps_local.prompting.prompt import Prompter
+from dps_local.scoring.cached_map import CachedMap
+from dps_local.scoring.options import ScoringOptions
 
 SHARD = 8  # tensors
 PREFIX = [i % 250 for i in range(100)]
@@ -182,7 +184,7 @@ def test_maps_and_scores_of_another_model_are_not_taken(
 
     def scored(model: Model) -> HeadMap:
         scoring = ScoringOptions(examples=2, target_tokens=4, n_threads=1)
-        return Assistant(model, ADA, Settings(n_ctx=512, n_threads=1, scoring=scoring), news.append).scored_map()
+        return CachedMap(Prompter.of(model, ADA, n_ctx=512), scoring).load_or_score(notice=news.append)
 
     one, other = (scored(model) for model in pair)
     assert not any("taking up" in line for line in news)
@@ -203,9 +205,10 @@ def test_a_map_is_refused_where_its_models_numbers_are_others(
     path = tmp_path / "map.dps.gguf"
     head_map.save(path)
     assert HeadMap.load(path).identity == model.identity
-    message = r"^this head map was made for 'Tiny' with other hyperparameters or another tokenizer than 'Tiny' has: "
-    with pytest.raises(HeadMapError, match=message):
-        Assistant(other, None, Settings(), lambda _: None).steering(HeadMap.load(path))
+    message = r"^this head map was made for 'Tiny' with other hyperparameters or another tokenizer than 'Tiny' has$"
+    with pytest.raises(HeadMapError, match=message) as info:
+        Assistant(other, None, HeadMap.load(path), Settings())
+    assert info.value.remedy is Remedy.OTHER_FILE_OR_SCORE
     with pytest.raises(HeadMapError, match=message):
         bake(other.path, path, tmp_path / "baked.gguf")
     assert not (tmp_path / "baked.gguf").exists()
@@ -214,7 +217,7 @@ def test_a_map_is_refused_where_its_models_numbers_are_others(
 def test_a_map_of_another_chat_template_is_used_and_told(tiny_model: TinyModel, tmp_path: Path, load: Load) -> None:
     model, other = load(tiny_model()), load(written(tmp_path / "other.gguf", chat_template=f"Go. {CHATML}"))
     head_map, news = hand_made_map(model, **asdict(model.identity)), list[str]()
-    assert Assistant(other, None, Settings(n_ctx=512), news.append).steering(head_map)
+    assert Assistant(other, None, head_map, Settings(n_ctx=512), notice=news.append).steering
     assert news == [
         "Tiny has another chat template than this head map was made with: `dps-local score` makes one for it"
     ]
@@ -227,7 +230,7 @@ def test_a_map_that_is_older_than_identities_is_used_without_a_word(
     hand_made_map(model).save(tmp_path / "old.dps.gguf")
     old = HeadMap.load(tmp_path / "old.dps.gguf")
     assert old.identity == Identity(model.fingerprint)
-    assert Assistant(model, None, Settings(n_ctx=512), news.append).steering(old)
+    assert Assistant(model, None, old, Settings(n_ctx=512), notice=news.append).steering
     assert news == []
 
 
@@ -238,11 +241,11 @@ def test_a_baked_model_is_the_same_model(tiny_model: TinyModel, tmp_path: Path, 
     baked, news = load(tmp_path / "baked.gguf"), list[str]()
     assert baked.identity == model.identity
     assert HeadMap.load(baked.path).identity == model.identity
-    assistants = [Assistant(m, ADA, Settings(), news.append) for m in (model, baked)]
-    assert len({assistant.cache_file() for assistant in assistants}) == 1
-    news.clear()
-    assert assistants[1].steering(HeadMap.load(path))
-    assert news == []
+    assert len({CachedMap(Prompter.of(m, ADA), ScoringOptions()).path for m in (model, baked)}) == 1
+    Assistant(baked, ADA, notice=news.append)
+    told = len(news)
+    assert Assistant(baked, ADA, HeadMap.load(path), notice=news.append).steering
+    assert news[:told] == news[told:]
 
 
 def test_a_model_in_parts_is_not_baked_and_steers_as_the_whole_one(tmp_path: Path, load: Load) -> None:
@@ -252,4 +255,4 @@ def test_a_model_in_parts_is_not_baked_and_steers_as_the_whole_one(tmp_path: Pat
     with pytest.raises(HeadMapError, match=r"is in \d parts: make one of them with `llama-gguf-split --merge`$"):
         bake(parts[0], path, tmp_path / "baked.gguf")
     assert not (tmp_path / "baked.gguf").exists()
-    assert Assistant(load(parts[0]), None, Settings(), lambda _: None).steering(HeadMap.load(path))
+    assert Assistant(load(parts[0]), None, HeadMap.load(path), Settings()).steering

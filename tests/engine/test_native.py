@@ -117,7 +117,7 @@ def test_a_library_without_the_new_function_says_so() -> None:
             raise AttributeError(name)
 
     with pytest.raises(NativeError, match=r"^libllama.so lacks llama_set_adapter_head_scale: run `pip install"):
-        native.load()._function(Stock(), "llama_set_adapter_head_scale", None)  # type: ignore[arg-type]
+        native.load().declare(Stock(), "llama_set_adapter_head_scale", None)  # type: ignore[arg-type]
 
 
 def test_a_binding_that_does_not_load_is_one_line(tmp_path: Path) -> None:
@@ -217,10 +217,10 @@ def test_modules_are_loaded_from_the_builds_own_folder_or_the_processor_is_too_o
     loaded.ggml_backend_reg_by_name = lambda name: 1 if fits and name == b"CPU" else None
     monkeypatch.setenv("GGML_BACKEND_PATH", "other.so")
     if fits:
-        loaded._load_backends()
+        loaded.load_backends()
     else:
         with pytest.raises(NativeError) as info:
-            loaded._load_backends()
+            loaded.load_backends()
         assert str(info.value) == f"no CPU back end in {tmp_path} fits this processor: {REMEDY}"
     assert calls == [(os.fsencode(tmp_path), None)]
     assert os.environ["GGML_BACKEND_PATH"] == "other.so"
@@ -229,7 +229,7 @@ def test_modules_are_loaded_from_the_builds_own_folder_or_the_processor_is_too_o
 def test_a_build_that_links_its_back_ends_loads_no_module() -> None:
     loaded = copy.copy(native.load())
     loaded.ggml_backend_load_all_from_path = lambda path: pytest.fail(f"loaded {path}")
-    loaded._load_backends()
+    loaded.load_backends()
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="lists the loaded libraries as Linux does")

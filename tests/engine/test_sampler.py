@@ -21,7 +21,7 @@ from dps_local.chat.session import Session
 from dps_local.engine.context import Context, Run
 from dps_local.engine.model import head_mask
 from dps_local.engine.sampler import Sampler, Sampling
-from dps_local.errors import NativeError
+from dps_local.errors import NativeError, Remedy
 from dps_local.steering.mixing import Gamma
 from dps_local.steering.steering import Steering
 
@@ -272,8 +272,9 @@ def test_a_chat_is_the_one_that_samples_from_copies(
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_a_damaged_model_draws_nothing(open_session: Callable[..., Session], sampling: Sampling) -> None:
     session = open_session(edit={(0, 1): float("nan")}, sampling=sampling, probs=False)
-    with pytest.raises(NativeError, match="its file may be damaged"):
+    with pytest.raises(NativeError, match="the model gave no number for any token") as info:
         list(session.ask("Where is the harbour?", 5))
+    assert info.value.remedy is Remedy.WEAKER_GAMMA
 
 
 @pytest.mark.parametrize("logits", [row(1, np.nan, 2), row(-np.inf, -np.inf), row(np.nan, np.nan)])
@@ -282,6 +283,7 @@ def test_what_is_no_number_is_refused_before_llama_cpp_sorts_it(
 ) -> None:
     context, sampler = Context(shared(tiny_model()), 256, n_threads=1), Sampler(Sampling())
     monkeypatch.setattr(sampler, "llama", None)
-    with pytest.raises(NativeError, match="its file may be damaged"):
+    with pytest.raises(NativeError, match="the model gave no number for any token") as info:
         sampler.sample_last(context, logits)
+    assert info.value.remedy is Remedy.WEAKER_GAMMA
     context.close()

@@ -19,7 +19,8 @@ from tiny import TinyModel
 from dps_local.engine import native, self_test
 from dps_local.engine.native import PATCH_VERSION
 from dps_local.engine.self_test import Report
-from dps_local.errors import NativeError, SelfTestError
+from dps_local.errors import NativeError, Remedy, SelfTestError
+from dps_local.system import cpu
 
 REMEDY = r"run `CMAKE_ARGS=\"-DGGML_NATIVE=OFF[^\"]*\" pip install --force-reinstall --no-deps \.` in the dps-local "
 REMEDY += "source folder to build it without special CPU features"
@@ -121,11 +122,8 @@ WRONG = {
     "a batch": (
         r"'a batch of tokens' on the CPU: off by [0-9.e-]+ of the logits' deviation \(0 is allowed\)",
         "from dps_local.engine.context import Context\nold = Context.decode\n"
-        "batch = lambda self, runs: self._alone and len(runs[0].tokens) == 4\n"
-        "Context.decode = lambda self, runs: old(self, runs) * (1.000001 if batch(self, runs) else 1)\n"
-        "make = Context._make\n"
-        "def mark(self, model, parameters, alone):\n    self._alone = alone\n    make(self, model, parameters, alone)\n"
-        "Context._make = mark",
+        "batch = lambda self, runs: self.batch_invariant and len(runs[0].tokens) == 4\n"
+        "Context.decode = lambda self, runs: old(self, runs) * (1.000001 if batch(self, runs) else 1)",
     ),
 }
 
@@ -159,7 +157,7 @@ def test_a_report_that_is_damaged_is_a_failure(line: str, monkeypatch: pytest.Mo
         return 1
 
     monkeypatch.setenv("DPS_LOCAL_CACHE", str(tmp_path))
-    monkeypatch.setattr(self_test, "_run_child", child)
+    monkeypatch.setattr(self_test, "run_child", child)
     report = self_test.run(offload=False)
     assert report.engine == {}
     assert (report.failure or "").startswith("llama.cpp does not work on this machine (")
@@ -171,11 +169,16 @@ def test_a_failure_on_a_gpu_leaves_the_cpu() -> None:
         {"step": "plain decoding", "device": "CPU"},
         {"step": "a muted head", "device": "GPU"},
     ]
-    assert self_test._failure(lines, -signal.SIGSEGV, "", 9) == (
-        "llama.cpp does not work on this machine ('a muted head' on the GPU: SIGSEGV, segmentation fault): "
-        "--n-gpu-layers 0 leaves the GPU out"
+    failure = self_test.failure_of(lines, -signal.SIGSEGV, "", 9)
+    assert failure
+    assert str(failure) == (
+        "llama.cpp does not work on this machine ('a muted head' on the GPU: SIGSEGV, segmentation fault)"
     )
-    assert self_test._failure([*lines, {"passed": True}], -signal.SIGSEGV, "", 9) is None  # a driver's end
+    assert failure.remedy is Remedy.NO_GPU
+    wrong = self_test.failure_of([*lines, {"failed": "another answer"}], 1, "", 9)
+    assert wrong
+    assert wrong.remedy is Remedy.NO_GPU_OR_NO_TEST
+    assert self_test.failure_of([*lines, {"passed": True}], -signal.SIGSEGV, "", 9) is None  # a driver's end
 
 
 @pytest.mark.parametrize(
@@ -183,11 +186,11 @@ def test_a_failure_on_a_gpu_leaves_the_cpu() -> None:
     [(-11, "SIGSEGV, segmentation fault"), (3, "exit code 3"), (0xC000001D, "illegal instruction")],
 )
 def test_an_end_has_a_name(code: int, expected: str) -> None:
-    assert self_test._death(code) == expected
+    assert self_test.end_of(code) == expected
 
 
 def test_what_the_processor_lacks_is_left_out_of_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(self_test, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(cpu, "CPUINFO", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text("flags\t: fpu sse4_2 avx f16c\n")
     options = "-DGGML_NATIVE=OFF -DGGML_AVX2=OFF -DGGML_BMI2=OFF -DGGML_FMA=OFF"
     assert f'`CMAKE_ARGS="{options}" pip install' in self_test._rebuild()
@@ -223,7 +226,7 @@ class Child:
 @pytest.fixture
 def child(monkeypatch: pytest.MonkeyPatch) -> Child:
     fake = Child()
-    monkeypatch.setattr(self_test, "_run_child", fake)
+    monkeypatch.setattr(self_test, "run_child", fake)
     return fake
 
 
@@ -261,7 +264,7 @@ def test_a_library_that_changed_is_tested_anew(child: Child, lib: Path) -> None:
 
 def test_another_processor_is_tested_anew(child: Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cpuinfo = tmp_path / "cpuinfo"
-    monkeypatch.setattr(self_test, "CPUINFO", cpuinfo)
+    monkeypatch.setattr(cpu, "CPUINFO", cpuinfo)
     text = "processor\t: 0\nmodel name\t: Xeon\ncpu MHz\t\t: 2000.0\nflags\t\t: fpu avx avx2\n\nflags\t: of the next\n"
     runs = []
     for changed in (text, text.replace("2000", "2100"), text.replace("next", "other"), text.replace(" avx2", "")):

@@ -21,7 +21,7 @@ HOW = "Debian: apt install glslc libvulkan-dev mesa-vulkan-drivers spirv-headers
 @pytest.mark.skipif(sys.platform != "linux", reason="software drivers are looked for on Linux only")
 def test_all_of_it_is_exact_on_a_software_driver() -> None:
     if native.load().llama.llama_supports_gpu_offload():
-        pytest.skip("this build is for a GPU: tests/test_gpu.py has run")
+        pytest.skip("this build is for a GPU: tests/engine/test_gpu.py has run")
     if not shutil.which("glslc") or not Path("/usr/include/vulkan/vulkan.h").exists():
         pytest.skip(f"no Vulkan to build with ({HOW})")
     if not list(Path("/usr/share/vulkan/icd.d").glob("lvp_icd*.json")):
@@ -29,7 +29,16 @@ def test_all_of_it_is_exact_on_a_software_driver() -> None:
     vendor = built("vulkan", "-DGGML_VULKAN=on")
     # ggml leaves out devices of the type CPU unless they are named
     environment = os.environ | {"DPS_LOCAL_VENDOR": str(vendor), "GGML_VK_VISIBLE_DEVICES": "0"}
-    command = [sys.executable, "-m", "pytest", str(TESTS / "test_gpu.py"), "-q", "-p", "no:cacheprovider", "-rs"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        str(TESTS / "engine" / "test_gpu.py"),
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-rs",
+    ]
     done = subprocess.run(
         command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, timeout=1800, check=False
     )

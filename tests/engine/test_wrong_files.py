@@ -16,7 +16,7 @@ from dps_local.engine import native
 from dps_local.engine.context import Context, Run
 from dps_local.engine.embedding import Embedder
 from dps_local.engine.model import Model
-from dps_local.errors import ModelError, NativeError
+from dps_local.errors import ModelError, NativeError, Remedy
 from dps_local.maps import map_file
 
 Tensors = Mapping[str, NDArray[np.float32]]
@@ -130,7 +130,7 @@ WRONG = {  # a file → what is said of it
     ),
     "head map": (
         head_map,
-        "{} is a head map, not a model: give it as --map, beside the --model that it was made for",
+        "{} is a head map, not a model",
     ),
 }
 
@@ -142,6 +142,7 @@ def test_a_file_that_is_no_model_says_what_it_is_and_what_to_do(tmp_path: Path, 
     with pytest.raises(ModelError) as info:
         Model(path)
     assert str(info.value) == said.format(path, folder=tmp_path)
+    assert info.value.remedy is (Remedy.USE_AS_MAP if kind == "head map" else None)
 
 
 def test_a_split_model_with_all_its_parts_loads(tmp_path: Path, load: Load) -> None:
@@ -200,15 +201,13 @@ def test_a_model_that_does_not_write_is_refused_before_it_ends_the_process(
 ) -> None:
     with pytest.raises(ModelError) as info:
         Context(encoders[kind], 64)
-    assert str(info.value) == (
-        f"{encoders[kind].name} ({kind.split()[0]}) does not write text token by token: choose a chat model, and give "
-        "one that makes embeddings as --embedding-model"
-    )
+    assert str(info.value) == f"{encoders[kind].name} ({kind.split()[0]}) does not write text token by token"
+    assert info.value.remedy is Remedy.CHAT_MODEL
 
 
 def test_a_model_of_a_writing_kind_that_pools_is_an_embedding_model(tmp_path: Path, load: Load) -> None:
     path = write(tmp_path / "e.gguf", "llama", LLAMA | {"llama.pooling_type": 3}, WEIGHTS, vocabulary=True)
-    with pytest.raises(ModelError, match=r"^e \(llama\) does not write text token by token: "):
+    with pytest.raises(ModelError, match=r"^e \(llama\) does not write text token by token$"):
         Context(load(path), 64)
 
 

@@ -62,7 +62,9 @@ def test_an_evaluation_prints_rows_and_writes_a_report(run: Run, data: Path, tmp
     assert "news" in (tmp_path / "out" / "report.md").read_text()
     again = run(*arguments, "-o", "out")
     assert again.returncode == 0, again.stderr
-    assert "taking up an earlier run: 80 of 80 results are known" in again.stderr  # 8 queries in 1 + 1 + 2 · 3 + 2 arms
+    assert (
+        "taking up an earlier run: 80 of 80 results are known" in again.stderr
+    )  # 8 queries in 1 + 1 + 2 · 3 + 2 conditions
     assert "news_headline" in again.stdout
     assert all(len(line) <= 80 for line in again.stdout.splitlines())
 

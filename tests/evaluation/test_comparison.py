@@ -11,32 +11,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import sem, t
 
-from dps_local.evaluation.arms import METHODS, Arm, Grid
-from dps_local.evaluation.comparison import Row, compare
-from dps_local.evaluation.records import Record
-from dps_local.scoring.calibration import TEMPERATURES
+from dps_local.evaluation.comparison import Estimate, compare
+from dps_local.evaluation.condition import METHODS, Condition
+from dps_local.evaluation.grid import Grid
+from dps_local.evaluation.record import Record
+from dps_local.scoring.calibrate import TEMPERATURES
 from dps_local.scoring.intervals import FEWEST
 from dps_local.steering.mixing import Gamma
 
-PROFILE, STEERED = Arm("profile"), Arm("pcs", Gamma(0.5), 4, 0.1)
+PROFILE, STEERED = Condition("profile"), Condition("pcs", Gamma(0.5), 4, 0.1)
 
 
-def random(seed: int) -> Arm:
-    return Arm("random", Gamma(0.5), 4, 0.1, seed=seed)
+def random(seed: int) -> Condition:
+    return Condition("random", Gamma(0.5), 4, 0.1, seed=seed)
 
 
-def record(user: str, query: str, arm: Arm, **changes: Any) -> Record:
-    return Record("s", "task", "model", user, query, arm, **changes)
+def record(user: str, query: str, condition: Condition, **changes: Any) -> Record:
+    return Record("s", "task", "model", user, query, condition, **changes)
 
 
-def scored(arm: Arm, by_user: dict[str, list[float]], name: str = "rouge_l") -> list[Record]:
+def scored(condition: Condition, by_user: dict[str, list[float]], name: str = "rouge_l") -> list[Record]:
     return [
-        record(user, str(i), arm, values={name: x}) for user, values in by_user.items() for i, x in enumerate(values)
+        record(user, str(i), condition, values={name: x})
+        for user, values in by_user.items()
+        for i, x in enumerate(values)
     ]
 
 
-def row(records: list[Record], arm: Arm, metric: str) -> Row:
-    (found,) = [r for r in compare(records) if r.arm == arm and r.metric == metric]
+def row(records: list[Record], condition: Condition, metric: str) -> Estimate:
+    (found,) = [r for r in compare(records) if r.condition == condition and r.metric == metric]
     return found
 
 
@@ -115,7 +118,7 @@ def test_below_six_users_there_is_no_verdict_however_large_the_difference() -> N
 
 
 def test_differences_are_paired() -> None:
-    plain = {str(i): [float(i)] for i in range(8)}  # users differ far more than arms do
+    plain = {str(i): [float(i)] for i in range(8)}  # users differ far more than conditions do
     better = {user: [values[0] + 0.25] for user, values in plain.items()}
     found = row(scored(PROFILE, plain) + scored(STEERED, better), STEERED, "rouge_l")
     difference = found.against["profile"]
@@ -154,12 +157,12 @@ def test_random_heads_of_all_seeds_are_one_arm() -> None:
     records = scored(random(0), {str(i): [0.0] for i in range(6)})
     records += scored(random(1), {str(i): [1.0] for i in range(6)})
     records += scored(STEERED, {str(i): [0.75] for i in range(6)})
-    assert row(records, random(0).seedless, "rouge_l").value == pytest.approx(0.5)
+    assert row(records, random(0).without_seed, "rouge_l").value == pytest.approx(0.5)
     assert row(records, STEERED, "rouge_l").against["random"].value == pytest.approx(0.25)
 
 
 def test_arms_are_compared_with_random_heads_of_the_same_settings() -> None:
-    other = Arm("random", Gamma(0.5), 8, 0.1, seed=0)
+    other = Condition("random", Gamma(0.5), 8, 0.1, seed=0)
     records = scored(other, {str(i): [1.0] for i in range(6)}) + scored(random(0), {str(i): [0.0] for i in range(6)})
     records += scored(STEERED, {str(i): [0.5] for i in range(6)})
     assert row(records, STEERED, "rouge_l").against["random"].value == pytest.approx(0.5)
@@ -227,23 +230,23 @@ def test_a_row_is_the_contracts_json() -> None:
 
 def test_settings_change_one_at_a_time() -> None:
     grid = Grid((Gamma(0.5), Gamma(1.0)), (8, 4), (0.1, 0.0), (Gamma(0.1), Gamma(0.2)), (1,), seeds=2)
-    pcs = [(str(a.gamma), a.heads, a.beta) for a in grid.arms(["pcs"])]
+    pcs = [(str(a.gamma), a.heads, a.beta) for a in grid.conditions(["pcs"])]
     assert pcs == [("0.5", 8, 0.1), ("1", 8, 0.1), ("0.5", 4, 0.1), ("0.5", 8, 0.0)]
-    assert [str(a) for a in grid.arms(["none", "profile", "amplify"])] == [
+    assert [str(a) for a in grid.conditions(["none", "profile", "amplify"])] == [
         "none",
         "profile",
         "profile (items = 1)",
         "amplify (γ = 0.1)",
         "amplify (γ = 0.2)",
     ]
-    assert [(a.heads, a.seed) for a in grid.arms(["random"])][:4] == [(8, 0), (8, 1), (8, 0), (8, 1)]
-    assert all(arm.heads is None for arm in grid.arms(["cad", "cluster-hard"]))
+    assert [(a.heads, a.seed) for a in grid.conditions(["random"])][:4] == [(8, 0), (8, 1), (8, 0), (8, 1)]
+    assert all(condition.heads is None for condition in grid.conditions(["cad", "cluster-hard"]))
 
 
 def test_an_arm_reads_back_from_json() -> None:
     grid = Grid((Gamma(0.5), Gamma(entropy=True, cap=2.0)), items=(0, 2))
-    for arm in grid.arms(METHODS):
-        assert Arm.from_json(arm.as_json()) == arm
+    for condition in grid.conditions(METHODS):
+        assert Condition.from_json(condition.as_json()) == condition
 
 
 def test_perplexity_is_that_of_the_mean_nll() -> None:

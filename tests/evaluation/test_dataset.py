@@ -15,14 +15,16 @@ from opened import shared
 from tiny import TinyModel
 
 from dps_local.errors import DpsError
-from dps_local.evaluation.dataset import Dataset, Query, User, load
-from dps_local.evaluation.evaluation_options import Selection
-from dps_local.evaluation.task_prompt import TaskPrompter, task_prompter
-from dps_local.evaluation.tasks import TASKS, Task
+from dps_local.evaluation.benchmarks import TASKS
+from dps_local.evaluation.dataset import Dataset, Query, User, load_dataset
+from dps_local.evaluation.evaluation_options import ItemSelection
+from dps_local.evaluation.task import Task
+from dps_local.evaluation.task_prompter import TaskPrompter, task_prompter
 from dps_local.prompting.chat_template import ChatTemplate
 from dps_local.prompting.prompt import DEFAULT_REQUEST
-from dps_local.scoring.ablation import ScoringOptions, make_example
 from dps_local.scoring.clusters import embed
+from dps_local.scoring.example import make_example
+from dps_local.scoring.options import ScoringOptions
 
 HEADLINE = "Generate a headline for the following article: "
 ITEMS = (
@@ -47,7 +49,7 @@ def saved(folder: Path, values: Any, name: str = "users.jsonl") -> Path:
 
 
 def loaded(folder: Path, *values: Any) -> Dataset:
-    return load([saved(folder, values)])
+    return load_dataset([saved(folder, values)])
 
 
 # --- tasks
@@ -58,9 +60,9 @@ def test_every_task_says_what_its_items_are_for() -> None:
     for name, task in TASKS.items():
         assert task.name == name
         if task.fields:
-            assert f"{{{task.long}}}" in task.phrase
-            assert {task.long, task.answer} <= set(task.fields)
-            assert f"{{{task.answer}}}" not in task.request  # the answer is not asked with
+            assert f"{{{task.long_field}}}" in task.phrase
+            assert {task.long_field, task.answer_field} <= set(task.fields)
+            assert f"{{{task.answer_field}}}" not in task.request  # the answer is not asked with
         assert (task.scale is not None) == (task.kind == "number")
 
 
@@ -171,7 +173,7 @@ def test_numbers_become_text_as_they_are_written(tmp_path: Path) -> None:
         '"queries": [{"id": 2, "input": "review: Dull.", "output": "0.3"}]}'
     )
     (tmp_path / "users.jsonl").write_text(line)
-    user = load([tmp_path / "users.jsonl"]).users[0]
+    user = load_dataset([tmp_path / "users.jsonl"]).users[0]
     assert user.items == ({"text": "Fine.", "rating": "0.60"},)
     assert (user.id, user.queries[0].id) == ("7", "2")
     assert user.queries[0].options == TASKS["movie_rating"].options
@@ -201,7 +203,7 @@ def test_a_line_may_hold_any_character_of_text(tmp_path: Path) -> None:
     odd = WRITER | {"user_id": "a\u2028b\ud800"}
     path = tmp_path / "users.jsonl"
     path.write_text(json.dumps(odd, ensure_ascii=False).replace("\ud800", "\\ud800") + "\n\n", encoding="utf-8")
-    assert load([path]).users[0].id == "a\u2028b?"
+    assert load_dataset([path]).users[0].id == "a\u2028b?"
 
 
 @pytest.mark.parametrize(
@@ -283,12 +285,12 @@ def test_an_error_names_the_line_and_the_field(user: Any, message: str, tmp_path
 def test_what_is_no_data_is_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DpsError, match=message):
-        load([tmp_path / name])
+        load_dataset([tmp_path / name])
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(DpsError, match=r"cannot read .*none\.jsonl: No such file"):
-        load([tmp_path / "none.jsonl"])
+        load_dataset([tmp_path / "none.jsonl"])
 
 
 # --- LaMP
@@ -307,7 +309,7 @@ GOLDS: list[dict[str, Any]] = [{"id": "21", "output": "Sunny"}, {"id": "11", "ou
 
 
 def test_each_question_of_lamp_is_a_user_with_its_gold_answer(tmp_path: Path) -> None:
-    found = load([lamp(tmp_path, "LaMP_4", QUESTIONS, GOLDS)])
+    found = load_dataset([lamp(tmp_path, "LaMP_4", QUESTIONS, GOLDS)])
     assert [(u.id, u.task, u.queries[0].id, u.queries[0].output) for u in found.users] == [
         ("11", "LaMP-4", "11", "Wet"),
         ("21", "LaMP-4", "21", "Sunny"),
@@ -325,23 +327,23 @@ def test_each_question_of_lamp_is_a_user_with_its_gold_answer(tmp_path: Path) ->
 )
 def test_news_and_movies_are_told_apart(item: dict[str, str], output: str, task: str, tmp_path: Path) -> None:
     questions = [{"id": "1", "input": "Which?", "profile": [{"id": "5", **item}]}]
-    found = load([lamp(tmp_path, "LaMP_2", questions, [{"id": "1", "output": output}])])
+    found = load_dataset([lamp(tmp_path, "LaMP_2", questions, [{"id": "1", "output": output}])])
     assert found.users[0].task == task
     assert output in found.users[0].queries[0].options
 
 
 def test_questions_and_outputs_must_go_together(tmp_path: Path) -> None:
     with pytest.raises(DpsError, match=r"entry 1: the question '11' has no output in dev_outputs\.json"):
-        load([lamp(tmp_path, "LaMP_4", QUESTIONS, GOLDS[:1])])
+        load_dataset([lamp(tmp_path, "LaMP_4", QUESTIONS, GOLDS[:1])])
     with pytest.raises(DpsError, match=r"golds\[1\]: the output '11' has no question in dev_questions\.json"):
-        load([lamp(tmp_path, "LaMP_4", QUESTIONS[1:], GOLDS)])
+        load_dataset([lamp(tmp_path, "LaMP_4", QUESTIONS[1:], GOLDS)])
     with pytest.raises(DpsError, match=r"dev_outputs\.json: no task 'LaMP-9'"):
-        load([lamp(tmp_path, "LaMP_9", QUESTIONS, GOLDS)])
+        load_dataset([lamp(tmp_path, "LaMP_9", QUESTIONS, GOLDS)])
     with pytest.raises(DpsError, match=r"give \*_questions\.json"):
-        load([tmp_path / "dev_outputs.json"])
+        load_dataset([tmp_path / "dev_outputs.json"])
     (tmp_path / "dev_outputs.json").unlink()
     with pytest.raises(DpsError, match=r"cannot read .*dev_outputs\.json"):
-        load([tmp_path / "dev_questions.json"])
+        load_dataset([tmp_path / "dev_questions.json"])
 
 
 # --- LongLaMP
@@ -367,7 +369,7 @@ def test_the_task_of_longlamp_is_told_by_its_items(
     user: str, item: dict[str, Any], task: str, name: str, tmp_path: Path
 ) -> None:
     rows = [{user: "ada", "input": "Write.", "output": "Humming.", "profile": [item]}]
-    found = load([saved(tmp_path, rows, name)]).users[0]
+    found = load_dataset([saved(tmp_path, rows, name)]).users[0]
     assert (found.id, found.task, found.queries[0].output) == ("ada", task, "Humming.")
     if task == "LongLaMP-review":
         assert found.items[0]["overall"] == "5.0"
@@ -380,7 +382,7 @@ def test_rows_are_of_one_user_where_the_profiles_are_equal(tmp_path: Path) -> No
         {"name": "bo", "input": "Three.", "output": "3", "profile": [PAPER]},
         {"name": "ada", "input": "Four.", "output": "4", "profile": [PAPER]},
     ]
-    users = load([saved(tmp_path, rows)]).users
+    users = load_dataset([saved(tmp_path, rows)]).users
     assert [(user.id, [q.input for q in user.queries]) for user in users] == [
         ("ada", ["One.", "Four."]),
         ("ada (2)", ["Two."]),
@@ -392,7 +394,7 @@ def test_rows_are_of_one_user_where_the_profiles_are_equal(tmp_path: Path) -> No
 def test_a_paper_that_is_asked_for_is_dropped(tmp_path: Path) -> None:
     asked = {"name": "ada", "output": "We melt wax.", "profile": [PAPER]}
     asked["input"] = 'Generate an abstract for the title "Wax" using the following items: 1. heat'
-    assert load([saved(tmp_path, [asked])]).dropped == 1
+    assert load_dataset([saved(tmp_path, [asked])]).dropped == 1
 
 
 def test_rows_of_no_known_form_are_refused(tmp_path: Path) -> None:
@@ -420,7 +422,7 @@ def make(tiny_model: TinyModel) -> Make:
         task: Task = TASKS["LaMP-4"],
         budget: int = 300,
         most: int = 3,
-        chosen_by: Selection = "bm25",
+        chosen_by: ItemSelection = "bm25",
         preferences: tuple[str, ...] = (),
     ) -> TaskPrompter:
         model = shared(tiny_model())
@@ -453,7 +455,7 @@ def test_the_newest_items_come_first_where_they_are_asked_for(make: Make) -> Non
     p = make(chosen_by="recent")
     assert p.request("boats")[1] == [8, 7, 6]
     assert p.request("boats", before=4)[1] == [3, 2, 1]
-    assert p.request("boats", known={8, 6})[1] == [7, 5, 4]
+    assert p.request("boats", exclude={8, 6})[1] == [7, 5, 4]
 
 
 def test_without_items_and_preferences_the_input_stands_alone(make: Make) -> None:
@@ -486,9 +488,9 @@ def test_what_one_item_leaves_goes_to_the_next(make: Make) -> None:
     items = ({"title": "Long", "text": "bread " * 100}, {"title": "Short", "text": "boats"})
     alone = make(items[:1], budget=140, most=2, chosen_by="recent")
     both = make(items, budget=280, most=2, chosen_by="recent")
-    shown = both._shared([1, 0])
+    shown = both.phrases([1, 0])
     assert list(shown) == [1, 0]
-    assert tokens(both, shown[0]) > tokens(alone, alone._shared([0])[0]) + 40
+    assert tokens(both, shown[0]) > tokens(alone, alone.phrases([0])[0]) + 40
 
 
 def test_an_item_whose_other_fields_take_too_much_is_left_out(make: Make) -> None:
@@ -513,7 +515,7 @@ def test_any_items_stay_within_the_budget(
     budget: int,
     most: int,
     name: str,
-    chosen_by: Selection,
+    chosen_by: ItemSelection,
 ) -> None:
     items = tuple({"title": title, "text": text, "abstract": text} for title, text in texts)
     p = make(items, TASKS[name], budget, most, chosen_by)
@@ -521,14 +523,14 @@ def test_any_items_stay_within_the_budget(
     assert len(set(shown)) == len(shown) <= most
     assert tokens(p, text) <= budget + tokens(p, request) + 2 if shown else text == request
     for i in range(len(items)):
-        assert not (phrase := p._phrase(i, budget)) or tokens(p, f", and {phrase}") <= budget
+        assert not (phrase := p.phrase(i, budget)) or tokens(p, f", and {phrase}") <= budget
 
 
 # --- scoring examples
 
 
 @pytest.mark.parametrize("chosen_by", ["bm25", "recent"])
-def test_an_example_shows_nothing_of_itself_and_what_came_after(chosen_by: Selection, make: Make) -> None:
+def test_an_example_shows_nothing_of_itself_and_what_came_after(chosen_by: ItemSelection, make: Make) -> None:
     p = make(chosen_by=chosen_by)
     for i in range(9):
         prompt, target, _ = p.example(i, 32)
@@ -542,7 +544,7 @@ def test_an_example_shows_nothing_of_itself_and_what_came_after(chosen_by: Selec
 
 def test_a_bare_example_shows_nothing_of_the_user(make: Make) -> None:
     p = make(preferences=("Be brief",))
-    text = p.model.detokenize(p.example(8, 32, bare=True)[0])
+    text = p.model.detokenize(p.example(8, 32, with_profile=False)[0])
     assert f"{HEADLINE}All about bread" in text
     assert "Note" not in text
     assert "brief" not in text
@@ -559,9 +561,9 @@ def test_what_nobody_asked_for_is_scored_with_the_default_request(make: Make) ->
 def test_examples_are_made_as_of_any_profile(make: Make) -> None:
     example = make_example(make(), 4, ScoringOptions(contrast=True))
     assert example
-    assert example.bare
-    assert len(example.bare.prompt) < len(example.text.prompt)
-    assert example.bare.target == example.text.target
+    assert example.without_profile
+    assert len(example.without_profile.prompt) < len(example.text.prompt)
+    assert example.without_profile.target == example.text.target
 
 
 def test_a_user_is_embedded_by_the_newest_of_the_items(make: Make) -> None:

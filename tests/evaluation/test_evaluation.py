@@ -1,4 +1,4 @@
-"""An evaluation on tiny models: whose text scores heads, what each way of answering is, and interruptions."""
+"""An evaluation on tiny models: whose text scores heads, what each condition means, and interruptions."""
 
 from __future__ import annotations
 
@@ -17,26 +17,29 @@ from opened import shared
 from tiny import TinyModel
 
 from dps_local.assistant import Assistant, Settings
-from dps_local.bench.decoding import Follower
+from dps_local.bench.forced_sampler import ForcedSampler
 from dps_local.chat.session import Session
 from dps_local.engine.context import Context, Run
 from dps_local.engine.model import Model, head_mask
 from dps_local.engine.sampler import Sampling
-from dps_local.errors import DpsError
-from dps_local.evaluation import evaluation, evaluation_options, heads
-from dps_local.evaluation.arms import METHODS, Arm, Grid
-from dps_local.evaluation.asked import Asked, results
+from dps_local.errors import DataError, DpsError, Remedy
+from dps_local.evaluation import evaluation, evaluation_options, head_map_store
+from dps_local.evaluation.condition import METHODS, Condition
 from dps_local.evaluation.dataset import Query, User
 from dps_local.evaluation.evaluation import Evaluation
 from dps_local.evaluation.evaluation_options import EvaluationOptions
-from dps_local.evaluation.heads import Heads, halves
+from dps_local.evaluation.grid import Grid
+from dps_local.evaluation.head_map_store import HeadMapStore, halves
 from dps_local.evaluation.likelihood import Likelihood
-from dps_local.evaluation.records import Record, RecordFile
-from dps_local.evaluation.way import PLAIN, Way, random_heads, top_heads, way_of
+from dps_local.evaluation.outcome import outcomes_of
+from dps_local.evaluation.prompted_query import PromptedQuery
+from dps_local.evaluation.record import Record
+from dps_local.evaluation.record_file import RecordFile
+from dps_local.evaluation.treatment import UNSTEERED, Treatment, random_heads, treatment_of
 from dps_local.prompting.chat_template import ChatTemplate
 from dps_local.prompting.profile import Profile
-from dps_local.scoring.ablation import ScoringOptions
-from dps_local.scoring.calibration import TEMPERATURES
+from dps_local.scoring.calibrate import TEMPERATURES
+from dps_local.scoring.options import ScoringOptions
 from dps_local.scoring.scoring import Scoring
 from dps_local.steering.mixing import Gamma
 from dps_local.steering.steering import Steering
@@ -95,8 +98,8 @@ def without_time(records: Sequence[Record]) -> list[Record]:
 
 def test_every_query_has_a_record_in_every_arm(model: Model, tmp_path: Path) -> None:
     found = evaluated(model, tmp_path, methods=METHODS, clusters=2)
-    arms = OPTIONS.grid.arms(METHODS)
-    assert len({r.key for r in found}) == len(found) == len(USERS) * 2 * len(arms)
+    conditions = OPTIONS.grid.conditions(METHODS)
+    assert len({r.key for r in found}) == len(found) == len(USERS) * 2 * len(conditions)
     for record in found:
         assert len(record.nll) == len(TEMPERATURES)
         assert {"rouge_1", "rouge_l", "repetition", "length"} <= record.values.keys()
@@ -108,7 +111,7 @@ def test_every_query_has_a_record_in_every_arm(model: Model, tmp_path: Path) -> 
 def test_the_perplexity_of_a_contrast_comes_with_its_tokens(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dps_local.evaluation.asked._plain_loss", None)  # one more forward pass
+    monkeypatch.setattr(Likelihood, "plain_loss", None)  # one more forward pass
     found = evaluated(model, tmp_path, methods=("profile", "random"))
     assert len({r.values["answer_nll"] for r in found if r.answer}) > 2
 
@@ -131,15 +134,16 @@ def test_a_run_that_was_broken_off_goes_on(model: Model, tmp_path: Path, monkeyp
     with (tmp_path / "parts" / "records.jsonl").open("a") as file:
         file.write('{"setting": "cut o')
     assert without_time(evaluated(model, tmp_path / "parts")) == without_time(whole)
-    monkeypatch.setattr(evaluation, "results", None)  # nothing is computed again
+    monkeypatch.setattr(evaluation, "outcomes_of", None)  # nothing is computed again
     assert len(evaluated(model, tmp_path / "parts")) == len(whole)
 
 
 def test_what_is_not_a_result_is_left_alone(model: Model, tmp_path: Path) -> None:
     for notes in ("notes of mine\n", f"{'[' * 100_000}\n"):
         (tmp_path / "records.jsonl").write_text(notes)
-        with pytest.raises(DpsError, match="line 1, is no result of eval: give --out another folder"):
+        with pytest.raises(DataError, match=r"line 1, is no result of eval$") as info:
             evaluated(model, tmp_path)
+        assert info.value.remedy is Remedy.OTHER_FOLDER
         assert (tmp_path / "records.jsonl").read_text() == notes
 
 
@@ -163,7 +167,7 @@ OTHER_HALF = [u.id for u in USERS if halves([u.id for u in USERS], SCORING.seed)
 @pytest.mark.parametrize(
     ("people", "again"),
     [
-        # of 4 users, 2 queries each, in the arms 'profile' and 'gain'
+        # of 4 users, 2 queries each, in the conditions 'profile' and 'gain'
         (USERS, 0),
         (list(reversed(USERS)), 0),
         ([changed(u, gold="Another end") if u.id == "Ada" else u for u in USERS], 2),
@@ -175,7 +179,7 @@ OTHER_HALF = [u.id for u in USERS if halves([u.id for u in USERS], SCORING.seed)
 def test_a_result_is_taken_up_only_where_all_it_was_made_from_is_the_same(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, people: list[User], again: int
 ) -> None:
-    """A user's text is in the heads of the other half: 'gain' of its 2 users is made anew, beside the user's 2 arms."""
+    """A user's text is in the heads of the other half: 'gain' of its 2 users is made anew, beside the user's own 2."""
     before = evaluated(model, tmp_path / "out", methods=("profile", "gain"))
     added: list[Record] = []
     add = RecordFile.add
@@ -190,7 +194,7 @@ def test_a_result_is_taken_up_only_where_all_it_was_made_from_is_the_same(
     if again:
         where = tmp_path / "out" / "records.jsonl"
         news.append(f"{again} results in {where} are of other data, options or code: they are not used")
-    assert run.news() == news
+    assert run.notices() == news
     run.run()
     assert len(added) == again
     fresh = evaluated(model, tmp_path / "fresh", people, methods=("profile", "gain"))
@@ -210,11 +214,11 @@ def test_results_of_another_version_or_of_none_are_not_taken_up(
     file.write_text("".join(json.dumps(line) + "\n" for line in old))
     note = f"{len(old)} results in {file} are of other data, options or code: they are not used"
     options = replace(OPTIONS, methods=("profile",))
-    assert Evaluation(model, USERS, options, tmp_path).news() == [note]
+    assert Evaluation(model, USERS, options, tmp_path).notices() == [note]
     assert evaluated(model, tmp_path, methods=("profile",)) == found
     monkeypatch.setattr(evaluation_options, "VERSION", 0)
     run = Evaluation(model, USERS, options, tmp_path)
-    assert run.news() == [note.replace(str(len(old)), str(2 * len(old)), 1)]
+    assert run.notices() == [note.replace(str(len(old)), str(2 * len(old)), 1)]
     assert run.records() == []
 
 
@@ -223,7 +227,7 @@ def test_results_of_other_tasks_stay_in_the_report(model: Model, tmp_path: Path)
     other = [replace(u, task="email_subject", items=(), queries=u.queries[:1]) for u in USERS[:2]]
     found = evaluated(model, tmp_path, other, methods=("profile",))
     assert [r.task for r in found] == ["news_headline"] * 8 + ["email_subject"] * 2
-    assert Evaluation(model, other, replace(OPTIONS, methods=("profile",)), tmp_path).news() == [
+    assert Evaluation(model, other, replace(OPTIONS, methods=("profile",)), tmp_path).notices() == [
         "taking up an earlier run: 2 of 2 results are known"
     ]
 
@@ -231,9 +235,9 @@ def test_results_of_other_tasks_stay_in_the_report(model: Model, tmp_path: Path)
 def test_one_half_of_the_users_is_evaluated(model: Model, tmp_path: Path) -> None:
     half = halves([u.id for u in USERS], SCORING.seed)
     assert sorted(half.values()) == ["choose", "choose", "confirm", "confirm"]
-    for part in ("choose", "confirm"):
-        found = evaluated(model, tmp_path / part, methods=("profile",), part=part)
-        assert {r.user for r in found} == {name for name in half if half[name] == part}
+    for subset in ("choose", "confirm"):
+        found = evaluated(model, tmp_path / subset, methods=("profile",), subset=subset)
+        assert {r.user for r in found} == {name for name in half if half[name] == subset}
 
 
 @pytest.fixture
@@ -267,8 +271,8 @@ def test_heads_from_other_users_know_nothing_of_the_user(model: Model, tmp_path:
 def test_of_other_users_each_counts_once_in_calibration(model: Model, tmp_path: Path) -> None:
     people = [user(name, items=4) for name in ("Ada", "Bob", "Cyd", "Dot", "Eve", "Fay", "Gus", "Hal", "Ivy", "Jim")]
     scoring = replace(OPTIONS.scoring, examples=4)
-    own = Evaluation(model, people, replace(OPTIONS, scoring=scoring), tmp_path).heads["news_headline"]
-    found = own.map("Ada", "gain").calibration  # from two of five users, two items each
+    own = Evaluation(model, people, replace(OPTIONS, scoring=scoring), tmp_path).stores["news_headline"]
+    found = own.head_map("Ada", "gain").calibration  # from two of five users, two items each
     assert found is not None
     assert found.n == 2
 
@@ -311,7 +315,7 @@ def test_numbers_are_measured_by_how_far_they_are(model: Model, tmp_path: Path) 
 
 def best_number(model: Model, person: User) -> float:
     """Return the rating whose tokens, with the end of the turn, a context finds the likeliest, on average."""
-    prompter = Evaluation(model, [person], OPTIONS, Path("unused")).heads["movie_rating"].prompters["Ada"]
+    prompter = Evaluation(model, [person], OPTIONS, Path("unused")).stores["movie_rating"].prompters["Ada"]
     prompt = prompter.prompt("", prompter.request(person.queries[0].input)[0])
     options = [f"{i / 10:.1f}" for i in range(1, 11)]
     losses = []
@@ -329,7 +333,7 @@ def forced_nll(model: Model, request: str, target: Sequence[int], steering: Stee
     """Return the NLL of a target by the probabilities that a session gives its tokens, one after the other."""
     options: dict[str, Any] = {"engine": "eager", "probs": True, "n_threads": 1}
     session = Session(model, ChatTemplate(model), recall=lambda *_: (request, ()), steering=steering, **options)
-    session.sampler = Follower(Sampling(temp=0), list(target))  # type: ignore[assignment]
+    session.sampler = ForcedSampler(Sampling(temp=0), list(target))
     try:
         tokens = list(session.ask(alone or request, len(target)))
     finally:
@@ -349,10 +353,10 @@ def test_likelihoods_are_those_of_the_session(model: Model, tmp_path: Path, mode
         "plain": None,
     }[mode]
     run = Evaluation(model, USERS[:1], OPTIONS, tmp_path)
-    asked = Asked(run.heads["news_headline"].prompters["Ada"], USERS[0].queries[0], 8)
-    ways = [Way(steering=steering), PLAIN, Way("question")]
-    likelihood = Likelihood(model, asked.texts(ways, 8), "generated", n_threads=1)
-    found = results(asked, ways, likelihood, None)
+    asked = PromptedQuery(run.stores["news_headline"].prompters["Ada"], USERS[0].queries[0], 8)
+    treatments = [Treatment(steering=steering), UNSTEERED, Treatment("question")]
+    likelihood = Likelihood(model, asked.texts(treatments, 8), "generated", n_threads=1)
+    found = outcomes_of(asked, treatments, likelihood, None)
     likelihood.close()
     question = asked.question
     request = asked.request("profile")
@@ -368,19 +372,20 @@ def test_likelihoods_are_those_of_the_session(model: Model, tmp_path: Path, mode
 
 def test_arms_are_what_their_names_say(model: Model, tmp_path: Path) -> None:
     run = Evaluation(model, USERS, OPTIONS, tmp_path)
-    own = run.heads["news_headline"]
-    gain = own.map("Ada", "gain")
+    own = run.stores["news_headline"]
+    gain = own.head_map("Ada", "gain")
     grid = Grid((Gamma(0.5),), (3,))
     assert (
-        way_of(Arm("profile"), "Ada", own, model) == PLAIN or PLAIN.key == way_of(Arm("profile"), "Ada", own, model).key
+        treatment_of(Condition("profile"), "Ada", own, model) == UNSTEERED
+        or UNSTEERED.key == treatment_of(Condition("profile"), "Ada", own, model).key
     )
-    assert way_of(Arm("profile", items=1), "Ada", own, model).shown == 1
-    assert way_of(Arm("none"), "Ada", own, model).shown == "question"
-    steering = way_of(grid.arms(["gain"])[0], "Ada", own, model).steering
-    assert steering is None or set(zip(*np.nonzero(steering.scales == 0), strict=True)) == set(top_heads(gain, 3))
-    random = [way_of(arm, "Ada", own, model).steering for arm in grid.arms(["random"])]
+    assert treatment_of(Condition("profile", items=1), "Ada", own, model).prompt_kind == 1
+    assert treatment_of(Condition("none"), "Ada", own, model).prompt_kind == "question"
+    steering = treatment_of(grid.conditions(["gain"])[0], "Ada", own, model).steering
+    assert steering is None or set(zip(*np.nonzero(steering.scales == 0), strict=True)) == set(gain.top_heads(3))
+    random = [treatment_of(condition, "Ada", own, model).steering for condition in grid.conditions(["random"])]
     assert [int((s.scales == 0).sum()) for s in random if s] == [3, 3, 3]
-    up = way_of(Arm("amplify-positive", Gamma(0.2)), "Ada", own, model).steering
+    up = treatment_of(Condition("amplify-positive", Gamma(0.2)), "Ada", own, model).steering
     assert up is None or ((up.scales >= 1).all() and up.mode == "amplify")
 
 
@@ -389,12 +394,12 @@ def test_calibrated_is_what_chat_would_do(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Any, gamma: float
 ) -> None:
     head_map = hand_made_map(model, mode=mode, gamma=gamma)
-    monkeypatch.setattr(Heads, "map", lambda *_: head_map)
-    own = Evaluation(model, USERS, OPTIONS, tmp_path).heads["news_headline"]
-    found = way_of(Arm("calibrated"), "Ada", own, model)
-    assistant = Assistant(model, Profile(preferences=("short",)), Settings(n_ctx=512), lambda _: None)
-    expected = assistant.steering(head_map)
-    assert found.key == (Way(steering=expected) if gamma else PLAIN).key
+    monkeypatch.setattr(HeadMapStore, "head_map", lambda *_: head_map)
+    own = Evaluation(model, USERS, OPTIONS, tmp_path).stores["news_headline"]
+    found = treatment_of(Condition("calibrated"), "Ada", own, model)
+    assistant = Assistant(model, Profile(preferences=("short",)), head_map, Settings(n_ctx=512))
+    expected = assistant.steering
+    assert found.key == (Treatment(steering=expected) if gamma else UNSTEERED).key
 
 
 def test_random_heads_differ_by_seed_and_user_and_are_the_same_again(model: Model) -> None:
@@ -414,9 +419,9 @@ def test_the_top_heads_are_those_of_the_highest_lower_bound(model: Model) -> Non
     gain[2, 0], counts[2, 0] = 0.9, 2  # dropped on the way
     gain[1, 1] = -0.2
     head_map = hand_made_map(model, gain=gain, gain_stderr=stderr, counts=counts)
-    assert top_heads(head_map, 2) == [(1, 2), (2, 3)]
-    assert top_heads(head_map, 50) == [(1, 2), (2, 3), (0, 1)]
-    assert top_heads(head_map, 0) == []
+    assert head_map.top_heads(2) == [(1, 2), (2, 3)]
+    assert head_map.top_heads(50) == [(1, 2), (2, 3), (0, 1)]
+    assert head_map.top_heads(0) == []
 
 
 def test_one_user_alone_has_nobody_to_learn_from(model: Model, tmp_path: Path) -> None:
@@ -433,8 +438,8 @@ def test_users_and_queries_are_drawn_the_same_way_each_time(model: Model, tmp_pa
 
 def test_maps_are_kept_and_found_again(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluated(model, tmp_path, methods=("gain",))
-    monkeypatch.setattr(heads, "score", None)
-    monkeypatch.setattr(heads, "Scoring", None)
+    monkeypatch.setattr(head_map_store, "score", None)
+    monkeypatch.setattr(head_map_store, "Scoring", None)
     run = Evaluation(model, USERS, OPTIONS, tmp_path)
     (found,) = run.maps().values()
     # not one for each user: the report would say that all users have the same heads

@@ -24,17 +24,18 @@ from dps_local.engine.context import Context, Run
 from dps_local.engine.gguf_file import GGUFFile
 from dps_local.engine.identity import Identity
 from dps_local.engine.model import Model
-from dps_local.errors import DpsError, HeadMapError, ModelError
+from dps_local.errors import DpsError, HeadMapError, ModelError, Remedy
 from dps_local.maps.baking import bake
-from dps_local.maps.head_map import SCORES, HeadMap, Scores, top_k
+from dps_local.maps.calibration import Calibration, Candidate, Mode
+from dps_local.maps.head_map import SCORES, HeadMap
 from dps_local.maps.map_file import FORMAT
+from dps_local.maps.reliability import SplitHalfReliability
+from dps_local.maps.scored_heads import Scores
 from dps_local.prompting.chat_template import ChatTemplate
 from dps_local.prompting.profile import HistoryItem, Profile
 from dps_local.prompting.prompt import Prompter
-from dps_local.scoring.ablation import ScoringOptions
-from dps_local.scoring.calibration import Calibration, Candidate, Mode
+from dps_local.scoring.options import ScoringOptions
 from dps_local.scoring.scoring import score
-from dps_local.scoring.statistics import Stability
 
 NAN, INF = math.nan, math.inf
 
@@ -51,7 +52,7 @@ MAP = HeadMap(
     fingerprint="0123456789abcdef" * 4,
     scope="generated",
     ranking="gain",
-    probe=0.0,
+    ablation_scale=0.0,
     seed=7,
     examples=12,
     tokens=384,
@@ -72,7 +73,7 @@ MAP = HeadMap(
     selected=((2, 1), (0, 0)),
     mode="contrast",
     gamma=0.5,
-    stability=Stability(0.75, 0.5, 3),
+    reliability=SplitHalfReliability(0.75, 0.5, 3),
     calibration=Calibration(0.05, 0.01, 0.09, 12, Candidate("contrast", 2, 0.5), 1.1, 1.2),
 )
 STAYS_OFF = Calibration(0.01, -0.02, 0.04, 12, Candidate("amplify", None, 0.1), 1.0, 1.35, 40)
@@ -118,13 +119,13 @@ def write_gguf(path: Path, values: dict[str, Any], architecture: str = "llama") 
 
 
 BY_HAND: dict[str, Any] = {
-    "dps.format": 2,
+    "dps.format": 3,
     "dps.kind": "user",
     "dps.model": "Tiny",
     "dps.fingerprint": "0123456789abcdef" * 4,
     "dps.scope": "generated",
     "dps.ranking": "pcs",
-    "dps.probe": 0.0,
+    "dps.ablation_scale": 0.0,
     "dps.seed": 3,
     "dps.examples": 12,
     "dps.tokens": 384,
@@ -147,9 +148,9 @@ BY_HAND: dict[str, Any] = {
     "dps.selected": [0, 0],
     "dps.mode": "contrast",
     "dps.gamma": 0.5,
-    "dps.stability.spearman": 0.75,
-    "dps.stability.jaccard": 0.5,
-    "dps.stability.heads": 2,
+    "dps.reliability.spearman": 0.75,
+    "dps.reliability.jaccard": 0.5,
+    "dps.reliability.heads": 2,
     "dps.calibration.gain": 0.25,
     "dps.calibration.low": 0.125,
     "dps.calibration.high": 0.375,
@@ -159,9 +160,15 @@ BY_HAND: dict[str, Any] = {
     "dps.calibration.gamma": 0.5,
     "dps.calibration.temperature": 1.5,
     "dps.calibration.plain_temperature": 1.0,
-    "dps.calibration.more": 9,
+    "dps.calibration.more_messages": 9,
 }
-OPTIONAL = ("dps.selected", "dps.stability.heads", "dps.calibration.n", "dps.calibration.heads", "dps.calibration.more")
+OPTIONAL = (
+    "dps.selected",
+    "dps.reliability.heads",
+    "dps.calibration.n",
+    "dps.calibration.heads",
+    "dps.calibration.more_messages",
+)
 
 
 # save and load
@@ -178,7 +185,7 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
 
 counts = st.integers(0, 2**32 - 1)
 modes: st.SearchStrategy[Mode] = st.sampled_from(["contrast", "amplify"])
-stabilities = st.builds(Stability, numbers, numbers, counts)
+stabilities = st.builds(SplitHalfReliability, numbers, numbers, counts)
 candidates = st.builds(Candidate, modes, st.none() | counts, numbers)
 calibrations = st.builds(
     Calibration, numbers, numbers, numbers, counts, candidates, numbers, numbers, st.none() | counts
@@ -198,7 +205,7 @@ def head_maps(draw: st.DrawFn) -> HeadMap:
         fingerprint=draw(digests),
         scope=draw(st.sampled_from(["generated", "all"])),
         ranking=draw(st.sampled_from(["pcs", "gain", "contrast"])),
-        probe=draw(numbers),
+        ablation_scale=draw(numbers),
         seed=draw(st.integers(0, 2**63 - 1)),
         examples=draw(counts),
         tokens=draw(counts),
@@ -209,7 +216,7 @@ def head_maps(draw: st.DrawFn) -> HeadMap:
         selected=tuple(draw(st.lists(head, unique=True))),
         mode=draw(modes),
         gamma=draw(numbers),
-        stability=draw(st.none() | stabilities),
+        reliability=draw(st.none() | stabilities),
         calibration=draw(st.none() | calibrations),
         metadata=draw(st.none() | digests),
         template=draw(st.none() | digests),
@@ -241,12 +248,12 @@ def test_numbers_keep_their_double_precision(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"stability": None},
+        {"reliability": None},
         {"calibration": None},
-        {"stability": None, "calibration": None, "gamma": 0.0},
+        {"reliability": None, "calibration": None, "gamma": 0.0},
         {"calibration": STAYS_OFF},
-        {"calibration": replace(STAYS_OFF, best=Candidate("contrast", 0, 0.0), more=None)},
-        {"mode": "amplify", "scope": "all", "ranking": "contrast", "contrast": PCS, "probe": 0.9},
+        {"calibration": replace(STAYS_OFF, best=Candidate("contrast", 0, 0.0), more_messages=None)},
+        {"mode": "amplify", "scope": "all", "ranking": "contrast", "contrast": PCS, "ablation_scale": 0.9},
     ],
     ids=str,
 )
@@ -278,32 +285,42 @@ def test_saving_replaces_an_older_map_and_leaves_nothing_else(tmp_path: Path) ->
 
 
 def test_a_map_written_by_another_program_is_read(tmp_path: Path) -> None:
-    found = HeadMap.load(write_gguf(tmp_path / "a.dps.gguf", BY_HAND))
-    assert (found.model, found.architecture, found.scope) == ("Tiny", "llama", "generated")
-    assert (found.examples, found.tokens, found.nll, found.gamma) == (12, 384, 2.25, 0.5)
-    assert found.pcs.tolist() == [[0.5, -0.25]]
-    assert found.pcs_stderr.tolist() == [[0.5, 0.25]]
-    assert found.selected == ((0, 0),)
-    assert (found.ranking, found.probe, found.seed, found.evaluations, found.mode) == ("pcs", 0, 3, 24, "contrast")
-    assert (found.gain.tolist(), found.counts.tolist(), found.weights.tolist()) == ([[0.25, -0.5]], [[12, 1]], [[1, 0]])
-    assert np.isnan(found.contrast).all()
-    assert found.stability == Stability(0.75, 0.5, 2)
-    assert found.calibration == Calibration(0.25, 0.125, 0.375, 12, Candidate("contrast", 1, 0.5), 1.5, 1.0, 9)
+    loaded = HeadMap.load(write_gguf(tmp_path / "a.dps.gguf", BY_HAND))
+    assert (loaded.model, loaded.architecture, loaded.scope) == ("Tiny", "llama", "generated")
+    assert (loaded.examples, loaded.tokens, loaded.nll, loaded.gamma) == (12, 384, 2.25, 0.5)
+    assert loaded.pcs.tolist() == [[0.5, -0.25]]
+    assert loaded.pcs_stderr.tolist() == [[0.5, 0.25]]
+    assert loaded.selected == ((0, 0),)
+    assert (loaded.ranking, loaded.ablation_scale, loaded.seed, loaded.evaluations, loaded.mode) == (
+        "pcs",
+        0,
+        3,
+        24,
+        "contrast",
+    )
+    assert (loaded.gain.tolist(), loaded.counts.tolist(), loaded.weights.tolist()) == (
+        [[0.25, -0.5]],
+        [[12, 1]],
+        [[1, 0]],
+    )
+    assert np.isnan(loaded.contrast).all()
+    assert loaded.reliability == SplitHalfReliability(0.75, 0.5, 2)
+    assert loaded.calibration == Calibration(0.25, 0.125, 0.375, 12, Candidate("contrast", 1, 0.5), 1.5, 1.0, 9)
 
 
 def test_gguf_reads_the_adapter_keys_of_the_contract(tmp_path: Path) -> None:
     MAP.save(tmp_path / "a.dps.gguf")
-    found = {key: value for key, (_, value) in metadata(tmp_path / "a.dps.gguf").items()}
-    assert found["general.type"] == "adapter"
-    assert found["general.architecture"] == "llama"
-    assert found["adapter.type"] == "dps"
-    others = [k for k in found if not k.startswith("GGUF.")]
+    values = {key: value for key, (_, value) in metadata(tmp_path / "a.dps.gguf").items()}
+    assert values["general.type"] == "adapter"
+    assert values["general.architecture"] == "llama"
+    assert values["adapter.type"] == "dps"
+    others = [k for k in values if not k.startswith("GGUF.")]
     others = [k for k in others if k not in ("general.type", "general.architecture", "adapter.type")]
     assert "dps.pcs" in others
     assert all(re.fullmatch(r"dps(\.[a-z0-9]+(_[a-z0-9]+)*)+", key) for key in others)
-    assert found["dps.fingerprint"] == "0123456789abcdef" * 4
-    assert found["dps.selected"] == [2, 1, 0, 0]
-    assert np.array(found["dps.pcs"], np.float32).tobytes() == MAP.pcs.tobytes()
+    assert values["dps.fingerprint"] == "0123456789abcdef" * 4
+    assert values["dps.selected"] == [2, 1, 0, 0]
+    assert np.array(values["dps.pcs"], np.float32).tobytes() == MAP.pcs.tobytes()
     assert gguf.GGUFReader(tmp_path / "a.dps.gguf").tensors == []
 
 
@@ -374,7 +391,10 @@ def test_another_format_is_refused(tmp_path: Path, version: int) -> None:
 
 def test_a_model_without_a_map_is_refused(tiny_model: TinyModel) -> None:
     path = tiny_model()
-    assert refused(path) == f"{path} holds no head map: make one with `dps-local score`"
+    assert refused(path) == f"{path} holds no head map"
+    with pytest.raises(HeadMapError) as info:
+        HeadMap.load(path)
+    assert info.value.remedy is Remedy.SCORE
 
 
 @pytest.mark.parametrize("key", [key for key in BY_HAND if key not in ("dps.format", *OPTIONAL)])
@@ -409,16 +429,16 @@ def test_a_map_that_lacks_a_key_is_refused(tmp_path: Path, key: str) -> None:
         {"dps.kind": "others"},
         {"dps.ranking": "variance"},
         {"dps.mode": "mute"},
-        {"dps.probe": NAN},
+        {"dps.ablation_scale": NAN},
         {"dps.gain": [0.25]},
         {"dps.weights": "heavy"},
         {"dps.counts": [1.0, 2.0, 3.0]},
-        {"dps.stability.spearman": NAN},
-        {"dps.stability.heads": "few"},
+        {"dps.reliability.spearman": NAN},
+        {"dps.reliability.heads": "few"},
         {"dps.calibration.low": -INF},
         {"dps.calibration.mode": "both"},
         {"dps.calibration.heads": "all"},
-        {"dps.calibration.more": "some"},
+        {"dps.calibration.more_messages": "some"},
     ],
     ids=str,
 )
@@ -434,10 +454,10 @@ def test_check_passes_for_the_model_that_was_scored() -> None:
 def test_check_refuses_another_model_and_names_both() -> None:
     with pytest.raises(
         HeadMapError,
-        match=r"^this head map belongs to 'Tiny' \(fingerprint 0123456789ab\), not to 'Other' \(ffffffffffff\): "
-        r"use that model, or score this one with `dps-local score`$",
-    ):
+        match=r"^this head map belongs to 'Tiny' \(fingerprint 0123456789ab\), not to 'Other' \(ffffffffffff\)$",
+    ) as info:
         MAP.check("Other", Identity("f" * 64))
+    assert info.value.remedy is Remedy.OTHER_MODEL_OR_SCORE
 
 
 # a save that fails
@@ -482,54 +502,41 @@ def test_saving_to_a_full_disk_leaves_nothing_behind(
 
 
 def test_json_has_null_where_a_layer_has_no_such_head() -> None:
-    found = MAP.as_json()
-    assert found["pcs"] == [[0.5, -0.25, 0.125], [None, None, None], [0.0, 0.75, None]]
-    assert found["pcs_stderr"] == [[0.5, 0.25, 0.0], [None, None, None], [1.0, 0.5, None]]
-    assert found["selected"] == [[2, 1], [0, 0]]
-    assert (found["n_layer"], found["n_head"], found["scope"], found["gamma"]) == (3, 3, "generated", 0.5)
-    assert (found["model"], found["fingerprint"], found["examples"]) == ("Tiny", "0123456789abcdef" * 4, 12)
+    as_json = MAP.as_json()
+    assert as_json["pcs"] == [[0.5, -0.25, 0.125], [None, None, None], [0.0, 0.75, None]]
+    assert as_json["pcs_stderr"] == [[0.5, 0.25, 0.0], [None, None, None], [1.0, 0.5, None]]
+    assert as_json["selected"] == [[2, 1], [0, 0]]
+    assert (as_json["n_layer"], as_json["n_head"], as_json["scope"], as_json["gamma"]) == (3, 3, "generated", 0.5)
+    assert (as_json["model"], as_json["fingerprint"], as_json["examples"]) == ("Tiny", "0123456789abcdef" * 4, 12)
 
 
 def test_json_has_the_keys_of_the_contract() -> None:
-    found = MAP.as_json()
+    as_json = MAP.as_json()
     contract = "model fingerprint n_layer n_head scope examples pcs pcs_stderr gain selected gamma mode calibration"
-    assert set(contract.split()) <= found.keys()
-    assert {"gain", "low", "high", "n"} <= found["calibration"].keys()
-    assert [found["calibration"][key] for key in ("gain", "low", "high", "n")] == [0.05, 0.01, 0.09, 12]
-    assert found["calibration"]["best"] == {"mode": "contrast", "heads": 2, "gamma": 0.5}
-    assert found["stability"] == {"spearman": 0.75, "jaccard": 0.5, "heads": 3}
-    assert found["gain"] == [[0.25, -0.125, 0.0625], [None, None, None], [0.0, 0.375, None]]
-    assert found["contrast"] == [[None] * 3] * 3
-    assert (found["ranking"], found["mode"], found["seed"], found["evaluations"]) == ("gain", "contrast", 7, 48)
+    assert set(contract.split()) <= as_json.keys()
+    assert {"gain", "low", "high", "n"} <= as_json["calibration"].keys()
+    assert [as_json["calibration"][key] for key in ("gain", "low", "high", "n")] == [0.05, 0.01, 0.09, 12]
+    assert as_json["calibration"]["best"] == {"mode": "contrast", "heads": 2, "gamma": 0.5}
+    assert as_json["reliability"] == {"spearman": 0.75, "jaccard": 0.5, "heads": 3}
+    assert as_json["gain"] == [[0.25, -0.125, 0.0625], [None, None, None], [0.0, 0.375, None]]
+    assert as_json["contrast"] == [[None] * 3] * 3
+    assert (as_json["ranking"], as_json["mode"], as_json["seed"], as_json["evaluations"]) == ("gain", "contrast", 7, 48)
 
 
 def test_json_says_what_was_not_measured() -> None:
-    found = replace(MAP, stability=None, calibration=None).as_json()
-    assert (found["stability"], found["calibration"]) == (None, None)
+    as_json = replace(MAP, reliability=None, calibration=None).as_json()
+    assert (as_json["reliability"], as_json["calibration"]) == (None, None)
     assert replace(MAP, calibration=STAYS_OFF).as_json()["calibration"]["best"]["heads"] is None
 
 
 @settings(deadline=None, max_examples=60)
 @given(head_maps())
 def test_any_map_is_json_without_nan_and_infinity(head_map: HeadMap) -> None:
-    found = json.loads(json.dumps(head_map.as_json(), allow_nan=False))
+    printed = json.loads(json.dumps(head_map.as_json(), allow_nan=False))
     for name in SCORES:
         scores = getattr(head_map, name)
         expected = np.where(np.isfinite(scores), scores, NAN)
-        np.testing.assert_array_equal(np.array(found[name], np.float32), expected)
-
-
-# how many heads
-
-
-@pytest.mark.parametrize(("heads", "k"), [(1, 1), (9, 1), (12, 1), (72, 3), (270, 11), (336, 13), (1024, 41)])
-def test_about_four_in_a_hundred_heads_are_kept(heads: int, k: int) -> None:
-    assert top_k(heads) == k
-
-
-def test_another_fraction_of_heads_can_be_kept() -> None:
-    assert top_k(1024, 0.5) == 512
-    assert top_k(1024, 0.0) == 1
+        np.testing.assert_array_equal(np.array(printed[name], np.float32), expected)
 
 
 # bake
@@ -567,8 +574,8 @@ def test_a_baked_model_has_the_same_tensors_and_the_keys_of_both(
     assert len(of_map) == 41
     counts = ("GGUF.version", "GGUF.tensor_count", "GGUF.kv_count")
     expected = metadata(model) | of_map
-    found = metadata(output)
-    assert repr({k: v for k, v in found.items() if k not in counts}) == repr(
+    keys = metadata(output)
+    assert repr({k: v for k, v in keys.items() if k not in counts}) == repr(
         {k: v for k, v in expected.items() if k not in counts}
     )  # repr: NaN is not equal to itself
     assert sorted(p.name for p in tmp_path.iterdir()) == ["baked.gguf", "map.dps.gguf"]

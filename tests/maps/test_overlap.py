@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dps_local.errors import HeadMapError
-from dps_local.maps.head_map import HeadMap, Scores
-from dps_local.maps.overlap import best_heads, overlap, random_overlap, sparsity, thorough
+from dps_local.maps.head_map import HeadMap
+from dps_local.maps.overlap import overlap, random_overlap, sparsity
+from dps_local.maps.scored_heads import Scores
 
 NAN, INF = math.nan, math.inf
 
@@ -32,7 +33,7 @@ def scored(pcs: Scores, **changes: Any) -> HeadMap:
         "fingerprint": "0123456789abcdef" * 4,
         "scope": "generated",
         "ranking": "pcs",
-        "probe": 0.0,
+        "ablation_scale": 0.0,
         "seed": 0,
         "examples": 12,
         "tokens": 384,
@@ -76,11 +77,11 @@ def scored(pcs: Scores, **changes: Any) -> HeadMap:
 def test_the_share_of_the_best_heads_and_how_uneven_all_are(
     scores: Scores, share: float, gini: float, k: int, heads: int
 ) -> None:
-    found = sparsity(scores)
-    assert found
-    assert (found.k, found.heads) == (k, heads)
-    assert found.share == pytest.approx(share)
-    assert found.gini == pytest.approx(gini)
+    sparse = sparsity(scores)
+    assert sparse
+    assert (sparse.k, sparse.heads) == (k, heads)
+    assert sparse.share == pytest.approx(share)
+    assert sparse.gini == pytest.approx(gini)
 
 
 @pytest.mark.parametrize("scores", [grid([0, -1]), grid([NAN, NAN]), np.empty((0, 0), np.float32)])
@@ -95,48 +96,33 @@ some_scores = hnp.arrays(
 
 @given(some_scores, st.floats(0.0625, 16, width=32))
 def test_sparsity_is_a_share_and_does_not_depend_on_the_unit(scores: Scores, unit: float) -> None:
-    found, other = sparsity(scores), sparsity((scores * np.float32(unit)).astype(np.float32))
-    if found is None or other is None:  # a score may be too small for another unit
+    sparse, other = sparsity(scores), sparsity((scores * np.float32(unit)).astype(np.float32))
+    if sparse is None or other is None:  # a score may be too small for another unit
         return
-    assert 0 < found.share <= 1 + 1e-12
-    assert 0 <= found.gini <= 1 - 1 / found.heads + 1e-12
-    assert found.share >= found.k / found.heads - 1e-12
-    assert other.share == pytest.approx(found.share, rel=1e-5)
-    assert other.gini == pytest.approx(found.gini, abs=1e-5)
+    assert 0 < sparse.share <= 1 + 1e-12
+    assert 0 <= sparse.gini <= 1 - 1 / sparse.heads + 1e-12
+    assert sparse.share >= sparse.k / sparse.heads - 1e-12
+    assert other.share == pytest.approx(sparse.share, rel=1e-5)
+    assert other.gini == pytest.approx(sparse.gini, abs=1e-5)
 
 
 @given(st.lists(st.floats(0, 8, width=16), min_size=1, max_size=12).filter(any))
 def test_gini_is_half_the_mean_difference_by_the_mean(values: list[float]) -> None:
-    found = sparsity(grid(values))
-    assert found
+    sparse = sparsity(grid(values))
+    assert sparse
     n = len(values)
     differences = sum(abs(a - b) for a in values for b in values) / n**2
-    assert found.gini == pytest.approx(differences / (2 * sum(values) / n), abs=1e-6)
+    assert sparse.gini == pytest.approx(differences / (2 * sum(values) / n), abs=1e-6)
 
 
 # --- the best heads
 
 
-@pytest.mark.parametrize(
-    ("scores", "k", "best"),
-    [
-        (grid([0.1, 0.3], [0.2, 0.4]), 2, {1, 3}),
-        (grid([0.1, 0.3], [0.2, 0.4]), 9, {0, 1, 2, 3}),
-        (grid([0.1, 0.3], [0.2, 0.4]), 0, set()),
-        (grid([5, 5, 5]), 2, {0, 1}),  # ties: layer by layer
-        (grid([NAN, -1.0], [NAN, -2.0]), 3, {1, 3}),
-        (grid([INF, 1.0, -INF]), 2, {1}),
-    ],
-)
-def test_the_best_heads_are_the_highest_scores(scores: Scores, k: int, best: set[int]) -> None:
-    assert best_heads(scores, k) == best
-
-
 def test_heads_that_were_dropped_on_the_way_are_not_among_the_best() -> None:
     head_map = scored(grid([9, 1, 2, NAN]), counts=grid([1, 12, 12, NAN]))
-    np.testing.assert_array_equal(thorough(head_map), grid([NAN, 1, 2, NAN]))
+    np.testing.assert_array_equal(head_map.fully_evaluated_scores, grid([NAN, 1, 2, NAN]))
     other = scored(grid([9, 1, 2, NAN]), counts=grid([NAN, NAN, NAN, NAN]))  # not known
-    np.testing.assert_array_equal(thorough(other), grid([9, 1, 2, NAN]))
+    np.testing.assert_array_equal(other.fully_evaluated_scores, grid([9, 1, 2, NAN]))
 
 
 # --- overlap
@@ -147,13 +133,13 @@ FIRST = grid(*[[0.0] * 10] * 4, [9, 8, 0, 0, 0, 0, 0, 0, 0, 0])  # of 50 heads t
 def test_the_overlap_of_two_maps_is_that_of_their_best_heads() -> None:
     second = FIRST.copy()
     second[4, 1], second[0, 7] = 0, 8
-    found = overlap({"ada": scored(FIRST), "bob": scored(second), "cy": scored(np.roll(FIRST, 5))})
-    assert (found.names, found.k, found.heads) == (("ada", "bob", "cy"), 2, 50)
+    overlaps = overlap({"ada": scored(FIRST), "bob": scored(second), "cy": scored(np.roll(FIRST, 5))})
+    assert (overlaps.names, overlaps.k, overlaps.heads) == (("ada", "bob", "cy"), 2, 50)
     third = pytest.approx(1 / 3)
-    assert found.matrix.tolist() == [[1, third, 0], [third, 1, 0], [0, 0, 1]]
-    assert found.mean == pytest.approx(1 / 9)
+    assert overlaps.matrix.tolist() == [[1, third, 0], [third, 1, 0], [0, 0, 1]]
+    assert overlaps.mean == pytest.approx(1 / 9)
     # of 1225 pairs 1 is the same, and 96 have one head in common
-    assert found.random == pytest.approx((1 + 96 / 3) / 1225)
+    assert overlaps.random == pytest.approx((1 + 96 / 3) / 1225)
 
 
 def test_each_map_is_compared_by_what_it_is_ranked_by() -> None:
@@ -162,8 +148,8 @@ def test_each_map_is_compared_by_what_it_is_ranked_by() -> None:
 
 
 def test_an_overlap_is_json() -> None:
-    found = json.loads(json.dumps(overlap({"a": scored(FIRST), "b": scored(FIRST)}).as_json(), allow_nan=False))
-    assert found == {
+    printed = json.loads(json.dumps(overlap({"a": scored(FIRST), "b": scored(FIRST)}).as_json(), allow_nan=False))
+    assert printed == {
         "names": ["a", "b"],
         "k": 2,
         "heads": 50,
@@ -187,21 +173,21 @@ def test_maps_of_different_models_are_not_compared() -> None:
 
 def test_maps_with_nothing_measured_can_be_compared() -> None:
     hollow = scored(np.full((2, 2), NAN, np.float32))
-    found = overlap({"a": hollow, "b": hollow})
-    assert (found.k, found.heads, found.mean, found.random) == (0, 0, 1, 1)
-    found = overlap({"a": hollow, "b": scored(grid([1, 2], [3, 4]))})
-    assert (found.k, found.mean) == (1, 0)
+    overlaps = overlap({"a": hollow, "b": hollow})
+    assert (overlaps.k, overlaps.heads, overlaps.mean, overlaps.random) == (0, 0, 1, 1)
+    overlaps = overlap({"a": hollow, "b": scored(grid([1, 2], [3, 4]))})
+    assert (overlaps.k, overlaps.mean) == (1, 0)
 
 
 @given(st.lists(hnp.arrays(np.float32, (3, 9), elements=st.floats(-8, 8, width=32)), min_size=2, max_size=5))
 def test_an_overlap_is_symmetric_and_a_share(all_scores: list[Scores]) -> None:
-    found = overlap({str(i): scored(scores) for i, scores in enumerate(all_scores)})
-    assert np.array_equal(found.matrix, found.matrix.T)
-    assert (np.diag(found.matrix) == 1).all()
-    assert ((found.matrix >= 0) & (found.matrix <= 1)).all()
-    assert 0 <= found.mean <= 1
+    overlaps = overlap({str(i): scored(scores) for i, scores in enumerate(all_scores)})
+    assert np.array_equal(overlaps.matrix, overlaps.matrix.T)
+    assert (np.diag(overlaps.matrix) == 1).all()
+    assert ((overlaps.matrix >= 0) & (overlaps.matrix <= 1)).all()
+    assert 0 <= overlaps.mean <= 1
     backwards = overlap({str(i): scored(scores) for i, scores in enumerate(reversed(all_scores))})
-    assert np.array_equal(backwards.matrix, found.matrix[::-1, ::-1])
+    assert np.array_equal(backwards.matrix, overlaps.matrix[::-1, ::-1])
 
 
 # --- chance

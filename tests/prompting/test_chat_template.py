@@ -16,9 +16,9 @@ from dps_local.chat.session import Session
 from dps_local.engine import native
 from dps_local.engine.model import Model
 from dps_local.errors import ModelError
-from dps_local.prompting import template_rendering as rendering
-from dps_local.prompting.chat_template import PLAIN, ChatTemplate
-from dps_local.prompting.template_rendering import MAX_LINES, _builtin
+from dps_local.prompting import template_renderer
+from dps_local.prompting.chat_template import FALLBACK_TEMPLATE, ChatTemplate
+from dps_local.prompting.template_renderer import MAX_LINES, _builtin
 
 BOS, EOS = 1, 2
 
@@ -189,7 +189,7 @@ def test_a_profile_that_a_template_would_move_is_read_once(
         for _ in session.ask(question, 4):
             pass
         read.append(session.turns[-1].timings.prompt_n)
-    assert max(read[1:]) < read[0] - len(session.model.tokenize(session.system, special=False)) / 2
+    assert max(read[1:]) < read[0] - len(session.model.tokenize(session.prompts.system, special=False)) / 2
 
 
 def test_a_content_is_given_as_parts_where_a_text_would_be_dropped() -> None:
@@ -251,13 +251,13 @@ def test_a_template_that_is_no_text_is_refused(tmp_path: Path, tiny_model: TinyM
     ],
 )
 def test_an_endless_template_is_an_error(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
-    monkeypatch.setattr("dps_local.prompting.template_rendering.MAX_LINES", 10_000)
+    monkeypatch.setattr("dps_local.prompting.template_renderer.MAX_LINES", 10_000)
     with pytest.raises(ModelError, match=r"^the model's chat template fails: it is still running after 10000 lines$"):
         ChatTemplate(model(source + CHAT_ML))
 
 
 def test_a_long_chat_is_far_from_the_bound_of_endless_templates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dps_local.prompting.template_rendering.MAX_LINES", MAX_LINES // 10)
+    monkeypatch.setattr("dps_local.prompting.template_renderer.MAX_LINES", MAX_LINES // 10)
     template = ChatTemplate(model(THINKING))
     assert template.next("", 1000, "Q").endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
     assert template.first("", "word " * 100_000).count("word") == 100_000
@@ -298,7 +298,7 @@ words = st.text("abc XYZ.,!?é☕{}%<|>", min_size=1, max_size=12).map(str.strip
 
 @settings(deadline=None)
 @given(
-    st.sampled_from([CHAT_ML, WITH_DEFAULT, GEMMA, THINKING, PLAIN]),
+    st.sampled_from([CHAT_ML, WITH_DEFAULT, GEMMA, THINKING, FALLBACK_TEMPLATE]),
     st.just("") | words,
     st.lists(words, min_size=1, max_size=4),
     st.data(),
@@ -318,7 +318,7 @@ def test_turn_by_turn_is_the_whole_conversation(
         messages.insert(0, ("system", system))
     layouts = {
         GEMMA: ({"user": "<start_of_turn>user\n{}<end_of_turn>\n"}, "<start_of_turn>model\n", "<end_of_turn>\n"),
-        PLAIN: ({"user": "Request: {}\n", "system": "{}\n\n"}, "Answer:", "\n\n"),
+        FALLBACK_TEMPLATE: ({"user": "Request: {}\n", "system": "{}\n\n"}, "Answer:", "\n\n"),
         THINKING: ({}, "<|im_start|>assistant\n<think>\n\n</think>\n\n", "<|im_end|>\n"),
     }
     chatml = {role: f"<|im_start|>{role}\n{{}}<|im_end|>\n" for role in ("user", "system")}
@@ -341,7 +341,7 @@ def test_a_question_may_hold_anything_even_the_marks_of_this_program() -> None:
 
 
 def test_a_template_is_ended_by_the_clock_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendering, "MAX_SECONDS", 0.1)
+    monkeypatch.setattr(template_renderer, "MAX_SECONDS", 0.1)
     with pytest.raises(ModelError, match=r"fails: it is still running after 0\.1 s$"):
         ChatTemplate(model("{% for i in range(9999) %}{{ range(99999) | sum }}{% endfor %}" + CHAT_ML))
 

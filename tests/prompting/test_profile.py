@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dps_local.errors import ProfileError
-from dps_local.prompting.profile import HistoryItem, Profile, examples, load_profile, load_profiles, parse_profile
+from dps_local.prompting.profile import HistoryItem, Profile, examples, load_profiles, parse_profile
 
 MARKER = 987_654_321  # a number where none is allowed
 WHOLE = """{
@@ -61,14 +61,14 @@ def test_an_empty_list_beside_a_filled_one_is_fine() -> None:
 
 
 def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
-    assert load_profile(saved(tmp_path, b"\xef\xbb\xbf" + WHOLE.encode())) == parse_profile(WHOLE)
+    assert Profile.load(saved(tmp_path, b"\xef\xbb\xbf" + WHOLE.encode())) == parse_profile(WHOLE)
 
 
 def test_windows_line_ends_are_accepted_and_counted_once(tmp_path: Path) -> None:
-    assert load_profile(saved(tmp_path, WHOLE.replace("\n", "\r\n"))) == parse_profile(WHOLE)
+    assert Profile.load(saved(tmp_path, WHOLE.replace("\n", "\r\n"))) == parse_profile(WHOLE)
     wrong = saved(tmp_path, '{\r\n"name": "x",\r\n"about": 1}')
     with pytest.raises(ProfileError, match=r"line 3: about must be a string, not a number$"):
-        load_profile(wrong)
+        Profile.load(wrong)
 
 
 def test_text_is_kept_as_the_user_wrote_it() -> None:
@@ -110,7 +110,7 @@ def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     saved(tmp_path, WHOLE)
-    assert load_profile("~/user.json").name == "Mara"
+    assert Profile.load("~/user.json").name == "Mara"
 
 
 # what is refused
@@ -166,36 +166,36 @@ def test_an_error_names_the_field_and_the_line(text: str, problem: str) -> None:
 def test_an_error_in_a_file_begins_with_its_path(tmp_path: Path) -> None:
     path = saved(tmp_path, '{\n"preferences": 1}')
     with pytest.raises(ProfileError, match=f"^{re.escape(path)}: line 2: preferences must be a list, not a number$"):
-        load_profile(path)
+        Profile.load(path)
 
 
 def test_the_line_is_right_after_a_byte_order_mark(tmp_path: Path) -> None:
     path = saved(tmp_path, b'\xef\xbb\xbf\n{"preferences": 1}')
     with pytest.raises(ProfileError, match="line 2: preferences must be a list"):
-        load_profile(path)
+        Profile.load(path)
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match=f"^{re.escape(str(tmp_path))} is a folder: give the path of a profile"):
-        load_profile(str(tmp_path))
+        Profile.load(str(tmp_path))
 
 
 def test_a_missing_file_is_refused_with_the_names_of_the_examples(tmp_path: Path) -> None:
     with pytest.raises(
         ProfileError, match=r"^no profile '.*none.json': give a JSON file or one of idris, mara, odile$"
     ):
-        load_profile(str(tmp_path / "none.json"))
+        Profile.load(str(tmp_path / "none.json"))
 
 
 def test_a_name_that_is_no_example_is_refused() -> None:
     with pytest.raises(ProfileError, match=r"^no profile 'nobody': give a JSON file or one of idris, mara, odile$"):
-        load_profile("nobody")
+        Profile.load("nobody")
 
 
 def test_text_that_is_not_utf_8_is_refused_with_the_place(tmp_path: Path) -> None:
     path = saved(tmp_path, b'{"name": "M' + "ä".encode("latin-1") + b'ra"}')
     with pytest.raises(ProfileError, match=f"^{re.escape(path)} is not UTF-8 text \\(byte 11\\): save it as UTF-8$"):
-        load_profile(path)
+        Profile.load(path)
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,17 +206,17 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(Path, "read_text", denied)
     with pytest.raises(ProfileError, match=f"^cannot read the profile {re.escape(repr(path))}: Permission denied$"):
-        load_profile(path)
+        Profile.load(path)
 
 
 def test_a_profile_pasted_in_place_of_its_path_is_refused() -> None:
     with pytest.raises(ProfileError):  # longer than a file name may be
-        load_profile(json.dumps({"preferences": ["be brief, and " * 400]}))
+        Profile.load(json.dumps({"preferences": ["be brief, and " * 400]}))
 
 
 def test_a_home_folder_of_nobody_is_refused() -> None:
     with pytest.raises(ProfileError):
-        load_profile("~no-such-user-here/user.json")
+        Profile.load("~no-such-user-here/user.json")
 
 
 def test_deep_nesting_is_refused() -> None:
@@ -339,9 +339,9 @@ def test_any_text_is_refused_with_a_line(text: str) -> None:
 
 
 def test_the_digest_does_not_see_layout_order_or_spelled_out_defaults(tmp_path: Path) -> None:
-    one = load_profile(saved(tmp_path, '{"name": "Zoë", "preferences": ["a"]}', "one.json"))
+    one = Profile.load(saved(tmp_path, '{"name": "Zoë", "preferences": ["a"]}', "one.json"))
     assert one.path == tmp_path.resolve() / "one.json"
-    other = load_profile(
+    other = Profile.load(
         saved(tmp_path, b'\xef\xbb\xbf{\r\n "preferences" : [ "a" ],\r\n "about":"", "name": "Zo\\u00eb","history":[]}')
     )
     assert one.digest() == other.digest()
@@ -375,7 +375,7 @@ def test_three_examples_ship_with_the_package() -> None:
 
 @pytest.mark.parametrize("name", ["idris", "mara", "odile"])
 def test_an_example_loads_by_name_and_has_twenty_items_or_more(name: str) -> None:
-    profile = load_profile(name)
+    profile = Profile.load(name)
     assert profile.name.split()[0].lower() == name
     assert profile.about
     assert len(profile.preferences) >= 3
@@ -386,7 +386,7 @@ def test_an_example_loads_by_name_and_has_twenty_items_or_more(name: str) -> Non
 
 
 def test_the_examples_are_different_people() -> None:
-    profiles = [load_profile(name) for name in examples()]
+    profiles = [Profile.load(name) for name in examples()]
     assert len({p.digest() for p in profiles}) == 3
     outputs = [item.output for p in profiles for item in p.history]
     assert len(set(outputs)) == len(outputs)
@@ -399,4 +399,4 @@ def test_a_file_of_the_user_comes_before_an_example_of_the_same_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     saved(tmp_path, '{"preferences": ["mine"]}', "mara")
-    assert load_profile("mara").preferences == ("mine",)
+    assert Profile.load("mara").preferences == ("mine",)

@@ -139,7 +139,7 @@ def test_nothing_related_leaves_the_request_as_it_is(prompter: Callable[..., Pro
 def test_what_is_in_the_conversation_is_not_brought_again(prompter: Callable[..., Prompter]) -> None:
     p = prompter()
     _, first = p.request("boats")
-    _, second = p.request("boats", known=set(first))
+    _, second = p.request("boats", exclude=set(first))
     assert second
     assert not set(first) & set(second)
 
@@ -188,7 +188,7 @@ def session(prompter: Callable[..., Prompter]) -> Iterator[Session]:
         p.model,
         p.template,
         system=p.system()[0],
-        recall=lambda question, known: p.request(question, known=known),
+        recall=lambda question, known: p.request(question, exclude=known),
         steering=null,
         sampling=Sampling(temp=0.9, seed=1),
         probs=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,20 +22,22 @@ from dps_local.cli.app import app
 from dps_local.engine.context import Context, Run
 from dps_local.engine.embedding import Embedder
 from dps_local.engine.model import Model
-from dps_local.errors import HeadMapError, ProfileError
+from dps_local.errors import HeadMapError, ProfileError, Remedy
 from dps_local.maps.baking import bake, load_map
-from dps_local.maps.cluster_map import ARRAYS, ClusterMap, cluster_weights, group, mixed_scales, n_clusters
+from dps_local.maps.calibration import NO_STEERING, Calibration, Candidate
+from dps_local.maps.cluster_map import ARRAYS, GRIDS, ClusterMap, cluster_weights, group, mixed_scales, n_clusters
 from dps_local.maps.head_map import HeadMap
 from dps_local.prompting.chat_template import ChatTemplate
 from dps_local.prompting.profile import HistoryItem, Profile
 from dps_local.prompting.prompt import Prompter
-from dps_local.scoring.ablation import Measurement, ScoringOptions
-from dps_local.scoring.calibration import GAMMAS, PLAIN, Calibration, Candidate, calibrate
-from dps_local.scoring.clusters import User, embed, score_clusters
-from dps_local.scoring.forked_sequences import Text
-from dps_local.scoring.head_ablation import Scorer
-from dps_local.scoring.held_out import Trial
-from dps_local.scoring.score_store import Measured
+from dps_local.scoring.cached_map import CachedMap
+from dps_local.scoring.calibrate import GAMMAS, calibrate
+from dps_local.scoring.clusters import UserHistory, embed, score_clusters
+from dps_local.scoring.forked_sequences import ScoredText
+from dps_local.scoring.head_ablation import HeadAblation
+from dps_local.scoring.held_out_losses import HeldOutLosses
+from dps_local.scoring.map_choice import choose_map
+from dps_local.scoring.options import ScoringOptions
 from dps_local.scoring.scoring import score
 from dps_local.steering.mixing import Gamma
 
@@ -215,11 +217,11 @@ def test_a_text_has_the_same_vector_whatever_was_embedded_before(embedder: Embed
 
 
 def test_what_is_held_out_is_not_embedded(prompter: Callable[[Profile], Prompter], embedder: Embedder) -> None:
-    longer = User(prompter(person((*BEES, *TAXES[:2]))), OPTIONS)
+    longer = UserHistory(prompter(person((*BEES, *TAXES[:2]))), OPTIONS)
     assert longer.end == 4
     assert np.array_equal(embed(embedder, longer.prompter, longer.end), embed(embedder, prompter(person(BEES))))
     assert [len(e.text.target) > 0 for e in longer.held_out()] == [True, True]
-    short = User(prompter(person(BEES[:3])), OPTIONS)
+    short = UserHistory(prompter(person(BEES[:3])), OPTIONS)
     assert short.end == 3
     assert short.held_out() == []
 
@@ -232,13 +234,13 @@ def test_one_cluster_of_one_user_has_the_scores_of_that_user(
 ) -> None:
     options = replace(OPTIONS, exhaustive=True, examples=4)
     # of a short history, nothing is held out of the user's own scores
-    found = score_clusters(model, [prompter(person(BEES))], 1, options, embedder)
+    clustered = score_clusters(model, [prompter(person(BEES))], 1, options, embedder)
     own = score(model, prompter(person(BEES)), options)
-    assert found.pcs[0] == pytest.approx(own.pcs, abs=1e-7, nan_ok=True)
-    assert found.pcs_stderr[0] == pytest.approx(own.pcs_stderr, abs=1e-7, nan_ok=True)
-    assert found.null_control == 0
-    assert found.users == (1,)
-    assert found.examples == (4,)
+    assert clustered.pcs[0] == pytest.approx(own.pcs, abs=1e-7, nan_ok=True)
+    assert clustered.pcs_stderr[0] == pytest.approx(own.pcs_stderr, abs=1e-7, nan_ok=True)
+    assert clustered.null_control == 0
+    assert clustered.users == (1,)
+    assert clustered.examples == (4,)
 
 
 def test_users_are_grouped_and_each_cluster_has_its_own_scores(cluster_map: ClusterMap) -> None:
@@ -270,38 +272,38 @@ def test_users_who_calibrate_have_no_part_in_groups_and_scores(
 ) -> None:
     people = [person(tuple(f"The {trade} {verb}." for verb in ("is up", "works", "eats", "rests"))) for trade in TRADES]
     scored, tried = list[str](), list[tuple[str, Array]]()
-    evaluate, losses = Measurement._evaluate, Trial.losses
+    read, losses = HeadAblation.read, HeldOutLosses.of
 
-    def trade_of(text: Text) -> str:
-        (found,) = (trade for trade in TRADES if trade in model.detokenize(text.target))
-        return found
+    def trade_of(text: ScoredText) -> str:
+        (trade,) = (trade for trade in TRADES if trade in model.detokenize(text.target))
+        return trade
 
-    def noted_evaluation(self: Measurement, scorer: Scorer, text: Text, heads: Sequence[int]) -> Measured:
+    def noted_reading(self: HeadAblation, text: ScoredText) -> tuple[float, float]:
         scored.append(trade_of(text))
-        return evaluate(self, scorer, text, heads)
+        return read(self, text)
 
-    def noted_losses(self: Trial, text: Text, *rest: Any) -> Array:
-        found = losses(self, text, *rest)
-        tried.append((trade_of(text), found))
-        return found
+    def noted_losses(self: HeldOutLosses, text: ScoredText, *rest: Any) -> Array:
+        made = losses(self, text, *rest)
+        tried.append((trade_of(text), made))
+        return made
 
-    monkeypatch.setattr(Measurement, "_evaluate", noted_evaluation)
-    monkeypatch.setattr(Trial, "losses", noted_losses)
+    monkeypatch.setattr(HeadAblation, "read", noted_reading)
+    monkeypatch.setattr(HeldOutLosses, "of", noted_losses)
     options = replace(OPTIONS, target_tokens=32)
-    found = score_clusters(model, [prompter(p) for p in people], 2, options, embedder)
+    clustered = score_clusters(model, [prompter(p) for p in people], 2, options, embedder)
     users = sorted({trade for trade, _ in tried})
     assert (len(users), len(tried), len(set(scored))) == (6, 12, 6)
     assert not set(users) & set(scored)
-    assert sum(found.users) == 6
+    assert sum(clustered.users) == 6
     # each of those held out counts once, by the mean of what was tried
     means = [np.mean([loss for trade, loss in tried if trade == user], axis=0) for user in users]
-    expected = calibrate(np.array(means), [PLAIN, Candidate("contrast", None, GAMMAS[0])])
-    assert found.calibration is not None
-    assert found.calibration.n == 6
-    assert found.calibration.gain == pytest.approx(expected.gain)
-    assert found.calibration.more is None
+    expected = calibrate(np.array(means), [NO_STEERING, Candidate("contrast", None, GAMMAS[0])])
+    assert clustered.calibration is not None
+    assert clustered.calibration.n == 6
+    assert clustered.calibration.gain == pytest.approx(expected.gain)
+    assert clustered.calibration.more_messages is None
     center = np.mean([embed(embedder, prompter(p)) for p in people if p.history[0].output.split()[1] in scored], axis=0)
-    assert found.center == pytest.approx(center, abs=1e-6)
+    assert clustered.center == pytest.approx(center, abs=1e-6)
 
 
 def test_eleven_users_are_all_scored_and_say_why_steering_stays_off(
@@ -309,8 +311,8 @@ def test_eleven_users_are_all_scored_and_say_why_steering_stays_off(
 ) -> None:
     notices = list[str]()
     people = [prompter(person(BEES)) for _ in TRADES[:11]]
-    found = score_clusters(model, people, 1, OPTIONS, embedder, notice=notices.append)
-    assert (sum(found.users), found.gamma, found.calibration) == (11, 0.0, None)
+    clustered = score_clusters(model, people, 1, OPTIONS, embedder, notice=notices.append)
+    assert (sum(clustered.users), clustered.gamma, clustered.calibration) == (11, 0.0, None)
     assert notices[0] == (
         "what steering is worth is measured on users who give no heads, and takes 12 with 4 history items each: "
         "it stays off until --gamma says how strong it is"
@@ -340,7 +342,7 @@ def test_users_without_history_cannot_be_clustered(
     "changes",
     [
         {},
-        {"calibration": Calibration(0.1, 0.05, 0.15, 8, PLAIN, 1.1, 1.2, 40)},
+        {"calibration": Calibration(0.1, 0.05, 0.15, 8, NO_STEERING, 1.1, 1.2, 40)},
         {"metadata": "1" * 64, "template": "2" * 64, "embedder_metadata": "3" * 64},
     ],
 )
@@ -348,13 +350,13 @@ def test_a_cluster_map_survives_its_file(changes: dict[str, object], tmp_path: P
     made = by_hand(**changes)
     made.save(tmp_path / "c.dps.gguf")
     assert (tmp_path / "c.dps.gguf").stat().st_mode & 0o777 == 0o600
-    found = load_map(tmp_path / "c.dps.gguf")
-    assert isinstance(found, ClusterMap)
+    loaded = load_map(tmp_path / "c.dps.gguf")
+    assert isinstance(loaded, ClusterMap)
     for name in ARRAYS:
-        assert np.array_equal(getattr(found, name), getattr(made, name), equal_nan=True)
+        assert np.array_equal(getattr(loaded, name), getattr(made, name), equal_nan=True)
     others = [f.name for f in fields(made) if f.name not in ARRAYS]
-    assert [getattr(found, name) for name in others] == [getattr(made, name) for name in others]
-    json.dumps(found.as_json(), allow_nan=False)
+    assert [getattr(loaded, name) for name in others] == [getattr(made, name) for name in others]
+    json.dumps(loaded.as_json(), allow_nan=False)
 
 
 def test_a_cluster_map_is_no_head_map(tmp_path: Path) -> None:
@@ -370,20 +372,22 @@ def test_a_new_user_of_a_baked_model_is_routed_without_scoring(
     bake(model.path, tmp_path / "c.dps.gguf", tmp_path / "baked.gguf")
     baked = Model(tmp_path / "baked.gguf")
     notices: list[str] = []
-    settings = Settings(n_ctx=512, n_threads=1, gamma=Gamma(1.0), scoring=OPTIONS)
-    assistant = Assistant(baked, person(BEES[1:]), settings, notices.append)
+    settings = Settings(n_ctx=512, n_threads=1, gamma=Gamma(1.0))
+    user = person(BEES[1:])
 
-    def scored() -> HeadMap:
+    def scored(_: CachedMap) -> HeadMap:
         raise AssertionError("nothing is to be scored")
 
-    found = assistant.map(None, scored)
-    assert isinstance(found, ClusterMap)
-    steering = assistant.steering(found)
+    own = CachedMap(Prompter.of(baked, user, n_ctx=512), OPTIONS)
+    chosen = choose_map(baked, own, score=scored, notice=notices.append)
+    assert isinstance(chosen, ClusterMap)
+    assistant = Assistant(baked, user, chosen, settings, notice=notices.append)
+    steering = assistant.steering
     assert "the cluster map is used: your own is not scored" in notices
     assert any(text.startswith("cluster ") for text in notices)
     embedder = Embedder(baked, cluster_map.embedder_tokens, n_threads=1)
     assert assistant.prompter
-    expected = found.scales(found.route(embed(embedder, assistant.prompter)))
+    expected = chosen.scales(chosen.route(embed(embedder, assistant.prompter)))
     embedder.close()
     if steering:
         assert np.array_equal(steering.scales, expected)
@@ -397,13 +401,13 @@ def test_a_users_own_map_is_used_where_it_has_enough_evidence(
 ) -> None:
     cluster_map.save(tmp_path / "c.dps.gguf")
     notices: list[str] = []
-    settings = Settings(n_ctx=512, n_threads=1, scoring=OPTIONS)
-    assistant = Assistant(model, person(BEES), settings, notices.append)
-    own = assistant.scored_map()
+    cached = CachedMap(Prompter.of(model, person(BEES), n_ctx=512), OPTIONS)
+    own = cached.load_or_score()
     for gain, expected in ((0.02, HeadMap), (-0.02, ClusterMap)):
         calibration = Calibration(gain, gain - 0.01, gain + 0.01, 4, Candidate("contrast", 1, 0.5), 1.0, 1.0)
-        replace(own, calibration=calibration).save(assistant.cache_file())
-        assert isinstance(assistant.map(tmp_path / "c.dps.gguf", lambda: own), expected)
+        replace(own, calibration=calibration).save(cached.path)
+        chosen = choose_map(model, cached, tmp_path / "c.dps.gguf", score=lambda _: own, notice=notices.append)
+        assert isinstance(chosen, expected)
     assert notices[-2:] == [
         "your own head map is used: it has more evidence than the clusters'",
         "the cluster map is used: your own does not help yet",
@@ -411,16 +415,16 @@ def test_a_users_own_map_is_used_where_it_has_enough_evidence(
 
 
 def test_a_cluster_map_needs_a_profile_and_its_own_embedding_model(cluster_map: ClusterMap, model: Model) -> None:
-    assistant = Assistant(model, None, Settings(n_ctx=512, n_threads=1), lambda _: None)
-    with pytest.raises(HeadMapError, match=r"give a --profile$"):
-        assistant.steering(cluster_map)
-    assistant = Assistant(model, person(BEES), Settings(n_ctx=512, n_threads=1), lambda _: None)
-    with pytest.raises(HeadMapError, match=r"give it by --embedding-model$"):
-        assistant.steering(replace(cluster_map, embedder="0" * 64))
-    with pytest.raises(HeadMapError, match=r"give it by --embedding-model$"):
-        assistant.steering(replace(cluster_map, embedder_metadata="0" * 64))
+    settings = Settings(n_ctx=512, n_threads=1)
+    with pytest.raises(HeadMapError, match=r"needs to know who writes$") as info:
+        Assistant(model, None, cluster_map, settings)
+    assert info.value.remedy is Remedy.GIVE_PROFILE
+    for other in (replace(cluster_map, embedder="0" * 64), replace(cluster_map, embedder_metadata="0" * 64)):
+        with pytest.raises(HeadMapError, match=r"was made with another embedding model$") as info:
+            Assistant(model, person(BEES), other, settings)
+        assert info.value.remedy is Remedy.GIVE_EMBEDDING_MODEL
     with pytest.raises(HeadMapError, match=r"^this head map was made for .* with other hyperparameters"):
-        assistant.steering(replace(cluster_map, metadata="0" * 64))
+        Assistant(model, person(BEES), replace(cluster_map, metadata="0" * 64), settings)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3"])
@@ -452,23 +456,38 @@ def test_score_makes_a_cluster_map_of_a_folder(tiny_model: TinyModel, tmp_path: 
     arguments = ["score", "-m", tiny_model("llama"), "--profiles", folder, "--clusters", "2", "-o", output, "-t", "1"]
     arguments += ["--examples", "2", "--target-tokens", "4", "--json"]
     result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
-    found = json.loads(result.stdout)
-    assert sum(cluster["users"] for cluster in found["clusters"]) == 3
+    printed = json.loads(result.stdout)
+    assert sum(cluster["users"] for cluster in printed["clusters"]) == 3
     assert isinstance(load_map(output), ClusterMap)
 
 
 def test_inspect_shows_how_far_clusters_agree(cluster_map: ClusterMap, tmp_path: Path) -> None:
     path = tmp_path / "c.dps.gguf"
     cluster_map.save(path)
-    found = json.loads(CliRunner().invoke(app, ["inspect", str(path), "--json"], catch_exceptions=False).stdout)
-    assert len(found["maps"]) == 2
-    assert found["overlap"]["names"] == ["cluster 1 (2 users)", "cluster 2 (2 users)"]
-    for i, one in enumerate(found["maps"]):
+    printed = json.loads(CliRunner().invoke(app, ["inspect", str(path), "--json"], catch_exceptions=False).stdout)
+    assert len(printed["maps"]) == 2
+    assert printed["overlap"]["names"] == ["cluster 1 (2 users)", "cluster 2 (2 users)"]
+    for i, one in enumerate(printed["maps"]):
         assert np.array_equal(np.array(one["pcs"], np.float32), cluster_map.pcs[i])
     html = tmp_path / "c.html"
     result = CliRunner().invoke(app, ["inspect", str(path), "--html", str(html)], catch_exceptions=False)
     assert "cluster 2 (2 users)" in result.stdout
     assert "cluster 2 (2 users)" in html.read_text()
+
+
+def test_inspect_draws_a_single_cluster(tmp_path: Path) -> None:
+    made, path, html = by_hand(users=(2,)), tmp_path / "c.dps.gguf", tmp_path / "c.html"
+    one = replace(made, examples=made.examples[:1], centroids=made.centroids[:1])
+    one = replace(one, **{name: getattr(one, name)[:1] for name in GRIDS})
+    one.save(path)
+    printed = json.loads(CliRunner().invoke(app, ["inspect", str(path), "--json"], catch_exceptions=False).stdout)
+    contract = "model fingerprint n_layer n_head scope examples pcs pcs_stderr gain selected gamma mode calibration"
+    assert set(contract.split()) <= printed.keys()
+    assert np.array_equal(np.array(printed["pcs"], np.float32), one.pcs[0], equal_nan=True)
+    assert printed["examples"] == one.examples[0]
+    result = CliRunner().invoke(app, ["inspect", str(path), "--html", str(html)], catch_exceptions=False)
+    assert "too little history to calibrate" in result.stdout
+    assert "muted" in html.read_text()
 
 
 @pytest.mark.parametrize(

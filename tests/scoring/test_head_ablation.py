@@ -17,9 +17,10 @@ from tiny import ATTENTION, TinyModel
 from dps_local.engine.context import N_UBATCH, Context, Run
 from dps_local.engine.model import Head, Model, head_mask
 from dps_local.errors import NativeError
-from dps_local.scoring.forked_sequences import ROWS, Branches, Text
-from dps_local.scoring.head_ablation import MAX_PARALLEL, Scorer, parallel_sequences, sequence_bytes
-from dps_local.scoring.statistics import GAIN, LARGEST, VARIANCE, amplification
+from dps_local.scoring.forked_sequences import KERNEL_ROWS, ForkedSequences, ScoredText
+from dps_local.scoring.head_ablation import MAX_PARALLEL, HeadAblation, parallel_sequences, sequence_bytes
+from dps_local.scoring.head_effects import GAIN, VARIANCE
+from dps_local.scoring.statistics import LARGEST, amplification
 from dps_local.system import memory
 
 Scope = Literal["generated", "all"]
@@ -27,7 +28,7 @@ SCOPES: tuple[Scope, ...] = ("generated", "all")
 Array = NDArray[np.float64]
 
 PROMPT = list(b"Write to Sam about the shed, as ever.")  # a byte's token is its number
-TEXT = Text(PROMPT, list(b"No need to rush, love."))
+TEXT = ScoredText(PROMPT, list(b"No need to rush, love."))
 
 
 # --- the oracle: no batches, no shared prefixes, no float32
@@ -35,7 +36,7 @@ TEXT = Text(PROMPT, list(b"No need to rush, love."))
 
 def forward(
     model: Model,
-    text: Text,
+    text: ScoredText,
     heads: Sequence[Head],
     scope: str,
     *,
@@ -91,7 +92,7 @@ def effects_by_hand(full: Array, muted: Array, target: Sequence[int]) -> list[fl
     ]
 
 
-def brute_force(model: Model, text: Text, scope: str, scale: float = 0.0) -> Array:
+def brute_force(model: Model, text: ScoredText, scope: str, scale: float = 0.0) -> Array:
     """Return PCS, gain, variance and KL of every head: [n_heads, 4]."""
     full = forward(model, text, [], scope)
     muted = [forward(model, text, [head], scope, scale=scale) for head in model.heads()]
@@ -103,28 +104,28 @@ def brute_force(model: Model, text: Text, scope: str, scale: float = 0.0) -> Arr
 ROUNDING = 2e-4
 
 
-def assert_equals_brute_force(found: Array, expected: Array) -> None:
-    """found: [n_heads, 3] of PCS, gain and variance; a variance is a square, and its error grows with it."""
-    np.testing.assert_allclose(found[:, :2], expected[:, :2], rtol=0, atol=ROUNDING)
-    np.testing.assert_allclose(found[:, 2], expected[:, 2], rtol=1e-3, atol=ROUNDING)
-    np.testing.assert_allclose(found[:, 0] - found[:, 1], expected[:, 3], rtol=0, atol=2 * ROUNDING)
+def assert_equals_brute_force(effects: Array, expected: Array) -> None:
+    """effects: [n_heads, 3] of PCS, gain and variance; a variance is a square, and its error grows with it."""
+    np.testing.assert_allclose(effects[:, :2], expected[:, :2], rtol=0, atol=ROUNDING)
+    np.testing.assert_allclose(effects[:, 2], expected[:, 2], rtol=1e-3, atol=ROUNDING)
+    np.testing.assert_allclose(effects[:, 0] - effects[:, 1], expected[:, 3], rtol=0, atol=2 * ROUNDING)
 
 
 def measure(
-    model: Model, text: Text, heads: Sequence[Head] | None = None, **options: Any
+    model: Model, text: ScoredText, heads: Sequence[Head] | None = None, **options: Any
 ) -> tuple[Array, float, list[float]]:
     """Return the effects of heads (all), the NLL, and the null control of each batch."""
     heads = model.heads() if heads is None else heads
     length = len(text.prompt) + len(text.target)
-    scorer = Scorer(model, length, len(text.target), n_threads=1, **options)
+    ablation = HeadAblation(model, length, len(text.target), n_threads=1, **options)
     try:
-        nll, null = scorer.read(text)
-        found, n = [], scorer.heads_at_a_time
-        batches = [scorer.effects(heads[i : i + n]) for i in range(0, len(heads), n)]
-        found = [effects for effects, _ in batches]
-        return np.concatenate(found), nll, [null, *(null for _, null in batches)]
+        nll, null = ablation.read(text)
+        effects_of_batches, n = [], ablation.heads_at_a_time
+        batches = [ablation.effects(heads[i : i + n]) for i in range(0, len(heads), n)]
+        effects_of_batches = [effects for effects, _ in batches]
+        return np.concatenate(effects_of_batches), nll, [null, *(null for _, null in batches)]
     finally:
-        scorer.close()
+        ablation.close()
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -134,12 +135,12 @@ def test_effects_equal_one_full_forward_for_each_head(
     kind: str, scale: float, scope: Scope, tiny_model: TinyModel, load: Callable[[Path], Model]
 ) -> None:
     model = load(tiny_model(kind))
-    found, nll, _ = measure(model, TEXT, scope=scope, scale=scale, parallel=7)
+    effects, nll, _ = measure(model, TEXT, scope=scope, scale=scale, parallel=7)
     expected = brute_force(model, TEXT, scope, scale)
-    assert_equals_brute_force(found, expected)
+    assert_equals_brute_force(effects, expected)
     assert nll == pytest.approx(nll_of(forward(model, TEXT, [], scope), TEXT.target), abs=ROUNDING)
     # they are about something: far above the rounding
-    assert np.abs(found).max(axis=0).min() > (100 if scale == 0 else 5) * ROUNDING
+    assert np.abs(effects).max(axis=0).min() > (100 if scale == 0 else 5) * ROUNDING
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -157,9 +158,9 @@ def test_effects_equal_those_of_models_whose_output_columns_are_zero(
     kind: str, heads: tuple[Head, ...], scope: Scope, tiny_model: TinyModel, load: Callable[[Path], Model]
 ) -> None:
     model = load(tiny_model(kind))
-    found, _, _ = measure(model, TEXT, heads, scope=scope)
+    measured, _, _ = measure(model, TEXT, heads, scope=scope)
     full = forward(model, TEXT, [], scope)
-    for head, effects in zip(heads, found, strict=True):
+    for head, effects in zip(heads, measured, strict=True):
         without = load(tiny_model(kind, edit={head: 0.0}))
         # no scale is set here: the weights alone mute the head
         muted = forward(model, TEXT, [], scope, continue_with=without)
@@ -188,10 +189,10 @@ def test_a_prompt_longer_than_a_batch_is_read_in_parts(
     scope: Scope, tiny_model: TinyModel, load: Callable[[Path], Model]
 ) -> None:
     model = load(tiny_model("qwen2"))
-    text = Text(PROMPT * 15, TEXT.target[:6])
+    text = ScoredText(PROMPT * 15, TEXT.target[:6])
     assert len(text.prompt) > N_UBATCH
-    found, _, _ = measure(model, text, scope=scope, parallel=7)
-    assert_equals_brute_force(found, brute_force(model, text, scope))
+    effects, _, _ = measure(model, text, scope=scope, parallel=7)
+    assert_equals_brute_force(effects, brute_force(model, text, scope))
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -200,18 +201,18 @@ def test_texts_of_any_length_are_scored(
     n_prompt: int, n_target: int, scope: Scope, tiny_model: TinyModel, load: Callable[[Path], Model]
 ) -> None:
     model = load(tiny_model())
-    text = Text((PROMPT * 2)[:n_prompt], TEXT.target[:n_target])
-    found, _, nulls = measure(model, text, scope=scope)
-    assert_equals_brute_force(found, brute_force(model, text, scope))
+    text = ScoredText((PROMPT * 2)[:n_prompt], TEXT.target[:n_target])
+    effects, _, nulls = measure(model, text, scope=scope)
+    assert_equals_brute_force(effects, brute_force(model, text, scope))
     assert max(nulls) == 0.0
 
 
 def test_the_longest_target_fills_a_batch(tiny_model: TinyModel, load: Callable[[Path], Model]) -> None:
     model = load(tiny_model("qwen2"))
-    text = Text(PROMPT, (TEXT.target * 6)[: N_UBATCH // ROWS])
+    text = ScoredText(PROMPT, (TEXT.target * 6)[: N_UBATCH // KERNEL_ROWS])
     assert len(text.target) == 128
-    found, _, nulls = measure(model, text)
-    assert_equals_brute_force(found, brute_force(model, text, "generated"))
+    effects, _, nulls = measure(model, text)
+    assert_equals_brute_force(effects, brute_force(model, text, "generated"))
     assert max(nulls) == 0.0
 
 
@@ -233,8 +234,8 @@ def test_effects_do_not_depend_on_how_many_heads_are_evaluated_at_a_time(
     model = load(tiny_model(kind))
     expected, expected_nll, _ = measure(model, TEXT, scope=scope, parallel=1)
     for parallel in (3, 5, 8, 11, 15, 27):
-        found, nll, _ = measure(model, TEXT, scope=scope, parallel=parallel)
-        assert np.array_equal(found, expected), parallel
+        effects, nll, _ = measure(model, TEXT, scope=scope, parallel=parallel)
+        assert np.array_equal(effects, expected), parallel
         assert nll == expected_nll
 
 
@@ -245,14 +246,14 @@ def test_effects_do_not_depend_on_which_heads_are_evaluated_together(
     model = load(tiny_model(kind))
     heads, rng = model.heads(), np.random.default_rng(0)
     expected, _, _ = measure(model, TEXT, parallel=3)
-    scorer = Scorer(model, 80, 40, parallel=4, n_threads=1)
-    scorer.read(TEXT)
+    ablation = HeadAblation(model, 80, 40, parallel=4, n_threads=1)
+    ablation.read(TEXT)
     for i in rng.permutation(len(heads)):  # alone, and each layer after a higher or a lower one
-        assert np.array_equal(scorer.effects([heads[i]])[0][0], expected[i])
+        assert np.array_equal(ablation.effects([heads[i]])[0][0], expected[i])
     for _ in range(5):
-        some = rng.permutation(len(heads))[: scorer.heads_at_a_time]
-        assert np.array_equal(scorer.effects([heads[i] for i in some])[0], expected[some])
-    scorer.close()
+        some = rng.permutation(len(heads))[: ablation.heads_at_a_time]
+        assert np.array_equal(ablation.effects([heads[i] for i in some])[0], expected[some])
+    ablation.close()
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -261,18 +262,18 @@ def test_texts_one_after_the_other_are_scored_as_if_each_were_alone(
     kind: str, scope: Scope, tiny_model: TinyModel, load: Callable[[Path], Model]
 ) -> None:
     model = load(tiny_model(kind))
-    other_target = Text(PROMPT, list(b"Right then!"))  # the prompt is not read again
-    other_prompt = Text(PROMPT[:20], TEXT.target)
+    other_target = ScoredText(PROMPT, list(b"Right then!"))  # the prompt is not read again
+    other_prompt = ScoredText(PROMPT[:20], TEXT.target)
     heads = model.heads()[-8:]  # lfm2: the layer with attention, and the last one
     alone = {id(text): measure(model, text, heads, scope=scope, parallel=7) for text in (TEXT, other_target)}
     alone[id(other_prompt)] = measure(model, other_prompt, heads, scope=scope, parallel=7)
-    scorer = Scorer(model, 80, 40, scope=scope, parallel=7, n_threads=1)
+    ablation = HeadAblation(model, 80, 40, scope=scope, parallel=7, n_threads=1)
     for text in (TEXT, other_target, other_prompt, TEXT, other_prompt, other_target, other_target, TEXT):
         effects, nll, _ = alone[id(text)]
-        assert scorer.read(text) == (nll, 0.0)
-        found = np.concatenate([scorer.effects(heads[:7])[0], scorer.effects(heads[7:])[0]])
-        assert np.array_equal(found, effects)
-    scorer.close()
+        assert ablation.read(text) == (nll, 0.0)
+        together = np.concatenate([ablation.effects(heads[:7])[0], ablation.effects(heads[7:])[0]])
+        assert np.array_equal(together, effects)
+    ablation.close()
 
 
 # --- null control
@@ -285,18 +286,18 @@ def test_the_null_control_is_exactly_zero_in_every_slot(
 ) -> None:
     model = load(tiny_model(kind))
     for n_target in (1, 5, 7, 13):
-        text = Text(PROMPT, TEXT.target[:n_target])
+        text = ScoredText(PROMPT, TEXT.target[:n_target])
         ones, _, nulls = measure(model, text, scope=scope, scale=1.0)
         assert not ones.any()
         assert max(nulls) == 0.0
         # slots beside muted heads: the multiplication is in their graph
-        scorer = Scorer(model, 80, 40, scope=scope, parallel=7, n_threads=1)
-        scorer.read(text)
+        ablation = HeadAblation(model, 80, 40, scope=scope, parallel=7, n_threads=1)
+        ablation.read(text)
         for n in (1, 2, 6):
-            effects, null = scorer.effects(model.heads()[-n:])
+            effects, null = ablation.effects(model.heads()[-n:])
             assert len(effects) == n
             assert null == 0.0
-        scorer.close()
+        ablation.close()
 
 
 # --- quantized weights
@@ -311,12 +312,12 @@ def test_quantized_weights_give_the_same_bits_however_many_heads_at_a_time(
     kind: str, quantized: str, n_target: int, tiny_model: TinyModel, load: Callable[[Path], Model]
 ) -> None:
     model = load(tiny_model(kind, wide=True, quantized=quantized))
-    text = Text(PROMPT, TEXT.target[:n_target])
+    text = ScoredText(PROMPT, TEXT.target[:n_target])
     # ggml multiplies K-quants by another kernel from 8 rows on, and 4 sequences of one token are less
     expected, expected_nll, nulls = measure(model, text, parallel=3 if n_target > 1 else 7)
     for parallel in (11, 27):
-        found, nll, null = measure(model, text, parallel=parallel)
-        assert np.array_equal(found, expected), parallel
+        effects, nll, null = measure(model, text, parallel=parallel)
+        assert np.array_equal(effects, expected), parallel
         assert nll == expected_nll
         nulls += null
     assert max(nulls) == 0.0
@@ -333,12 +334,12 @@ def test_quantized_weights_are_scored_as_one_full_forward_for_each_head(
     quantized: str, scope: Scope, tiny_model: TinyModel, load: Callable[[Path], Model]
 ) -> None:
     model = load(tiny_model(wide=True, quantized=quantized))
-    text, heads = Text(PROMPT, TEXT.target[:7]), model.heads()[::5]
-    found, _, _ = measure(model, text, heads, scope=scope)
+    text, heads = ScoredText(PROMPT, TEXT.target[:7]), model.heads()[::5]
+    effects, _, _ = measure(model, text, heads, scope=scope)
     full = forward(model, text, [], scope)
     expected = [effects_by_hand(full, forward(model, text, [h], scope), text.target) for h in heads]
     # activations are rounded to 8 bits before each product, and a difference of the last float32 digit may tip one
-    np.testing.assert_allclose(found, np.array(expected)[:, :3], rtol=0.02, atol=0.02)
+    np.testing.assert_allclose(effects, np.array(expected)[:, :3], rtol=0.02, atol=0.02)
 
 
 # --- how many at a time
@@ -372,22 +373,22 @@ def test_a_context_that_cannot_be_had_is_tried_with_fewer_sequences(
     tiny_model: TinyModel, load: Callable[[Path], Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, tried = load(tiny_model()), list[int]()
-    original = Scorer._branches
 
-    def branches(self: Scorer, length: int, target: int, n_threads: int | None) -> Branches:
-        tried.append(self.parallel)
-        if self.parallel > most:
+    def fork(*arguments: Any) -> ForkedSequences:
+        n = arguments[3]
+        tried.append(n)
+        if n > most:
             raise NativeError("no memory")
-        return original(self, length, target, n_threads)
+        return ForkedSequences(*arguments)
 
-    monkeypatch.setattr(Scorer, "_branches", branches)
+    monkeypatch.setattr("dps_local.scoring.head_ablation.ForkedSequences", fork)
     most = 8
-    found, _, _ = measure(model, TEXT, parallel=19)
+    effects, _, _ = measure(model, TEXT, parallel=19)
     assert tried == [20, 8]
     tried.clear()
     most = 2
     with pytest.raises(NativeError, match="no memory"):
         measure(model, TEXT, parallel=19)
     assert tried == [20, 8, 4]
-    monkeypatch.setattr(Scorer, "_branches", original)
-    assert np.array_equal(found, measure(model, TEXT)[0])
+    monkeypatch.undo()
+    assert np.array_equal(effects, measure(model, TEXT)[0])

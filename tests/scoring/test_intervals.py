@@ -10,13 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from dps_local.scoring import calibration
-from dps_local.scoring.calibration import PLAIN, TEMPERATURES, Candidate, calibrate
+from dps_local.maps.calibration import NO_STEERING, Candidate
+from dps_local.scoring.calibrate import TEMPERATURES, calibrate
 from dps_local.scoring.intervals import simultaneous_t
 
 Array = NDArray[np.float64]
 RUNS = 400  # a share of 0.95 has a standard error of 0.011
-TRIED = [PLAIN, Candidate("contrast", 1, 0.25), Candidate("amplify", None, 0.2), Candidate("amplify", None, 0.4)]
+TRIED = [NO_STEERING, Candidate("contrast", 1, 0.25), Candidate("amplify", None, 0.2), Candidate("amplify", None, 0.4)]
 # from standard normal numbers to values of mean 0 and deviation 1; of an exponential one, the skewness is 2
 SHAPES: dict[str, Callable[[Array], Array]] = {
     "normal": lambda z: z,
@@ -85,7 +85,7 @@ def test_bounds_are_never_below_students() -> None:
     assert min(simultaneous_t(np.array([[0.0], [0.0], [0.0], [1.0]]))) == pytest.approx(3.182, abs=1e-3)
     assert simultaneous_t(np.ones((4, 2))) == pytest.approx((3.182, 3.182), abs=1e-3)
     assert simultaneous_t(np.ones((1, 2))) == (math.inf, math.inf)
-    assert calibration.calibrate(np.zeros((2, 2, len(TEMPERATURES))), TRIED[:2]).low == 0
+    assert calibrate(np.zeros((2, 2, len(TEMPERATURES))), TRIED[:2]).low == 0
 
 
 def test_bounds_of_values_that_are_seldom_large_lie_far_on_that_side() -> None:

@@ -24,26 +24,26 @@ def store(tmp_path: Path) -> ScoreStore:
 
 
 def measured() -> Measured:
-    found = Measured(3)
-    found.nll, found.null = 3.25, 0.0
-    found.effects[1] = [0.1, 1 / 3, 1e-9]
-    return found
+    text = Measured(3)
+    text.nll, text.null = 3.25, 0.0
+    text.effects[1] = [0.1, 1 / 3, 1e-9]
+    return text
 
 
 def test_numbers_come_back_bit_for_bit(store: ScoreStore) -> None:
     store.save(TEXT, measured())
-    found = store.load(TEXT)
-    assert (found.nll, found.null) == (3.25, 0.0)
-    assert np.array_equal(found.effects, measured().effects, equal_nan=True)
-    assert not found.missing([1])
-    assert found.missing([0, 1])
+    loaded = store.load(TEXT)
+    assert (loaded.nll, loaded.null) == (3.25, 0.0)
+    assert np.array_equal(loaded.effects, measured().effects, equal_nan=True)
+    assert not loaded.missing([1])
+    assert loaded.missing([0, 1])
     assert store.path(TEXT).stat().st_mode & 0o777 == 0o600
 
 
 def test_effects_of_some_heads_leave_the_others_out() -> None:
-    found = measured()
-    found.effects[2] = 7
-    assert np.array_equal(found.effects_of([1]), measured().effects, equal_nan=True)
+    known = measured()
+    known.effects[2] = 7
+    assert np.array_equal(known.effects_of([1]), measured().effects, equal_nan=True)
 
 
 def test_every_text_model_and_option_has_a_place_of_its_own(store: ScoreStore, tmp_path: Path) -> None:
@@ -87,9 +87,9 @@ def test_what_is_damaged_is_as_if_it_were_not_there(damage: str, store: ScoreSto
     data = path.read_bytes()
     assert DAMAGE[damage](data) != data
     path.write_bytes(DAMAGE[damage](data))
-    found = store.load(TEXT)
-    assert np.isnan(found.nll)
-    assert np.isnan(found.effects).all()
+    loaded = store.load(TEXT)
+    assert np.isnan(loaded.nll)
+    assert np.isnan(loaded.effects).all()
 
 
 def test_a_plan_says_what_is_known_and_forgets_what_is_no_longer_wanted(store: ScoreStore) -> None:

@@ -1,4 +1,4 @@
-"""Scoring a profile: from its history to a head map, on tiny models; tests/test_scorer.py holds its arithmetic."""
+"""Scoring a profile: from its history to a head map, on tiny models; test_head_ablation.py holds its arithmetic."""
 
 from __future__ import annotations
 
@@ -24,16 +24,19 @@ from tiny import TinyModel
 from dps_local.engine.context import N_UBATCH, Context, Run
 from dps_local.engine.model import Head, Model, head_mask
 from dps_local.errors import ModelError, ProfileError
-from dps_local.maps.head_map import HeadMap, top_k
+from dps_local.maps.head_map import HeadMap
 from dps_local.prompting.chat_template import ChatTemplate
-from dps_local.prompting.profile import HistoryItem, Profile, load_profile
+from dps_local.prompting.profile import HistoryItem, Profile
 from dps_local.prompting.prompt import ITEM_SHARE, Prompter
-from dps_local.scoring.ablation import BUDGET, Example, ScoringOptions, make_example, schedule, survivors
-from dps_local.scoring.forked_sequences import Text
-from dps_local.scoring.head_ablation import Scorer
-from dps_local.scoring.held_out import Trial
+from dps_local.scoring.example import Example, make_example
+from dps_local.scoring.forked_sequences import ScoredText
+from dps_local.scoring.head_ablation import HeadAblation
+from dps_local.scoring.head_effects import HeadEffects
+from dps_local.scoring.held_out_losses import HeldOutLosses
+from dps_local.scoring.options import ScoringOptions
 from dps_local.scoring.scoring import score, split_history
-from dps_local.scoring.statistics import Evidence, lower_bound
+from dps_local.scoring.statistics import lower_bound
+from dps_local.scoring.successive_halving import BUDGET, promoted, schedule
 
 SCOPES: tuple[Literal["generated", "all"], ...] = ("generated", "all")
 OPTIONS = ScoringOptions(target_tokens=12, n_threads=1)
@@ -77,7 +80,7 @@ def assert_equal(a: HeadMap, b: HeadMap) -> None:
 # --- against one full forward pass for each head and example
 
 
-def brute_force_nll(model: Model, text: Text, head: Head | None, scope: str, scale: float = 0.0) -> float:
+def brute_force_nll(model: Model, text: ScoredText, head: Head | None, scope: str, scale: float = 0.0) -> float:
     """Return the mean NLL of the target, from a context that reads the whole text for this one head."""
     context = Context(model, 640, n_outputs=64, n_threads=1, flash_attn=False)
     mask = head_mask(model, [head], scale) if head else None
@@ -92,7 +95,7 @@ def brute_force_nll(model: Model, text: Text, head: Head | None, scope: str, sca
     return float((np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(tokens)), text.target]).mean())
 
 
-def brute_force_pcs(model: Model, texts: Sequence[Text], scope: str, scale: float = 0.0) -> NDArray[np.float64]:
+def brute_force_pcs(model: Model, texts: Sequence[ScoredText], scope: str, scale: float = 0.0) -> NDArray[np.float64]:
     """Return NLL(head scaled) - NLL of each text and head: [n_texts, n_heads]."""
     return np.array(
         [
@@ -111,8 +114,8 @@ ROUNDING = 2e-4
 
 
 def examples_of(prompter: Prompter, options: ScoringOptions = OPTIONS) -> list[Example]:
-    found = (make_example(prompter, i, options) for i in range(len(prompter.profile.history)))
-    return [example for example in found if example]
+    examples = (make_example(prompter, i, options) for i in range(len(prompter.profile.history)))
+    return [example for example in examples if example]
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -123,33 +126,33 @@ def test_scores_are_means_over_examples_with_their_errors(
     p, options = prompter(kind), replace(OPTIONS, scope=scope, contrast=True)
     examples, heads = examples_of(p, options), p.model.heads()
     pcs = brute_force_pcs(p.model, [e.text for e in examples], scope)
-    bare = brute_force_pcs(p.model, [e.bare for e in examples if e.bare], scope)
+    without_profile = brute_force_pcs(p.model, [e.without_profile for e in examples if e.without_profile], scope)
     rejected = brute_force_pcs(p.model, [e.rejected for e in examples if e.rejected], scope)
-    found = scored(p, options)
-    assert [not np.isnan(found.pcs[head]) for head in heads] == [bool(column.any()) for column in pcs.T]
+    head_map = scored(p, options)
+    assert [not np.isnan(head_map.pcs[head]) for head in heads] == [bool(column.any()) for column in pcs.T]
     for i, head in enumerate(heads):
-        if np.isnan(found.pcs[head]):
+        if np.isnan(head_map.pcs[head]):
             continue
-        assert found.pcs[head] == pytest.approx(pcs[:, i].mean(), abs=ROUNDING)
-        assert found.pcs_stderr[head] == pytest.approx(pcs[:, i].std(ddof=1) / math.sqrt(3), abs=ROUNDING)
-        assert found.contrast[head] == pytest.approx((pcs - bare)[:, i].mean(), abs=2 * ROUNDING)
-        assert found.pairwise[head] == pytest.approx(pcs[0, i] - rejected[0, i], abs=2 * ROUNDING)
-        assert np.isnan(found.pairwise_stderr[head])  # one item alone has a rejected answer
-        assert found.counts[head] == 3
-    assert found.nll == pytest.approx(
+        assert head_map.pcs[head] == pytest.approx(pcs[:, i].mean(), abs=ROUNDING)
+        assert head_map.pcs_stderr[head] == pytest.approx(pcs[:, i].std(ddof=1) / math.sqrt(3), abs=ROUNDING)
+        assert head_map.contrast[head] == pytest.approx((pcs - without_profile)[:, i].mean(), abs=2 * ROUNDING)
+        assert head_map.pairwise[head] == pytest.approx(pcs[0, i] - rejected[0, i], abs=2 * ROUNDING)
+        assert np.isnan(head_map.pairwise_stderr[head])  # one item alone has a rejected answer
+        assert head_map.counts[head] == 3
+    assert head_map.nll == pytest.approx(
         np.mean([brute_force_nll(p.model, e.text, None, scope) for e in examples]), abs=ROUNDING
     )
     # the scores are about something: far above the rounding
-    assert np.nanmax(np.abs(found.pcs)) > 100 * ROUNDING
-    assert found.null_control == 0.0
+    assert np.nanmax(np.abs(head_map.pcs)) > 100 * ROUNDING
+    assert head_map.null_control == 0.0
 
 
 def test_a_probe_scales_heads_instead_of_muting_them(prompter: Callable[..., Prompter]) -> None:
-    p, options = prompter(), replace(OPTIONS, probe=0.5)
+    p, options = prompter(), replace(OPTIONS, ablation_scale=0.5)
     expected = brute_force_pcs(p.model, [e.text for e in examples_of(p)], "generated", 0.5).mean(axis=0)
-    found = scored(p, options)
-    assert [found.pcs[head] for head in p.model.heads()] == pytest.approx(expected, abs=ROUNDING)
-    assert found.probe == 0.5
+    head_map = scored(p, options)
+    assert [head_map.pcs[head] for head in p.model.heads()] == pytest.approx(expected, abs=ROUNDING)
+    assert head_map.ablation_scale == 0.5
 
 
 def test_the_profile_contrast_is_measured_on_request_alone(prompter: Callable[..., Prompter]) -> None:
@@ -174,20 +177,20 @@ def test_an_item_is_shown_with_the_items_before_it_alone(prompter: Callable[...,
 def test_the_end_of_a_text_counts_where_it_is_not_cut(prompter: Callable[..., Prompter]) -> None:
     """Against contexts that read each text and its end as the chat template writes it: an untouched forward each."""
     p, options = prompter(), replace(OPTIONS, target_tokens=42, exhaustive=True)
-    found = scored(p, options)
+    head_map = scored(p, options)
     end = p.model.tokenize("<|im_end|>", special=True)
-    texts, cut = list[Text](), list[bool]()
+    texts, cut = list[ScoredText](), list[bool]()
     for i, item in enumerate(HISTORY):
         output = p.model.tokenize(item.output, special=False)
         cut.append(len(output) >= 42)
-        texts.append(Text(p.example(i, 42)[0], output[:42] if cut[-1] else [*output, *end]))
+        texts.append(ScoredText(p.example(i, 42)[0], output[:42] if cut[-1] else [*output, *end]))
     assert cut == [False, False, False]
     ends = [brute_force_nll(p.model, text, None, "generated") for text in texts]
-    assert found.nll == pytest.approx(np.mean(ends), abs=ROUNDING)
-    without = [brute_force_nll(p.model, Text(t.prompt, t.target[:-1]), None, "generated") for t in texts]
+    assert head_map.nll == pytest.approx(np.mean(ends), abs=ROUNDING)
+    without = [brute_force_nll(p.model, ScoredText(t.prompt, t.target[:-1]), None, "generated") for t in texts]
     assert abs(np.mean(ends) - np.mean(without)) > 100 * ROUNDING
     pcs = brute_force_pcs(p.model, texts, "generated").mean(axis=0)
-    assert [found.pcs[head] for head in p.model.heads()] == pytest.approx(pcs, abs=ROUNDING)
+    assert [head_map.pcs[head] for head in p.model.heads()] == pytest.approx(pcs, abs=ROUNDING)
     rejected = examples_of(p, options)[0].rejected
     assert rejected
     assert rejected.target == [*p.model.tokenize("Dear Sam, it is done.", special=False), *end]
@@ -227,9 +230,9 @@ def test_an_end_is_what_the_template_puts_after_an_answer(
 
 
 def test_a_bare_prompt_is_the_request_alone(prompter: Callable[..., Prompter]) -> None:
-    bare = examples_of(prompter(), replace(OPTIONS, contrast=True))[2].bare
-    assert bare
-    text = prompter().model.detokenize(bare.prompt)
+    without_profile = examples_of(prompter(), replace(OPTIONS, contrast=True))[2].without_profile
+    assert without_profile
+    text = prompter().model.detokenize(without_profile.prompt)
     assert "Say where you are" in text
     assert not any(word in text for word in ("Mara", "short", "Cheers"))
 
@@ -263,10 +266,10 @@ def test_a_long_item_takes_its_share_of_the_profile_at_most(prompter: Callable[.
 
 def test_a_history_of_thousands_of_items_is_sampled_by_the_newest(prompter: Callable[..., Prompter]) -> None:
     many = Profile(history=tuple(HistoryItem(f"note {i}") for i in range(2000)))
-    found = scored(prompter(profile=many), replace(OPTIONS, examples=6))
-    assert found.examples == 6
-    assert found.calibration is not None
-    assert found.calibration.n == 6
+    head_map = scored(prompter(profile=many), replace(OPTIONS, examples=6))
+    assert head_map.examples == 6
+    assert head_map.calibration is not None
+    assert head_map.calibration.n == 6
 
 
 def test_the_newest_items_are_held_out_and_those_before_them_are_scored() -> None:
@@ -277,7 +280,7 @@ def test_the_newest_items_are_held_out_and_those_before_them_are_scored() -> Non
     assert (middle.scored, middle.folds) == (list(range(7)), [list(range(7, 14))])
 
 
-def test_a_short_history_takes_turns() -> None:
+def test_a_short_history_cross_validated() -> None:
     short = split_history(range(6), 12)
     assert short.scored == list(range(6))
     assert short.folds == [[0, 4], [1, 5], [2], [3]]
@@ -287,10 +290,10 @@ def test_a_short_history_takes_turns() -> None:
 
 
 @given(st.integers(1, 60), st.integers(1, 20))
-def test_no_item_is_scored_and_held_out_at_once_unless_it_takes_turns(n: int, examples: int) -> None:
+def test_no_item_is_scored_and_held_out_at_once_unless_it_cross_validated(n: int, examples: int) -> None:
     split = split_history(range(n), examples)
     assert 1 <= len(split.scored) <= examples
-    if split.takes_turns:
+    if split.cross_validated:
         assert set(split.held_out) == set(split.scored)
     elif n > 1:
         assert not set(split.held_out) & set(split.scored) or n < 12
@@ -314,11 +317,11 @@ def test_fewer_and_fewer_heads_are_evaluated(n_heads: int, n_examples: int, k: i
     assert schedule(n_heads, n_examples, k, exhaustive=True) == [n_heads] * n_examples
 
 
-def test_the_most_promising_heads_stay_in_their_order() -> None:
-    evidence = Evidence.empty(2, 5)
-    evidence.effects[:, [0, 2, 4]] = np.array([0.1, 0.3, 0.2])[:, None]
-    assert survivors(evidence, "pcs", [0, 2, 4], 2) == [2, 4]
-    assert survivors(evidence, "gain", [0, 2, 4], 5) == [0, 2, 4]
+def test_the_heads_that_are_promoted_stay_in_their_order() -> None:
+    effects = HeadEffects.empty(2, 5)
+    effects.with_profile[:, [0, 2, 4]] = np.array([0.1, 0.3, 0.2])[:, None]
+    assert promoted(effects, "pcs", [0, 2, 4], 2) == [2, 4]
+    assert promoted(effects, "gain", [0, 2, 4], 5) == [0, 2, 4]
 
 
 def test_heads_that_stay_have_the_scores_of_an_exhaustive_run(prompter: Callable[..., Prompter]) -> None:
@@ -340,22 +343,22 @@ def test_an_item_calibrates_with_heads_that_were_chosen_without_it(
 ) -> None:
     p = prompter(profile=replace(LONGER, history=LONGER.history[:6]))
     texts, seen = [e.text for e in examples_of(p)], list[list[int]]()
-    tried: list[tuple[Text, list[int]]] = []
-    of, losses = Evidence.of, Trial.losses
+    tried: list[tuple[ScoredText, list[int]]] = []
+    of, losses = HeadEffects.of, HeldOutLosses.of
 
-    def recorded_of(evidence: Evidence, rows: Sequence[int]) -> Evidence:
+    def recorded_of(effects: HeadEffects, rows: Sequence[int]) -> HeadEffects:
         seen.append(list(rows))
-        return of(evidence, rows)
+        return of(effects, rows)
 
-    def recorded_losses(trial: Trial, text: Text, *rest: Any) -> NDArray[np.float64]:
+    def recorded_losses(held_out: HeldOutLosses, text: ScoredText, *rest: Any) -> NDArray[np.float64]:
         tried.append((text, seen[-1]))
-        return losses(trial, text, *rest)
+        return losses(held_out, text, *rest)
 
-    monkeypatch.setattr(Evidence, "of", recorded_of)
-    monkeypatch.setattr(Trial, "losses", recorded_losses)
-    found = scored(p)
-    assert found.calibration is not None
-    assert found.calibration.n == 6
+    monkeypatch.setattr(HeadEffects, "of", recorded_of)
+    monkeypatch.setattr(HeldOutLosses, "of", recorded_losses)
+    head_map = scored(p)
+    assert head_map.calibration is not None
+    assert head_map.calibration.n == 6
     folds = {0: [1, 2, 3, 5], 4: [1, 2, 3, 5], 1: [0, 2, 3, 4], 5: [0, 2, 3, 4], 2: [0, 1, 3, 4, 5], 3: [0, 1, 2, 4, 5]}
     assert {texts.index(text): rows for text, rows in tried} == folds
 
@@ -364,45 +367,44 @@ def test_an_item_calibrates_with_heads_that_were_chosen_without_it(
 
 
 def test_heads_are_chosen_by_their_lower_bound(prompter: Callable[..., Prompter]) -> None:
-    found = scored(prompter(profile=LONGER), replace(OPTIONS, exhaustive=True, ranking="pcs", top=18))
-    n = found.examples
-    z = found.pcs / found.pcs_stderr
+    head_map = scored(prompter(profile=LONGER), replace(OPTIONS, exhaustive=True, ranking="pcs", top=18))
+    n = head_map.examples
+    z = head_map.pcs / head_map.pcs_stderr
     # one-sided 95 % quantile of Student's t for 6 degrees of freedom, from a printed table
     assert n == 7
     qualified = {(int(a), int(b)) for a, b in np.argwhere(z > 1.943)}
-    limit = found.calibration.best.heads if found.gamma and found.mode == "contrast" and found.calibration else None
-    assert set(found.selected) <= qualified
-    assert limit is not None or set(found.selected) == qualified
+    limit = (
+        head_map.calibration.best.heads
+        if head_map.gamma and head_map.mode == "contrast" and head_map.calibration
+        else None
+    )
+    assert set(head_map.selected) <= qualified
+    assert limit is not None or set(head_map.selected) == qualified
 
 
 def test_one_item_chooses_nothing_and_does_not_steer(prompter: Callable[..., Prompter]) -> None:
-    found = scored(prompter(profile=Profile(history=HISTORY[2:])))
-    assert (found.selected, found.gamma, found.calibration, found.stability) == ((), 0.0, None, None)
-    assert np.isnan(found.pcs_stderr).all()
-    assert (found.weights == 0).all()
-
-
-@pytest.mark.parametrize(("n_heads", "k"), [(1, 1), (12, 1), (72, 3), (270, 11), (1024, 41)])
-def test_about_four_percent_of_the_heads_are_chosen_and_at_least_one(n_heads: int, k: int) -> None:
-    assert top_k(n_heads) == k
+    head_map = scored(prompter(profile=Profile(history=HISTORY[2:])))
+    assert (head_map.selected, head_map.gamma, head_map.calibration, head_map.reliability) == ((), 0.0, None, None)
+    assert np.isnan(head_map.pcs_stderr).all()
+    assert (head_map.weights == 0).all()
 
 
 def test_the_map_says_what_it_was_made_from(prompter: Callable[..., Prompter]) -> None:
     p = prompter(profile=LONGER)
-    found = scored(p, replace(OPTIONS, seed=5))
-    assert (found.model, found.architecture, found.fingerprint) == (p.model.name, "llama", p.model.fingerprint)
-    assert (found.scope, found.seed, found.examples, found.tokens) == ("generated", 5, 7, 7 * 12)
-    assert found.calibration is not None
-    assert found.calibration.n == 7
-    assert found.stability is not None
+    head_map = scored(p, replace(OPTIONS, seed=5))
+    assert (head_map.model, head_map.architecture, head_map.fingerprint) == (p.model.name, "llama", p.model.fingerprint)
+    assert (head_map.scope, head_map.seed, head_map.examples, head_map.tokens) == ("generated", 5, 7, 7 * 12)
+    assert head_map.calibration is not None
+    assert head_map.calibration.n == 7
+    assert head_map.reliability is not None
 
 
 def test_a_layer_without_attention_has_no_scores(prompter: Callable[..., Prompter]) -> None:
-    found = scored(prompter("lfm2"))
-    assert found.unscored_layers
-    for layer in found.unscored_layers:
-        assert np.isnan(found.gain[layer]).all()
-        assert np.isnan(found.weights[layer]).all()
+    head_map = scored(prompter("lfm2"))
+    assert head_map.unscored_layers
+    for layer in head_map.unscored_layers:
+        assert np.isnan(head_map.gain[layer]).all()
+        assert np.isnan(head_map.weights[layer]).all()
 
 
 def test_what_cannot_be_scored_is_refused(prompter: Callable[..., Prompter]) -> None:
@@ -421,20 +423,20 @@ class Counted:
     """Counts the texts that are read and the batches of heads that are evaluated."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.texts: list[Text] = []
+        self.texts: list[ScoredText] = []
         self.batches = 0
-        read, effects = Scorer.read, Scorer.effects
+        read, effects = HeadAblation.read, HeadAblation.effects
 
-        def counted_read(scorer: Scorer, text: Text) -> tuple[float, float]:
+        def counted_read(ablation: HeadAblation, text: ScoredText) -> tuple[float, float]:
             self.texts.append(text)
-            return read(scorer, text)
+            return read(ablation, text)
 
-        def counted_effects(scorer: Scorer, heads: Sequence[Head]) -> Any:
+        def counted_effects(ablation: HeadAblation, heads: Sequence[Head]) -> Any:
             self.batches += 1
-            return effects(scorer, heads)
+            return effects(ablation, heads)
 
-        monkeypatch.setattr(Scorer, "read", counted_read)
-        monkeypatch.setattr(Scorer, "effects", counted_effects)
+        monkeypatch.setattr(HeadAblation, "read", counted_read)
+        monkeypatch.setattr(HeadAblation, "effects", counted_effects)
 
 
 def test_new_history_alone_is_scored(prompter: Callable[..., Prompter], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -442,10 +444,10 @@ def test_new_history_alone_is_scored(prompter: Callable[..., Prompter], monkeypa
     newer = replace(LONGER, history=(*LONGER.history, HistoryItem("One more jar for the road.")))
     scored(prompter(profile=LONGER), options)
     counted, notices = Counted(monkeypatch), list[str]()
-    found = scored(prompter(profile=newer), options, notice=notices.append)
+    head_map = scored(prompter(profile=newer), options, notice=notices.append)
     assert len(counted.texts) == 1  # the item that was held out before, and is scored now
     assert notices == ["the profile has changed: 5 of 6 texts are known, the others are scored now"]
-    assert_equal(found, scored(prompter(profile=newer), replace(options, resume=False)))
+    assert_equal(head_map, scored(prompter(profile=newer), replace(options, resume=False)))
     assert len(counted.texts) == 1 + 6
 
 
@@ -464,7 +466,7 @@ def test_what_was_measured_of_one_ada_is_not_forgotten_for_another(
         items = [{"output": "Hello there."}, {"output": "Good morning."}, {"output": last}]
         (path := tmp_path / file).parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({"name": "Ada", "about": last, "history": items}))
-        made.append(prompter(profile=load_profile(str(path))))
+        made.append(prompter(profile=Profile.load(str(path))))
     made.append(replace(made[0], budget=24))  # other texts of the same one
     made.append(prompter(profile=replace(made[0].profile, history=made[0].profile.history[1:], path=None)))
     for p in made:
@@ -507,7 +509,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
 KILLED = """
 import sys
 from pathlib import Path
-from dps_local.scoring.ablation import ScoringOptions
+from dps_local.scoring.options import ScoringOptions
 from dps_local.engine.model import Model
 from dps_local.prompting.profile import HistoryItem, Profile
 from dps_local.prompting.prompt import Prompter
@@ -532,18 +534,18 @@ def test_a_run_that_is_killed_is_taken_up(
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     p, notices = prompter(profile=LONGER), list[str]()
-    found = scored(p, notice=notices.append)
+    head_map = scored(p, notice=notices.append)
     assert notices[0].startswith("taking up an earlier run: ")
     monkeypatch.setenv("DPS_LOCAL_CACHE", str(tmp_path / "another"))
-    assert_equal(found, scored(p))
+    assert_equal(head_map, scored(p))
 
 
 def test_runs_at_the_same_time_do_not_disturb_each_other(
     prompter: Callable[..., Prompter], cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     prompters = [prompter(profile=LONGER) for _ in range(3)]
-    found: list[HeadMap] = []
-    threads = [threading.Thread(target=lambda p=p: found.append(scored(p))) for p in prompters]
+    head_maps: list[HeadMap] = []
+    threads = [threading.Thread(target=lambda p=p: head_maps.append(scored(p))) for p in prompters]
     for thread in threads:
         thread.start()
         time.sleep(0.05)
@@ -552,8 +554,8 @@ def test_runs_at_the_same_time_do_not_disturb_each_other(
     assert not [f for f in (cache / "scores").iterdir() if f.suffix == ".tmp"]
     monkeypatch.setenv("DPS_LOCAL_CACHE", str(tmp_path / "another"))
     expected = scored(prompters[0])
-    assert len(found) == 3
-    for one in found:
+    assert len(head_maps) == 3
+    for one in head_maps:
         assert_equal(one, expected)
 
 
@@ -567,7 +569,7 @@ def test_progress_ends_at_its_total(prompter: Callable[..., Prompter]) -> None:
 
 def test_lower_bounds_are_what_the_map_is_ranked_by(prompter: Callable[..., Prompter]) -> None:
     """The order of chosen heads is that of their bounds, worked out from the map's own means and errors."""
-    found = scored(prompter(profile=LONGER), replace(OPTIONS, exhaustive=True, ranking="pcs", top=6))
-    bounds = [float(found.pcs[h] - 1.943 * found.pcs_stderr[h]) for h in found.selected]
+    head_map = scored(prompter(profile=LONGER), replace(OPTIONS, exhaustive=True, ranking="pcs", top=6))
+    bounds = [float(head_map.pcs[h] - 1.943 * head_map.pcs_stderr[h]) for h in head_map.selected]
     assert bounds == sorted(bounds, reverse=True)
     assert lower_bound(np.zeros((2, 1))).tolist() == [0]

@@ -11,18 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from dps_local.scoring.head_effects import GAIN, PCS, HeadEffects, effects_of
 from dps_local.scoring.statistics import (
-    GAIN,
     LARGEST,
-    PCS,
-    Evidence,
     amplification,
     choose,
-    effects_of,
-    jaccard,
     lower_bound,
     mean_stderr,
-    stability,
+    split_half_reliability,
 )
 
 NAN = math.nan
@@ -52,16 +48,16 @@ def test_effects_are_those_of_the_definition() -> None:
     d = np.array([[0.0, 0.0], -delta[rows, y]])
     means = np.array([[0.0, 0.0], -mean])
     squares = np.array([[0.0, 0.0], (pf * delta**2).sum(axis=1)])
-    found = effects_of(p, d, means, squares)
-    assert found[0].tolist() == [0, 0, 0]
-    assert found[1] == pytest.approx([pcs.mean(), gain.mean(), variance.mean()], abs=1e-12)
+    effects = effects_of(p, d, means, squares)
+    assert effects[0].tolist() == [0, 0, 0]
+    assert effects[1] == pytest.approx([pcs.mean(), gain.mean(), variance.mean()], abs=1e-12)
     assert pcs == pytest.approx(gain + kl, abs=1e-12)
 
 
 def test_a_probability_that_vanishes_counts_as_the_smallest_number() -> None:
     p = np.array([[0.5], [0.0]])
-    found = effects_of(p, np.zeros((2, 1)), np.zeros((2, 1)), np.zeros((2, 1)))
-    assert found[1, PCS] == pytest.approx(-math.log(1e-45) + math.log(0.5))
+    effects = effects_of(p, np.zeros((2, 1)), np.zeros((2, 1)), np.zeros((2, 1)))
+    assert effects[1, PCS] == pytest.approx(-math.log(1e-45) + math.log(0.5))
 
 
 VALUES = np.array([[1.0, 0.0, 2.0, NAN], [3.0, 0.0, NAN, NAN], [5.0, 0.0, 4.0, NAN]])
@@ -126,7 +122,7 @@ def test_weights_are_slopes_shrunk_by_their_error() -> None:
     slopes = np.array([2 * (1 - (1 / 3) / 4), -1, 0])
     weights = amplification(gains, variances, scale=0.0)
     assert weights == pytest.approx(slopes / np.sqrt(4 * slopes[0] ** 2 + 9))
-    # a probe at 0.9 measures a tenth of the slope, and a hundredth of the variance
+    # an ablation scale of 0.9 measures a tenth of the slope, and a hundredth of the variance
     assert amplification(gains / 10, variances / 100, scale=0.9) == pytest.approx(weights)
     # above 1, a positive gain is one of less amplification
     assert amplification(gains, variances, scale=2.0) == pytest.approx(-weights)
@@ -142,54 +138,48 @@ def test_gains_that_say_nothing_weigh_nothing(gains: Array) -> None:
     assert amplification(gains, np.ones_like(gains), 0.0).tolist() == [0, 0, 0]
 
 
-def evidence(pcs: Array, gain: Array | None = None) -> Evidence:
-    found = Evidence.empty(*pcs.shape)
-    found.effects[..., PCS] = pcs
-    found.effects[..., GAIN] = 0 if gain is None else gain
-    found.bare[..., PCS], found.rejected[..., PCS] = 0.25, 0.5
-    return found
+def head_effects(pcs: Array, gain: Array | None = None) -> HeadEffects:
+    effects = HeadEffects.empty(*pcs.shape)
+    effects.with_profile[..., PCS] = pcs
+    effects.with_profile[..., GAIN] = 0 if gain is None else gain
+    effects.without_profile[..., PCS], effects.rejected[..., PCS] = 0.25, 0.5
+    return effects
 
 
 def test_values_are_those_that_heads_are_ranked_by() -> None:
-    found = evidence(np.array([[1.0, 2.0]]), np.array([[0.1, 0.2]]))
-    assert found.ranked_by("pcs").tolist() == [[1, 2]]
-    assert found.ranked_by("gain").tolist() == [[0.1, 0.2]]
-    assert found.ranked_by("contrast").tolist() == [[0.75, 1.75]]
-    assert found.pairwise.tolist() == [[0.5, 1.5]]
-    assert found.of([]).nll.tolist() == []
+    effects = head_effects(np.array([[1.0, 2.0]]), np.array([[0.1, 0.2]]))
+    assert effects.ranked_by("pcs").tolist() == [[1, 2]]
+    assert effects.ranked_by("gain").tolist() == [[0.1, 0.2]]
+    assert effects.ranked_by("contrast").tolist() == [[0.75, 1.75]]
+    assert effects.pairwise.tolist() == [[0.5, 1.5]]
+    assert effects.of([]).nll.tolist() == []
 
 
 def test_a_gain_that_is_all_noise_is_left_out_of_what_a_head_promises() -> None:
     kl = np.array([[0.3, 0.2, 0.1], [0.3, 0.2, 0.1]])
     noise = np.array([[-0.5, 0.0, 0.5], [0.5, 0.0, -0.4]])
-    assert evidence(kl + noise, noise).promise("pcs") == pytest.approx([0.3, 0.2, 0.1])
+    assert head_effects(kl + noise, noise).promotion_scores("pcs") == pytest.approx([0.3, 0.2, 0.1])
     # one example alone says nothing about noise
-    assert evidence((kl + noise)[:1], noise[:1]).promise("pcs") == pytest.approx([0.3, 0.2, 0.1])
+    assert head_effects((kl + noise)[:1], noise[:1]).promotion_scores("pcs") == pytest.approx([0.3, 0.2, 0.1])
     real = np.array([[-0.5, 0.0, 0.5], [-0.5, 0.0, 0.5]])
-    assert evidence(kl + real, real).promise("pcs") == pytest.approx([-0.2, 0.2, 0.6])
-    assert evidence(kl, real).promise("gain") == pytest.approx([-0.5, 0.0, 0.5])
+    assert head_effects(kl + real, real).promotion_scores("pcs") == pytest.approx([-0.2, 0.2, 0.6])
+    assert head_effects(kl, real).promotion_scores("gain") == pytest.approx([-0.5, 0.0, 0.5])
 
 
 def test_halves_that_agree_are_stable_and_noise_is_not() -> None:
     rng = np.random.default_rng(0)
     strong = np.arange(20.0) + 0.01 * rng.standard_normal((10, 20))
-    found = stability(strong, 3, seed=0)
-    assert found is not None
-    assert found.spearman == pytest.approx(1)
-    assert (found.jaccard, found.heads) == (1, 20)
-    noise = stability(rng.standard_normal((10, 400)), 20, seed=0)
+    reliability = split_half_reliability(strong, 3, seed=0)
+    assert reliability is not None
+    assert reliability.spearman == pytest.approx(1)
+    assert (reliability.jaccard, reliability.heads) == (1, 20)
+    noise = split_half_reliability(rng.standard_normal((10, 400)), 20, seed=0)
     assert noise is not None
     assert abs(noise.spearman) < 0.2
     assert noise.jaccard < 0.15
-    assert stability(strong[:3], 3, 0) is None
+    assert split_half_reliability(strong[:3], 3, 0) is None
     partial = strong.copy()
     partial[0, :5] = NAN
-    compared = stability(partial, 3, 0)
+    compared = split_half_reliability(partial, 3, 0)
     assert compared is not None
     assert compared.heads == 15
-
-
-def test_overlap_is_the_shared_part_of_both() -> None:
-    assert jaccard({1, 2, 3}, {2, 3, 4}) == 0.5
-    assert jaccard(set(), set()) == 1
-    assert jaccard({1}, set()) == 0

@@ -13,14 +13,14 @@ from dps_local.chat.turn import Token
 from dps_local.engine.context import Context, Run
 from dps_local.engine.model import Model, head_mask
 from dps_local.engine.sampler import Sampling
-from dps_local.steering import decoding
+from dps_local.steering import speculative
 from dps_local.steering.decoding import Engine
 from dps_local.steering.mixing import Gamma, mix, probabilities
 from dps_local.steering.steering import Steering
 
 SYSTEM = "You write for Ada, who is precise."
 QUESTIONS = ["Where is the harbour?", "And the tide?", "Who said so?"]
-KINDS = [kind for kind in ATTENTION if kind != "deepseek2"]  # whose late steps are the same to rounding only
+KINDS = [kind for kind in ATTENTION if kind != "deepseek2"]  # whose verified steps are the same to rounding only
 
 Open = Callable[..., Session]
 
@@ -72,7 +72,7 @@ def test_the_second_stream_is_the_chat_without_system_message_and_recalled_items
             assert step.p_steered == pytest.approx(probabilities(steered)[token], abs=0.03)
 
 
-@pytest.mark.parametrize("engine", ["eager", "late"])
+@pytest.mark.parametrize("engine", ["eager", "speculative"])
 def test_without_anything_to_leave_out_the_contrast_is_nothing(open_session: Open, engine: Engine) -> None:
     session = open_session(engine=engine)
     session.steering = cad(session.model, gamma=5.0, beta=0.0)
@@ -80,32 +80,32 @@ def test_without_anything_to_leave_out_the_contrast_is_nothing(open_session: Ope
         for token in session.ask(question, 6):
             # later turns are read again in other batches, which round otherwise
             assert token.p_steered == (token.p_plain if i == 0 else pytest.approx(token.p_plain, abs=0.02))
-        full, muted = session.full, session._muted
+        full, muted = session.full, session.streams.muted
         assert muted
         assert muted.tokens() == full.tokens()
 
 
 @pytest.mark.parametrize("temp", [0.0, 0.8])
 @pytest.mark.parametrize("kind", KINDS)
-def test_late_answers_are_the_eager_ones(
+def test_speculative_answers_are_the_eager_ones(
     open_session: Open, kind: str, temp: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "RISK", 1000.0)  # guess as long as the window lasts
-    found = []
-    for engine in ("eager", "late"):
+    monkeypatch.setattr(speculative, "MAX_EXPECTED_REJECTIONS", 1000.0)  # draft as many tokens as may be
+    by_engine = []
+    for engine in ("eager", "speculative"):
         options = {"system": SYSTEM, "recall": recall, "engine": engine, "sampling": Sampling(temp=temp, seed=3)}
         session = open_session(kind, n_ctx=512, **options)
         session.steering = cad(session.model)
-        found.append([steps(list(session.ask(question, 60))) for question in QUESTIONS])
-        refuted = sum(turn.counts.refuted for turn in session.turns if turn.counts)
-    assert found[0] == found[1]
+        by_engine.append([steps(list(session.ask(question, 60))) for question in QUESTIONS])
+        rejected = sum(turn.counts.rejected for turn in session.turns if turn.counts)
+    assert by_engine[0] == by_engine[1]
     # taken back in both streams, which have other lengths
-    assert bool(refuted) == session.model.rewinds
+    assert bool(rejected) == session.model.rewinds
 
 
 def test_a_long_chat_goes_on_with_what_is_left(open_session: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = []
-    for engine in ("eager", "late"):
+    by_engine = []
+    for engine in ("eager", "speculative"):
         session = open_session(system=SYSTEM, recall=recall, engine=engine, sampling=Sampling(temp=0.9, seed=2))
         monkeypatch.setattr(session.model, "is_eog", lambda _: False)
         session.steering = cad(session.model)
@@ -113,12 +113,12 @@ def test_a_long_chat_goes_on_with_what_is_left(open_session: Open, monkeypatch: 
         answers.append(steps(list(session.ask("Go on?", 200))))  # turns leave in the middle of it
         assert session.past
         assert session.turns[-1].left
-        found.append(answers)
-        muted, last = session._muted, session.turns[-1]
+        by_engine.append(answers)
+        muted, last = session.streams.muted, session.turns[-1]
         assert muted
         prompt = session.model.prompt_tokens(session.template.first("", "Go on?"))
         assert muted.tokens() == [*prompt, *(t.id for t in last.tokens[:-1])]
-    assert found[0] == found[1]
+    assert by_engine[0] == by_engine[1]
 
 
 def test_regenerating_with_and_without_is_as_asking(open_session: Open) -> None:

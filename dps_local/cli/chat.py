@@ -1,0 +1,23 @@
+"""`dps-local chat`."""
+
+from __future__ import annotations
+
+import typer
+
+from dps_local.cli.conversation import Conversation
+from dps_local.cli.loading import load_assistant
+from dps_local.cli.options import ChatOptions, ModelOptions, ScoreOptions, option_groups
+from dps_local.cli.terminal import terminal
+
+
+@option_groups
+def chat(chat: ChatOptions, score: ScoreOptions, model: ModelOptions) -> None:
+    """Chat with a model that is steered to write as you do, where that was measured to help.
+
+    On first use with a profile its heads are scored, which takes minutes; later starts are immediate.
+    Without a terminal, questions are read from stdin, one a line; one that fails is said, and ends the run with exit
+    code 1 after the others.
+    """
+    with load_assistant(model, chat.profile, chat.map, chat.settings(model, score), score) as assistant:
+        if not Conversation(assistant.session, terminal, chat.n_predict, chat.compare).run():
+            raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""The report of an evaluation: as Markdown, as one HTML page with figures, and in short for the terminal."""

@@ -1,0 +1,68 @@
+"""`Task`: how profile items of a benchmark stand in a prompt and are scored on, and how its answers are measured."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from string import Formatter
+from typing import Literal
+
+AnswerKind = Literal["text", "choice", "number"]  # ROUGE and METEOR; accuracy and macro-F1; MAE and RMSE
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as data: {name} stands for a field of a profile item.
+
+    phrase: an item in a prompt; long_field: the field of it that may be truncated. request, answer_field: what an item
+    was written for ("" where nobody knows), and the field that was written. search_fields: those that BM25 searches,
+    with the part of a query's input that follows query_after. join: items and a query's input; insert_before: items go
+    before this part of the input, where it has it. options_in: the word before the list of options in an input. scale:
+    the ends of a number's.
+    """
+
+    name: str
+    kind: AnswerKind
+    phrase: str = ""
+    long_field: str = ""
+    request: str = ""
+    answer_field: str = ""
+    search_fields: tuple[str, ...] = ()
+    query_after: str = ""
+    join: str = "{items}. {input}"
+    insert_before: str = ""
+    options: tuple[str, ...] = ()
+    options_in: str = ""
+    scale: tuple[float, float] | None = None
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields that a profile item needs."""
+        in_templates = [name for _, name, _, _ in Formatter().parse(self.phrase + self.request) if name]
+        return sorted({*in_templates, *self.search_fields, *([self.answer_field] if self.answer_field else [])})
+
+    def request_of(self, item: Mapping[str, str]) -> str:
+        """Return the input of the same task that an item answers."""
+        return self.request.format(**item)
+
+    def searched(self, item: Mapping[str, str]) -> str:
+        """Return the words of an item that retrieval compares with a query's."""
+        return " ".join(item[field] for field in self.search_fields)
+
+    def query(self, text: str) -> str:
+        """Return the words of an input that retrieval looks for: without its fixed beginning, where it has one."""
+        return text.partition(self.query_after)[2] or text if self.query_after else text
+
+    def prompt(self, phrases: Sequence[str], text: str) -> str:
+        """Return an input together with the phrases of items."""
+        items = ", and ".join(phrases)
+        if self.insert_before and self.insert_before in text:
+            before, marker, after = text.partition(self.insert_before)
+            return f"{before}, and {items}{marker}{after}"
+        return self.join.format(items=items, input=text)
+
+    def options_of(self, text: str) -> tuple[str, ...]:
+        """Return the options that an input lists, or those of the task."""
+        listed = re.search(rf"\b{self.options_in}: \[([^]]+)\]", text) if self.options_in else None
+        return tuple(option.strip() for option in listed[1].split(",")) if listed else self.options

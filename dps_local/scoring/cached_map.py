@@ -1,0 +1,55 @@
+"""`CachedMap`: the head map of one profile and one model, scored once and then kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from dps_local.errors import HeadMapError
+from dps_local.maps.head_map import HeadMap
+from dps_local.maps.map_file import FORMAT
+from dps_local.prompting.prompt import Prompter
+from dps_local.scoring.options import ScoringOptions
+from dps_local.scoring.scoring import score
+from dps_local.system.files import cache_folder
+from dps_local.system.progress import Notice, Progress
+
+
+@dataclass(frozen=True)
+class CachedMap:
+    """Found again by all that scores depend on: the model, the profile, its prompts, the options."""
+
+    prompter: Prompter
+    options: ScoringOptions
+
+    @property
+    def path(self) -> Path:
+        key = [
+            FORMAT,
+            self.prompter.model.identity.digest,
+            self.prompter.profile.digest(),
+            self.options.key(),
+            self.prompter.budget,
+            self.prompter.n_ctx,
+        ]
+        return cache_folder("maps") / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.dps.gguf"
+
+    def load(self) -> HeadMap | None:
+        """Return the map, None when there is none or it is damaged."""
+        try:
+            return HeadMap.load(self.path)
+        except HeadMapError:
+            return None
+
+    def load_or_score(self, progress: Progress | None = None, notice: Notice | None = None) -> HeadMap:
+        """Return the map, scored now and kept unless that was done before, or is to be done anew (options.resume)."""
+        head_map = self.load() if self.options.resume else None
+        if head_map is None:
+            head_map = score(self.prompter.model, self.prompter, self.options, progress, notice)
+            head_map.save(self.path)
+        if notice and head_map.unscored_layers:
+            layers = ", ".join(map(str, head_map.unscored_layers))
+            notice(f"{self.prompter.model.name}: no attention heads that can be muted in layers {layers}")
+        return head_map

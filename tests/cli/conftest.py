@@ -1,0 +1,72 @@
+"""What tests of whole command lines share."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from program import PROFILE, QUICK, Program, Terminal
+from tiny import TinyModel
+
+from dps_local.maps.head_map import HeadMap
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    drop = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONPATH")
+    kept = {key: value for key, value in os.environ.items() if key not in drop}
+    return kept | {"DPS_LOCAL_CACHE": str(tmp_path / "cache"), "TERM": "xterm", "PYTHONWARNINGS": "error"}
+
+
+@pytest.fixture
+def model(tiny_model: TinyModel) -> Path:
+    return tiny_model("llama")
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    path = tmp_path / "ada.json"
+    path.write_text(json.dumps(PROFILE, indent=1))
+    return path
+
+
+@pytest.fixture
+def program(environment: dict[str, str]) -> Program:
+    return Program(environment)
+
+
+@pytest.fixture
+def terminal(environment: dict[str, str]) -> Iterator[Callable[..., Terminal]]:
+    opened: list[Terminal] = []
+
+    def start(*arguments: str | Path) -> Terminal:
+        opened.append(Terminal(list(arguments), environment))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture
+def head_map(program: Program, model: Path, profile: Path, tmp_path: Path) -> Path:
+    """The map that two history items give: too little to choose heads by, or to steer."""
+    path = tmp_path / "ada.dps.gguf"
+    assert program("score", "-m", model, "-p", profile, *QUICK, "-o", path).returncode == 0
+    return path
+
+
+@pytest.fixture
+def steering_map(head_map: Path, tmp_path: Path) -> Path:
+    """The same, as if it had chosen heads and a strength."""
+    path = tmp_path / "steering.dps.gguf"
+    found = HeadMap.load(head_map)
+    weights = np.zeros_like(found.weights)
+    weights[1, 2] = 1
+    replace(found, selected=((1, 2), (0, 3)), weights=weights, gamma=0.5, calibration=None).save(path)
+    return path

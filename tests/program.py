@@ -1,0 +1,101 @@
+"""The program in a process of its own: on pipes (`Program`) and on a pseudo-terminal (`Terminal`)."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PROGRAM = [sys.executable, "-P", "-c", "from dps_local.cli.app import main; main()"]
+QUICK = ["--examples", "2", "--target-tokens", "6", "--profile-tokens", "60", "-c", "512"]
+PROFILE = {
+    "name": "Ada",
+    "preferences": ["short"],
+    "history": [{"input": f"say {i}", "output": f"Aye {i}, so be it, by gum."} for i in range(3)],
+}
+
+
+class Program:
+    """`program("score", "-m", path, …)` runs a command to its end."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.environment = environment
+
+    def __call__(self, *arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*PROGRAM, *map(str, arguments)],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            timeout=120,
+            check=False,
+        )
+
+    def fails(self, *arguments: object, stdin: str = "") -> str:
+        """Run, expect exit code 1, nothing on stdout and a last line on stderr that is the error; return that line."""
+        result = self(*arguments, stdin=stdin)
+        assert result.returncode == 1, result.stderr
+        assert result.stdout == ""
+        assert "Traceback" not in result.stderr
+        lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+        assert lines == result.stderr.splitlines()[-1:]
+        return lines[0]
+
+
+class Terminal:
+    """A conversation with the program on a pseudo-terminal."""
+
+    def __init__(self, arguments: list[str | Path], environment: dict[str, str]) -> None:
+        self.screen = ""
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execvpe(PROGRAM[0], [*PROGRAM, *map(str, arguments)], environment)
+
+    def wait_for(self, text: str, seconds: float = 60) -> str:
+        """Read until `text` appears, and return what was read up to there, without escape sequences."""
+        end = time.monotonic() + seconds
+        while text not in self.screen:
+            assert time.monotonic() < end, f"no {text!r} in {self.screen!r}"
+            self.read()
+        before, _, self.screen = self.screen.partition(text)
+        return before
+
+    def read(self) -> bool:
+        """Add what there is to `screen`; False when the program has ended."""
+        if not select.select([self.fd], [], [], 0.1)[0]:
+            return True
+        try:
+            data = os.read(self.fd, 65536)
+        except OSError:  # the other side is gone
+            return False
+        self.screen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]", "", data.decode(errors="replace")).replace("\r", "")
+        return bool(data)
+
+    def type(self, line: str) -> None:
+        os.write(self.fd, f"{line}\n".encode())
+
+    def interrupt(self) -> None:
+        os.write(self.fd, b"\x03")
+
+    def exit_code(self, seconds: float = 30) -> int:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.read()
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.pid = 0
+                return os.waitstatus_to_exitcode(status)
+        raise AssertionError(f"still running: {self.screen!r}")
+
+    def close(self) -> None:
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self.fd)
