@@ -16,7 +16,6 @@ from dps_local.errors import HeadMapError, Remedy, SettingsError
 from dps_local.maps.baking import load_map
 from dps_local.maps.cluster_map import TEMPERATURE, ClusterMap, Routing
 from dps_local.maps.head_map import HeadMap
-from dps_local.prompting.chat_template import ChatTemplate
 from dps_local.prompting.profile import Profile
 from dps_local.prompting.prompt import Prompter
 from dps_local.scoring.routing import route
@@ -54,29 +53,29 @@ class Settings:
 class Assistant:
     """Answers questions in one conversation. A context manager, that frees the contexts at the end; the model stays.
 
-    heads: a map, or the file of one; None steers by nothing. notice: is told what a person should know, such as what
+    profile: or a prompter that shows it otherwise than by default. heads: a map, or the file of one; None steers by
+    nothing. notice: is told what a person should know, such as what
     steering is worth on their own text. Raises HeadMapError when the map belongs to another model.
     """
 
     def __init__(
         self,
         model: Model,
-        profile: Profile | None = None,
+        profile: Profile | Prompter | None = None,
         heads: HeadMap | ClusterMap | StrPath | None = None,
         settings: Settings | None = None,
         *,
         notice: Notice = lambda _: None,
     ) -> None:
-        self.model, self.profile, self.settings, self.notice = model, profile, settings or Settings(), notice
+        self.model, self.settings, self.notice = model, settings or Settings(), notice
         self.heads = load_map(heads) if isinstance(heads, (str, os.PathLike)) else heads
-        template, n_ctx = ChatTemplate(model), model.trained_ctx(self.settings.n_ctx, notice)
-        self.prompter = None
-        if profile:
-            n_profile = self.settings.profile_tokens
-            self.prompter = Prompter.of(model, profile, template, n_ctx=n_ctx, profile_tokens=n_profile)
+        n_ctx, n_profile = model.trained_ctx(self.settings.n_ctx, notice), self.settings.profile_tokens
+        if isinstance(profile, Profile):
+            profile = Prompter.of(model, profile, n_ctx=n_ctx, profile_tokens=n_profile)
+        self.prompter = profile
         self.session = Session(
             model,
-            template,
+            self.prompter.template if self.prompter else None,
             system=self._system(),
             recall=self._recall if self.prompter else None,
             steering=self._make_steering(),
@@ -116,9 +115,10 @@ class Assistant:
     def _system(self) -> str:
         if self.prompter is None:
             return ""
-        if news := self.prompter.not_shown():
+        text, n_shown = self.prompter.system()
+        if news := self.prompter.not_shown(n_shown):
             self.notice(news)
-        return self.prompter.system()[0]
+        return text
 
     def _recall(self, question: str, known: Container[int]) -> tuple[str, list[int]]:
         assert self.prompter

@@ -93,7 +93,7 @@ def decode(
     settings = replace(score.settings(model), gamma=gamma or Gamma(0.5), mode="contrast", beta=beta, sampling=sampling)
     assistant = load_assistant(model, profile, map, settings, score)
     session, amplify = assistant.session, amplification(assistant.model, assistant.heads)
-    requests = [request_of(item) for item in assistant.profile.history] if assistant.profile else []
+    requests = [request_of(item) for item in assistant.prompter.profile.history] if assistant.prompter else []
     with terminal.progress("timing", unit="prompts") as progress:
         bench = bench_decoding(session, amplify, requests[-prompts:], n_predict, sampling, progress)
     if amplify is None:

@@ -28,11 +28,12 @@ def load_assistant(
     """Load all that a chat needs, and say what steers it; heads are scored now if that was not done before."""
     user = Profile.load(profile) if profile else None  # first, as its mistakes are found at once
     loaded = load_model(model)
-    own = CachedMap(make_prompter(loaded, user, settings), score.scoring(model)) if user and user.history else None
+    prompter = make_prompter(loaded, user, settings) if user else None
+    own = CachedMap(prompter, score.scoring(model)) if prompter and prompter.profile.history else None
     heads = None
     if settings.mode != "cad":  # which steers by no heads
         heads = choose_map(loaded, own, map_file, score=score_heads, notice=terminal.notice)
-    assistant = Assistant(loaded, user, heads, settings, notice=terminal.notice)
+    assistant = Assistant(loaded, prompter, heads, settings, notice=terminal.notice)
     _say_what_steers(assistant)
     return assistant
 

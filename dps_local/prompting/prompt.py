@@ -71,9 +71,9 @@ class Prompter:
         texts = [self._item(i) for i in reversed(shown)]
         return "\n\n".join([head, *([EARLIER, *texts] if texts else [])]), len(shown)
 
-    def not_shown(self) -> str:
-        """Say how much of the history the system message leaves out, '' where that is nothing."""
-        n_shown, n_items = self.system()[1], len(self.profile.history)
+    def not_shown(self, n_shown: int) -> str:
+        """Say what a system message with so many history items leaves out, '' where that is nothing."""
+        n_items = len(self.profile.history)
         if n_shown == n_items:
             return ""
         return (

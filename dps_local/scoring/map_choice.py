@@ -27,15 +27,15 @@ def choose_map(
     A person's own map replaces a cluster map once it is calibrated and helps: it has more evidence. own: of a person
     with history, None for anyone else. score: makes the person's own map where there is no other.
     """
-    found = load_map(given) if given else baked_map(model)
-    if isinstance(found, ClusterMap):
+    chosen = load_map(given) if given else baked_map(model)
+    if isinstance(chosen, ClusterMap):
         head_map = own.load() if own else None
         if head_map and head_map.calibration and head_map.calibration.helps:
             notice("your own head map is used: it has more evidence than the clusters'")
             return head_map
         notice("the cluster map is used: your own " + ("does not help yet" if head_map else "is not scored"))
-        return found
-    return score(own) if own and not given else found
+        return chosen
+    return score(own) if own and not given else chosen
 
 
 def baked_map(model: Model) -> HeadMap | ClusterMap | None:
