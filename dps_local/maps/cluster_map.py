@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dps_local.engine.gguf_file import GGUFFile
-from dps_local.engine.identity import Identity
 from dps_local.engine.model import Head, HeadScales, Scope
-from dps_local.maps import map_file
 from dps_local.maps.calibration import Calibration, Mode
 from dps_local.maps.fields import (
-    ARCHITECTURE,
     COUNT,
     COUNTS,
     NUMBER,
@@ -23,17 +20,14 @@ from dps_local.maps.fields import (
     array,
     fields_as_json,
     grid_shape,
-    one_of,
     optional,
-    read_fields,
     record,
-    write_map,
 )
+from dps_local.maps.model_map import ModelMap
 from dps_local.maps.scored_heads import Scores
 from dps_local.maps.selection import Ranking, top_heads
 from dps_local.steering.mixing import Gamma
 from dps_local.steering.steering import Steering
-from dps_local.system.files import StrPath
 
 Routing = Literal["hard", "soft"]
 TEMPERATURE = 0.1  # of soft routing, in units of distance between vectors of length 1
@@ -57,7 +51,7 @@ CLUSTER_GRIDS = array(lambda file: (_n_clusters(file), *grid_shape(file)))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ClusterMap:
+class ClusterMap(ModelMap):
     """Scores and weights of clusters of users on one model.
 
     centroids: of the users' vectors, after `center`, the mean of all, is taken off. weights: in [0, 1] of the heads
@@ -65,16 +59,11 @@ class ClusterMap:
     embedder, embedder_metadata: which model embeds profiles, as in Identity; embedder_tokens: how much it reads of one.
     """
 
-    model: str = field(metadata=TEXT)
-    architecture: str = field(metadata=ARCHITECTURE)
-    fingerprint: str = field(metadata=TEXT)
-    metadata: str | None = field(default=None, metadata=optional(TEXT))  # with `template`, as in Identity
-    template: str | None = field(default=None, metadata=optional(TEXT))
+    kind = "clusters"
+
     embedder: str = field(metadata=TEXT)
     embedder_metadata: str | None = field(default=None, metadata=optional(TEXT))
     embedder_tokens: int = field(metadata=COUNT)
-    scope: Scope = field(metadata=one_of(get_args(Scope)))
-    ranking: Ranking = field(metadata=one_of(get_args(Ranking)))
     seed: int = field(metadata=COUNT)
     users: tuple[int, ...] = field(metadata=COUNTS)
     examples: tuple[int, ...] = field(metadata=COUNTS)
@@ -91,20 +80,12 @@ class ClusterMap:
     calibration: Calibration | None = field(default=None, metadata=record(Calibration, present="n"))
 
     @property
-    def identity(self) -> Identity:
-        return Identity(self.fingerprint, self.metadata, self.template)
-
-    @property
     def n_layer(self) -> int:
         return int(self.pcs.shape[1])
 
     @property
     def n_head(self) -> int:
         return int(self.pcs.shape[2])
-
-    def check(self, model_name: str, identity: Identity) -> str:
-        """Raise HeadMapError unless this map was made for that model; return what to say of its chat template."""
-        return map_file.check(self.model, self.identity, model_name, identity)
 
     def route(
         self, vector: Vectors, routing: Routing = "soft", temperature: float = TEMPERATURE
@@ -126,16 +107,6 @@ class ClusterMap:
     def steering(self, shares: NDArray[np.float64]) -> Steering:
         """Return how the map steers a user with these shares: by a contrast, at the γ that was measured."""
         return Steering(self.scales(shares), Gamma(self.gamma), scope=self.scope)
-
-    def save(self, path: StrPath) -> None:
-        """Write a .dps.gguf, readable by its owner only, whole or not at all."""
-        map_file.save(path, self.architecture, "clusters", lambda writer: write_map(writer, self))
-
-    @classmethod
-    def load(cls, path: StrPath) -> ClusterMap:
-        """Read a .dps.gguf or a model that a cluster map was baked into; raises HeadMapError."""
-        with map_file.opened(path, "clusters") as file:
-            return cls(**read_fields(file, cls, "dps."))
 
     def as_json(self) -> dict[str, Any]:
         """Return what a person asks of the map; null where a layer has fewer heads."""

@@ -7,35 +7,28 @@ from typing import Any, get_args
 
 import numpy as np
 
-from dps_local.engine.identity import Identity
-from dps_local.engine.model import Head, HeadScales, Model, Scope, head_mask
-from dps_local.maps import map_file
+from dps_local.engine.model import Head, HeadScales, Model, head_mask
 from dps_local.maps.calibration import Calibration, Mode
 from dps_local.maps.fields import (
-    ARCHITECTURE,
     COUNT,
     GRID,
     HEADS,
     NUMBER,
     SEED,
-    TEXT,
     fields_as_json,
     one_of,
-    optional,
-    read_fields,
     record,
-    write_map,
 )
+from dps_local.maps.model_map import ModelMap
 from dps_local.maps.reliability import SplitHalfReliability
 from dps_local.maps.scored_heads import Scores
-from dps_local.maps.selection import Ranking, lower_confidence_bound, top_heads
+from dps_local.maps.selection import lower_confidence_bound, top_heads
 from dps_local.steering.mixing import Gamma
 from dps_local.steering.steering import Steering, amplified
-from dps_local.system.files import StrPath
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class HeadMap:
+class HeadMap(ModelMap):
     """What scoring found about each head of one model for one user, and the heads chosen by it.
 
     Scores are in nats per target token, means over examples with their standard errors (`…_stderr`):
@@ -44,13 +37,8 @@ class HeadMap:
     the rejected ones; counts: examples that a head was evaluated on. NaN stands for what was not measured.
     """
 
-    model: str = field(metadata=TEXT)
-    architecture: str = field(metadata=ARCHITECTURE)
-    fingerprint: str = field(metadata=TEXT)
-    metadata: str | None = field(default=None, metadata=optional(TEXT))  # with `template`, as in Identity
-    template: str | None = field(default=None, metadata=optional(TEXT))
-    scope: Scope = field(metadata=one_of(get_args(Scope)))
-    ranking: Ranking = field(metadata=one_of(get_args(Ranking)))
+    kind = "user"
+
     ablation_scale: float = field(metadata=NUMBER)  # that heads were evaluated at, 0 = muted
     seed: int = field(metadata=SEED)
     examples: int = field(metadata=COUNT)
@@ -78,10 +66,6 @@ class HeadMap:
     calibration: Calibration | None = field(default=None, metadata=record(Calibration, present="n"))
 
     @property
-    def identity(self) -> Identity:
-        return Identity(self.fingerprint, self.metadata, self.template)
-
-    @property
     def n_layer(self) -> int:
         return int(self.pcs.shape[0])
 
@@ -93,10 +77,6 @@ class HeadMap:
     def unscored_layers(self) -> list[int]:
         """Layers without a head that can be muted: recurrent ones, or attention of the architecture's own."""
         return [int(layer) for layer in np.flatnonzero(np.isnan(self.pcs).all(axis=1))]
-
-    def check(self, model_name: str, identity: Identity) -> str:
-        """Raise HeadMapError unless this map was made for that model; return what to say of its chat template."""
-        return map_file.check(self.model, self.identity, model_name, identity)
 
     def scales(self, model: Model, mode: Mode) -> HeadScales:
         """Return the scales F32 [n_layer, n_head_max] of a mode: 0 for muted heads, 1 + w for amplified ones."""
@@ -131,16 +111,6 @@ class HeadMap:
         bound = lower_confidence_bound(mean, self.scores(self.ranking)[1], np.nan_to_num(self.counts))
         places = top_heads(np.where(np.nan_to_num(mean) > 0, bound, -np.inf), k)
         return [divmod(place, self.n_head) for place in places]
-
-    def save(self, path: StrPath) -> None:
-        """Write a .dps.gguf, readable by its owner only, whole or not at all."""
-        map_file.save(path, self.architecture, "user", lambda writer: write_map(writer, self))
-
-    @classmethod
-    def load(cls, path: StrPath) -> HeadMap:
-        """Read a .dps.gguf or a model that a map was baked into; raises HeadMapError."""
-        with map_file.opened(path, "user") as file:
-            return cls(**read_fields(file, cls, "dps."))
 
     def as_json(self) -> dict[str, Any]:
         """Return the contract's JSON object; null where a layer has fewer heads."""
