@@ -16,8 +16,9 @@ from dps_local.errors import HeadMapError, Remedy, SettingsError
 from dps_local.maps.baking import load_map
 from dps_local.maps.cluster_map import TEMPERATURE, ClusterMap, Routing
 from dps_local.maps.head_map import HeadMap
+from dps_local.prompting.chat_template import Exchange
 from dps_local.prompting.profile import Profile
-from dps_local.prompting.prompt import Prompter
+from dps_local.prompting.prompt import Prompter, Request
 from dps_local.scoring.routing import route
 from dps_local.steering.decoding import Engine
 from dps_local.steering.mixing import Gamma
@@ -76,7 +77,8 @@ class Assistant:
         self.session = Session(
             model,
             self.prompter.template if self.prompter else None,
-            system=self._system(),
+            system=self.prompter.system if self.prompter else "",
+            earlier=self._earlier(),
             recall=self._recall if self.prompter else None,
             steering=self._make_steering(),
             sampling=self.settings.sampling,
@@ -112,15 +114,14 @@ class Assistant:
         cache.tidy()
         return cache
 
-    def _system(self) -> str:
+    def _earlier(self) -> list[Exchange]:
         if self.prompter is None:
-            return ""
-        text, n_shown = self.prompter.system()
-        if news := self.prompter.not_shown(n_shown):
+            return []
+        if news := self.prompter.not_shown():
             self.notice(news)
-        return text
+        return self.prompter.earlier()
 
-    def _recall(self, question: str, known: Container[int]) -> tuple[str, list[int]]:
+    def _recall(self, question: str, known: Container[int]) -> Request:
         assert self.prompter
         return self.prompter.request(question, exclude=known)
 
@@ -140,6 +141,8 @@ class Assistant:
         steering = heads.steering(self.model, self.settings.mode)
         if heads.calibration:
             self.notice(heads.calibration.sentence(forced=self._forced(steering)))
+        elif heads.step:
+            self.notice(heads.step.sentence(forced=self._forced(steering)))
         return self._adjusted(steering)
 
     def _routed(self, cluster_map: ClusterMap) -> Steering | None:

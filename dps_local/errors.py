@@ -5,7 +5,7 @@ DpsError                  one line of facts, and a `Remedy`; never raised itself
 │   └── SelfTestError     … crashes on this machine, or computes wrong numbers there
 ├── ModelError            a GGUF that is missing, damaged or has no attention heads to steer
 ├── ProfileError          a profile that breaks its contract: names the field and the line
-├── HeadMapError          a head map that is damaged or belongs to another model
+├── HeadMapError          a head map or a prior that is damaged or belongs to another model
 ├── RegistryError         a model name, download or checksum
 ├── MessagesError         a list of messages that is no conversation
 ├── ContextFullError      the conversation no longer fits the context
@@ -41,6 +41,9 @@ class Remedy(Enum):
     SCORE = "scoring a profile with this model"
     OTHER_MODEL_OR_SCORE = "the model that the head map was made for, or scoring with this one"
     OTHER_FILE_OR_SCORE = "the file that the head map was made for, or scoring with this one"
+    PRIOR = "building a prior for this model"
+    OTHER_MODEL_OR_PRIOR = "the model that the prior was made for, or building one for this one"
+    OTHER_FILE_OR_PRIOR = "the file that the prior was made for, or building one for this one"
     WEAKER_GAMMA = "a smaller γ, or else a model file that is not damaged"
     GIVE_PROFILE = "a profile"
     GIVE_EMBEDDING_MODEL = "giving that embedding model"
@@ -79,7 +82,7 @@ class ProfileError(DpsError):
 
 
 class HeadMapError(DpsError):
-    """A head map that is damaged or belongs to another model."""
+    """A head map or a prior that is damaged or belongs to another model."""
 
 
 class RegistryError(DpsError):

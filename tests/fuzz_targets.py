@@ -19,6 +19,7 @@ from maps import scores_map
 from tiny import CHATML, write_model
 
 from dps_local.assistant import Assistant, Settings
+from dps_local.chat.chat_prompts import ChatPrompts
 from dps_local.chat.session import Session
 from dps_local.drawing import head_map as head_map_drawing
 from dps_local.engine import native, registry, self_test
@@ -35,10 +36,14 @@ from dps_local.evaluation.record_file import RecordFile
 from dps_local.maps import map_file
 from dps_local.maps.baking import load_map
 from dps_local.maps.cluster_map import ARRAYS, ClusterMap
+from dps_local.maps.fisher import Fisher
+from dps_local.maps.population import Population
+from dps_local.maps.prior import Prior
 from dps_local.maps.scored_heads import ScoredHeads
-from dps_local.prompting.chat_template import FALLBACK_TEMPLATE, ChatTemplate
+from dps_local.prompting.chat_template import FALLBACK_TEMPLATE, ChatTemplate, Exchange
 from dps_local.prompting.profile import EXAMPLES, HistoryItem, Profile
-from dps_local.prompting.prompt import Prompter
+from dps_local.prompting.prompt import Prompter, Request
+from dps_local.scoring.mixture import mixture
 from dps_local.scoring.score_store import Measured, ScoreStore
 from dps_local.system.files import cache_folder
 
@@ -155,6 +160,31 @@ def head_maps(folder: Path) -> Target:
         return attempt
 
     return Target("head-maps", 30_000, _maps(folder), open_, KINDS, numbers=gguf_numbers)
+
+
+def priors(folder: Path) -> Target:
+    row = np.array([0.5, 0.25, 0.125], np.float32)
+    population = Population(
+        row, Fisher(row, np.ones((2, 3), np.float32)), 1.5, 0.03, np.ones((2, 3), np.float32), row[:2]
+    )
+    user = scores_map(np.array([[0.02, -0.01], [np.nan, 0.03]]))
+    same: dict[str, Any] = {name: getattr(user, name) for name in ("model", "architecture", "fingerprint", "scope")}
+    numbers: dict[str, Any] = {"people": 3, "texts": 9, "tokens": 300, "nll": 3.5, "n_heads": (2, 1)}
+    seed = folder / "prior"
+    Prior(**same, **numbers, writing="mail", source="s", licence="l", population=population).save(seed)
+
+    def open_(here: Path) -> Try:
+        path = here / "a.prior.gguf"
+
+        def attempt(data: bytes) -> None:
+            path.write_bytes(data)
+            found = Prior.load(path)
+            json.dumps(found.as_json(), allow_nan=False)
+            mixture([found.population])
+
+        return attempt
+
+    return Target("priors", 20_000, [seed.read_bytes()], open_, KINDS, numbers=gguf_numbers)
 
 
 def _weights(path: Path) -> int:
@@ -327,7 +357,7 @@ def templates(folder: Path) -> Target:
             model.chat_template = _text(data)
             template = ChatTemplate(model)
             prompter = Prompter(model, template, Profile(preferences=("short",)), 64)
-            prompter.prompt("You write.", "Hello")
+            prompter.prompt("You write.", Request("Hello", [Exchange("Who?", "Me.")]))
             prompter.target("Hi", 8)
             template.next("You write.", 2, "And now?")
 
@@ -350,9 +380,9 @@ def texts(folder: Path) -> Target:
             session = sessions[len(data) % len(sessions)]
             profile = Profile(text[:40], text[40:80], (text,), (HistoryItem(text, text[::-1], text),))
             prompter = Prompter(session.model, session.template, profile, 512, 2048)
-            system = prompter.system()[0]
+            prompts = ChatPrompts(session.template, prompter.system, prompter.earlier())
             for turns in (0, 2):
-                session.prompts.tokens(prompter.request(text)[0], turns, system)
+                prompts.tokens(text, turns, [Exchange(text, text[::-1])])
             prompter.example(0, 16)
             session.model.detokenize(session.model.tokenize(text, special=True))
 
@@ -466,6 +496,7 @@ def sealed_states(folder: Path) -> Target:
 
 TARGETS: dict[str, Callable[[Path], Target]] = {
     "head-maps": head_maps,
+    "priors": priors,
     "gguf-metadata": metadata,
     "models": models,
     "profiles": profiles,

@@ -58,11 +58,13 @@ def test_an_assistant_answers_as_a_session_does_with_what_its_map_says(
     with dps.Assistant(model, me, folder / "me.dps.gguf", settings) as assistant:
         answer = [token.id for token in assistant.ask("Thank the neighbours.", 9)]
         assert assistant.prompter
-        system, n_ctx = assistant.prompter.system()[0], assistant.prompter.n_ctx
+        system, earlier, n_ctx = assistant.prompter.system, assistant.prompter.earlier(), assistant.prompter.n_ctx
+        assert earlier
     steering = heads.steering(model, "amplify", dps.Gamma(0.7))
     assert isinstance(steering, dps.Steering)
     assert (steering.scales != 1).any()
-    with dps.Session(model, system=system, steering=steering, sampling=dps.Sampling(temp=0), n_ctx=n_ctx) as session:
+    greedy = dps.Sampling(temp=0)
+    with dps.Session(model, system=system, earlier=earlier, steering=steering, sampling=greedy, n_ctx=n_ctx) as session:
         assert [token.id for token in session.ask("Thank the neighbours.", 9)] == answer
         plain = [token.id for token in session.regenerate(9, steering=None)]
         assert [token.id for token in session.regenerate(9)] == answer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import median
@@ -14,8 +14,10 @@ import numpy as np
 from dps_local.engine.context import N_UBATCH, Context, Run
 from dps_local.engine.model import Head, Model, head_mask
 from dps_local.engine.stream import Stream, in_batches
+from dps_local.errors import NativeError
 from dps_local.scoring.forked_sequences import ScoredText
 from dps_local.scoring.head_ablation import HeadAblation
+from dps_local.scoring.head_slopes import N_SEQ, HeadSlopes, longest_target
 from dps_local.steering.mixing import nll
 from dps_local.system.progress import Progress
 
@@ -25,6 +27,7 @@ class ScoringTimes:
     """Seconds of one repeat: reading the prompt, all batches of heads, prompt processing, brute force for one head.
 
     brute: a full forward with logits at every position, as the paper's code does it. lean: with those of the target.
+    slopes: one backward pass, None where the architecture has none.
     """
 
     read: float
@@ -32,6 +35,7 @@ class ScoringTimes:
     prompt: float
     brute: float
     lean: float
+    slopes: float | None
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class ScoringBench:
     """Times of `repeats`, taken in turn; what is derived is the median over them.
 
     heads_at_a_time: with the untouched sequence, and its targets, that makes the batch of prompt processing as well.
+    slope_texts: with target_tokens each, that one backward pass differentiates.
     """
 
     model: str
@@ -46,6 +51,7 @@ class ScoringBench:
     heads_at_a_time: int
     prompt_tokens: int
     target_tokens: int
+    slope_texts: int
     repeats: list[ScoringTimes]
 
     def scored_tokens_per_s(self) -> float:
@@ -68,6 +74,25 @@ class ScoringBench:
         """The same, for a brute force that leaves the logits of the prompt out."""
         return [self.heads * t.lean / (t.read + t.batches) for t in self.repeats]
 
+    def slope_tokens_per_s(self) -> float | None:
+        """Tokens of a person's own that yield the slopes of all heads, by the time of the backward passes."""
+        return self._median(self.slope_texts * self.target_tokens / t.slopes for t in self.repeats if t.slopes)
+
+    def slope_ratio(self) -> float | None:
+        """The same, as a share of prompt processing."""
+        tokens = (self.heads_at_a_time + 1) * self.target_tokens
+        work = self.slope_texts * self.target_tokens / tokens
+        return self._median(work * t.prompt / t.slopes for t in self.repeats if t.slopes)
+
+    def slope_speedup(self) -> float | None:
+        """Tokens that yield the slopes of all heads, by those that yield the effects of all heads' ablation."""
+        return self._median(self.slope_texts * t.batches / t.slopes for t in self.repeats if t.slopes)
+
+    @staticmethod
+    def _median(values: Iterator[float]) -> float | None:
+        known = list(values)
+        return median(known) if known else None
+
     def as_json(self) -> dict[str, Any]:
         return {
             **{k: v for k, v in asdict(self).items() if k != "repeats"},
@@ -78,6 +103,9 @@ class ScoringBench:
             "brute_force_speedup": median(self.speedups()),
             "brute_force_speedups": self.speedups(),
             "lean_brute_force_speedup": median(self.lean_speedups()),
+            "slope_tokens_per_s": self.slope_tokens_per_s(),
+            "slope_ratio": self.slope_ratio(),
+            "slope_speedup": self.slope_speedup(),
             "repeats": [asdict(t) for t in self.repeats],
         }
 
@@ -91,9 +119,10 @@ def bench_scoring(
     n_threads: int | None = None,
     progress: Progress | None = None,
 ) -> ScoringBench:
-    """Time scoring of all heads, prompt processing and brute force in turn, on random tokens."""
+    """Time scoring of all heads, prompt processing, brute force and backward passes in turn, on random tokens."""
     tokens = np.random.default_rng(0).integers(0, model.n_vocab, prompt_tokens + target_tokens).tolist()
     text = ScoredText(tokens[:prompt_tokens], tokens[prompt_tokens:])
+    texts = [text] * min(N_SEQ - 1, longest_target(model) // target_tokens)
     times = []
     for i in range(repeats):
         ablation = HeadAblation(model, len(tokens), target_tokens, parallel=parallel, n_threads=n_threads)
@@ -104,10 +133,10 @@ def bench_scoring(
             ablation.close()
         prompt = _prompt_processing(model, (size + 1) * target_tokens, n_threads)
         brute, lean = (_brute_force(model, text, everywhere, n_threads) for everywhere in (True, False))
-        times.append(ScoringTimes(read, batches, prompt, brute, lean))
+        times.append(ScoringTimes(read, batches, prompt, brute, lean, _backward(model, texts, n_threads)))
         if progress:
             progress(i + 1, repeats)
-    return ScoringBench(model.name, len(model.heads()), size, prompt_tokens, target_tokens, times)
+    return ScoringBench(model.name, len(model.heads()), size, prompt_tokens, target_tokens, len(texts), times)
 
 
 def _seconds(call: Callable[[], object]) -> float:
@@ -125,6 +154,16 @@ def _scoring(ablation: HeadAblation, text: ScoredText) -> tuple[float, float]:
     heads, size = ablation.model.heads(), ablation.heads_at_a_time
     batches = [heads[i : i + size] for i in range(0, len(heads), size)]
     return first - untouched, untouched + sum(_seconds(partial(ablation.effects, batch)) for batch in batches)
+
+
+def _backward(model: Model, texts: Sequence[ScoredText], n_threads: int | None) -> float | None:
+    """Return the median seconds of a backward pass for texts whose prompt is read already."""
+    try:
+        with HeadSlopes(model, len(texts[0].prompt) + len(texts[0].target), n_threads) as slopes:
+            slopes.of(texts)  # reads the prompt, and touches memory that the others find ready
+            return median(_seconds(partial(slopes.of, texts)) for _ in range(3))
+    except NativeError:
+        return None
 
 
 def _prompt_processing(model: Model, n: int, n_threads: int | None) -> float:

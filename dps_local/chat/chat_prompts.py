@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
-from dps_local.engine.control_tokens import prompt_tokens
-from dps_local.engine.model import Model
 from dps_local.engine.stream import common
-from dps_local.prompting.chat_template import ChatTemplate
+from dps_local.prompting.chat_template import ChatTemplate, Exchange
 
 
 class ChatPrompts:
-    """Prompts of one chat, whose first one begins with a system message."""
+    """Prompts of one chat, whose first one begins with a system message and earlier exchanges."""
 
-    def __init__(self, model: Model, template: ChatTemplate, system: str) -> None:
-        self.model, self.template, self.system = model, template, system
+    def __init__(self, template: ChatTemplate, system: str, earlier: Sequence[Exchange] = ()) -> None:
+        self.template, self.system, self.earlier = template, system, earlier
 
-    def tokens(self, user: str, n_turns: int, system: str | None = None) -> list[int]:
+    def tokens(self, user: str, n_turns: int, exchanges: Sequence[Exchange] = ()) -> list[int]:
         """Return the tokens from the end of the last answer, after so many turns, up to where the next one starts.
 
-        system: in place of the chat's.
+        exchanges: that stand before this question.
         """
-        system = self.system if system is None else system
-        if not n_turns:
-            return self.model.with_bos(prompt_tokens(self.model, self.template.first, system, user))
-        return prompt_tokens(self.model, lambda *texts: self.template.next(texts[0], n_turns, texts[1]), system, user)
+        if n_turns:
+            return self.template.next_tokens(self.system, n_turns, user, exchanges)
+        return self.template.first_tokens(self.system, user, [*self.earlier, *exchanges])
 
     def opening(self, n_turns: int) -> list[int]:
         """Return the tokens that the prompt begins with, whatever is asked."""

@@ -25,13 +25,14 @@ from dps_local.engine.model import Model
 from dps_local.engine.prefix_cache import PrefixCache
 from dps_local.engine.sampler import Sampler, Sampling
 from dps_local.engine.stream import Stream, common
-from dps_local.prompting.chat_template import ChatTemplate
+from dps_local.prompting.chat_template import ChatTemplate, Exchange
+from dps_local.prompting.prompt import Request
 from dps_local.steering.contrast import Contrast
 from dps_local.steering.decoding import Engine, Step, Steps, plain_steps
 from dps_local.steering.speculative import SpeculativeDecoder
 from dps_local.steering.steering import Steering
 
-Recall = Callable[[str, Container[int]], tuple[str, Sequence[int]]]
+Recall = Callable[[str, Container[int]], Request]
 
 
 class Default(Enum):
@@ -57,8 +58,9 @@ class Session:
     as it went, and the next turn goes on from there. When the context is full, the oldest turns leave it: the system
     message stays, and so do the values of the turns behind them, which have seen them (llama.cpp's context shift).
 
-    template: None takes the model's own. recall: returns a question together with what is remembered about it, and
-    the numbers of these items; it is given the numbers of those that are in the context. probs: tokens come with
+    template: None takes the model's own. earlier: what the chat begins with, behind the system message, and keeps as it
+    keeps that. recall: returns a question together with what is remembered about it; it is given the numbers of the
+    items that are in the context. probs: tokens come with
     their probabilities, which take passes over the vocabulary. steering, sampling, engine: of every answer that `ask`
     is not told otherwise about. n_ctx: tokens of each context.
     """
@@ -69,6 +71,7 @@ class Session:
         template: ChatTemplate | None = None,
         *,
         system: str = "",
+        earlier: Sequence[Exchange] = (),
         recall: Recall | None = None,
         steering: Steering | None = None,
         sampling: Sampling | None = None,
@@ -79,7 +82,7 @@ class Session:
         n_threads: int | None = None,
     ) -> None:
         self.model, self.template, self.recall = model, template or ChatTemplate(model), recall
-        self.prompts = ChatPrompts(model, self.template, system)
+        self.prompts = ChatPrompts(self.template, system, earlier)
         self.steering, self.engine, self.probs = steering, engine, probs
         self.sampler = Sampler(sampling or Sampling())
         self._n_ctx, self._n_threads = n_ctx, n_threads
@@ -185,13 +188,14 @@ class Session:
         Where answers come with their tokens, all is computed as it was, what has left the context since included, so
         on a CPU the next greedy answer is that of the uninterrupted chat; that takes as long as the answers took.
         Answers without tokens are read with the next question. A message of role system takes the place of the
-        session's own. False when `cancel` was set on the way: the chat is then empty. Raises MessagesError.
+        session's own, and of the earlier exchanges. False when `cancel` was set on the way: the chat is then empty.
+        Raises MessagesError.
         """
         system, pairs = exchanges(messages)
         self.clear()
         self.cancel.clear()
         if system is not None:
-            self.prompts = ChatPrompts(self.model, self.template, system)
+            self.prompts = ChatPrompts(self.template, system)
         for user, answer in pairs:
             self._replay(user["content"], answer)
             if self.cancel.is_set():
@@ -202,10 +206,10 @@ class Session:
     def _turn(self, user: str, n_predict: int) -> Turn:
         """Return the next turn, which has not been read yet."""
         undecoded = self._undecoded() if self.turns else []
-        text, recalled = self.recall(user, self._transcript.recalled()) if self.recall else (user, ())
-        tokens = self.prompts.tokens(text, len(self.turns))
+        request = self.recall(user, self._transcript.recalled()) if self.recall else Request(user)
+        tokens = self.prompts.tokens(request.text, len(self.turns), request.exchanges)
         n_opening = len(undecoded) + common(tokens, self.prompts.opening(len(self.turns)))
-        return Turn(user, self.full.n, undecoded + tokens, n_opening, n_predict, recalled)
+        return Turn(user, self.full.n, undecoded + tokens, n_opening, n_predict, request.items)
 
     def _undecoded(self) -> list[int]:
         """Tokens of the last answer that are not in the KV cache: it ended before they were decoded."""
@@ -294,10 +298,10 @@ class Session:
         return self.streams.sync(steering)
 
     def _without_system(self, turns: Sequence[Turn], answer: list[int]) -> list[int]:
-        """Return the tokens of turns without system message and recalled items; answer: that of the last of them."""
-        tokens = list[int]()
+        """Return the tokens of turns with nothing of the profile; answer: that of the last of them."""
+        tokens, prompts = list[int](), ChatPrompts(self.template, "")
         for i, turn in enumerate(turns):
-            tokens += self.prompts.tokens(turn.user, i, system="")
+            tokens += prompts.tokens(turn.user, i)
             tokens += turn.ids if turn is not turns[-1] else answer
         return tokens
 

@@ -107,10 +107,15 @@ class StreamPair:
 
     def read_alone(self, tokens: list[int], steering: Steering) -> Stream:
         """Let the muted stream read these tokens only, with all heads as they are (context-aware decoding)."""
-        muted, self._muted_as = self._muted(), steering
-        muted.clear()
-        muted.scale(None)
-        muted.replay(in_batches(tokens), self._cancel)
+        muted, calls = self._muted(), in_batches(tokens)
+        alone = self._muted_as and self._muted_as.mode == "cad" and not muted.shifted
+        if alone and muted.calls[: len(calls)] == calls:  # another answer to the same
+            muted.rewind(len(tokens))
+        else:
+            muted.clear()
+            muted.scale(None)
+            muted.replay(calls, self._cancel)
+        self._muted_as = steering
         return muted
 
     def _muted(self) -> Stream:

@@ -17,6 +17,7 @@ from dps_local.cli.eval import evaluate
 from dps_local.cli.generate import generate
 from dps_local.cli.inspect import inspect
 from dps_local.cli.models import models_app
+from dps_local.cli.prior import prior_app
 from dps_local.cli.remedies import explained
 from dps_local.cli.score import score
 from dps_local.cli.terminal import open_streams, terminal
@@ -34,6 +35,7 @@ for command in (chat, generate, score, inspect, bake):  # in the order of --help
 app.command("eval")(evaluate)
 app.command()(doctor)
 app.add_typer(models_app, name="models")
+app.add_typer(prior_app, name="prior")
 app.add_typer(bench_app, name="bench")
 
 

@@ -70,7 +70,23 @@ def _scoring_rows(bench: ScoringBench, repeats: int) -> list[list[str]]:
         ["ratio", f"{median(ratios):.2f}", f"{ratios[0]:.2f} to {ratios[-1]:.2f} in {repeats} repeats"],
         ["times faster than brute force", f"{median(speedups):.1f}", f"{speedups[0]:.1f} to {speedups[-1]:.1f}"],
         ["… without the prompt's logits", f"{median(bench.lean_speedups()):.1f}", "than a leaner brute force"],
+        *_slope_rows(bench),
         ["peak memory", f"{memory.peak() / 1e9:.2f} GB", ""],
+    ]
+
+
+def _slope_rows(bench: ScoringBench) -> list[list[str]]:
+    tokens, ratio, speedup = bench.slope_tokens_per_s(), bench.slope_ratio(), bench.slope_speedup()
+    if tokens is None or ratio is None or speedup is None:
+        return [["slopes", "", "this architecture has no backward pass"]]
+    return [
+        [
+            "own tokens a second",
+            f"{tokens:.0f}",
+            f"that give the slopes of all heads, {bench.slope_texts} texts at a time",
+        ],
+        ["… by prompt tokens a second", f"{ratio:.2f}", ""],
+        ["… by those of ablation", f"{speedup:.0f}", ""],
     ]
 
 

@@ -25,14 +25,17 @@ from dps_local.system.progress import Notice
 def load_assistant(
     model: ModelOptions, profile: str | None, map_file: Path | None, settings: Settings, score: ScoreOptions
 ) -> Assistant:
-    """Load all that a chat needs, and say what steers it; heads are scored now if that was not done before."""
+    """Load all that a chat needs, and say what steers it.
+
+    Heads that are not scored are steered by what others' texts, and a few of the person's own, tell of them.
+    """
     user = Profile.load(profile) if profile else None  # first, as its mistakes are found at once
     loaded = load_model(model)
     prompter = make_prompter(loaded, user, settings) if user else None
     own = CachedMap(prompter, score.scoring(model)) if prompter and prompter.profile.history else None
     heads = None
     if settings.mode != "cad":  # which steers by no heads
-        heads = choose_map(loaded, own, map_file, score=score_heads, notice=terminal.notice)
+        heads = choose_map(loaded, own, map_file, begin=begin_with, notice=terminal.notice)
     assistant = Assistant(loaded, prompter, heads, settings, notice=terminal.notice)
     _say_what_steers(assistant)
     return assistant
@@ -66,6 +69,12 @@ def download(name: str, offline: bool) -> Path:
     """Download a model of the registry, with a bar, and return its path."""
     with terminal.progress(f"downloading {name}", unit="bytes") as progress:
         return registry.pull(name, offline=offline, progress=progress)
+
+
+def begin_with(own: CachedMap) -> HeadMap:
+    """Return the profile's head map, or the one that a chat begins with, which takes seconds."""
+    with terminal.progress("reading your texts", preparation="reading the profile") as progress:
+        return own.load_or_begin(progress, terminal.notice)
 
 
 def score_heads(own: CachedMap) -> HeadMap:

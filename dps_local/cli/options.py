@@ -262,6 +262,13 @@ class EvalOptions:
     step: Annotated[
         Any, typer.Option(parser=_gamma_list, metavar="LIST", help="γ of amplified heads: the main one, then others.")
     ] = str(Grid.amplify_gammas[0])
+    vector: Annotated[
+        Any,
+        typer.Option(parser=_gamma_list, metavar="LIST", help="Strength of 'style-vector': the main one, then others."),
+    ] = str(Grid.vector_gammas[0])
+    cache: Annotated[
+        Any, typer.Option(parser=_gamma_list, metavar="LIST", help="Strength of 'cache': the main one, then others.")
+    ] = str(Grid.cache_gammas[0])
     top: Annotated[
         Any, typer.Option(parser=_count_list, metavar="LIST", help="Muted heads: as many, then others. Default: 4 %.")
     ] = ""
@@ -291,14 +298,18 @@ class EvalOptions:
     n_predict: Annotated[int, typer.Option("-n", "--n-predict", min=1, max=MAX_TARGET, help="Of an answer.")] = (
         EvaluationOptions.n_predict
     )
-    temp: TempOption = 0.0
+    temp: TempOption = 0.8
+    samples: Annotated[int, typer.Option(min=1, help="Answers a query; one where --temp is 0.")] = (
+        EvaluationOptions.samples
+    )
 
     def settings(self, model: ModelOptions, score: ScoreOptions, seed: int, n_heads: int) -> EvaluationOptions:
-        if not (self.gamma and self.step and self.beta and self.items):
-            raise typer.BadParameter("--gamma, --step, --beta and --items need a value each")
+        if not (self.gamma and self.step and self.beta and self.items and self.vector and self.cache):
+            raise typer.BadParameter("--gamma, --step, --beta, --items, --vector and --cache need a value each")
+        top = self.top or (top_k(n_heads),)
         return EvaluationOptions(
             methods=self.methods,
-            grid=Grid(self.gamma, self.top or (top_k(n_heads),), self.beta, self.step, self.items[1:], self.random),
+            grid=Grid(self.gamma, top, self.beta, self.step, self.items[1:], self.random, self.vector, self.cache),
             source=self.heads_from,
             subset=self.part,
             users=self.users,
@@ -310,6 +321,7 @@ class EvalOptions:
             n_threads=model.threads,
             n_predict=self.n_predict,
             answers=self.answers,
+            samples=self.samples,
             clusters=self.clusters,
             sampling=Sampling(temp=self.temp, seed=1),
             scoring=score.scoring(model, seed=seed),

@@ -80,7 +80,7 @@ def _score_profile(
 ) -> HeadMap:
     user = Profile.load(profile)  # first, as its mistakes are found at once
     own = CachedMap(make_prompter(load_model(model), user, settings, terminal.notice), options)
-    if news := own.prompter.not_shown(own.prompter.system()[1]):
+    if news := own.prompter.not_shown():
         terminal.notice(news)
     head_map = score_heads(own)
     if output:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,18 @@ from dps_local.errors import ContextFullError, NativeError, Remedy
 
 N_UBATCH = 512  # llama.cpp's default; larger brings nothing on a CPU
 Logits = NDArray[np.float32]
+LayerVectors = NDArray[np.float32]  # [n_layer - 1, n_embd], of all layers after the first
 KV_STEP = 256  # attention looks at so many KV cells more at a time
-MAX_INVARIANT_BATCH = 8  # tokens of a batch-invariant call: LLAMA_MAX_TOKENS_ALONE of the patch
+MAX_INVARIANT_BATCH = 8  # tokens of a batch-invariant call: LLAMA_MAX_BATCH_INVARIANT of the patch
 ROW_STEP = 16  # Context.decode_rows computes a multiple of so many rows
+
+
+class LogitsPart(IntEnum):
+    """What a call gives in the place of the logits: enum llama_logits_part_kind of the patch."""
+
+    TOKENS = 0
+    COMPARE = 1
+    SLOPES = 2
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,7 @@ class Context:
     flash_attn: None lets llama.cpp choose. type_k, type_v: enum ggml_type of the KV cache, None for F16.
     batch_invariant: up to MAX_INVARIANT_BATCH tokens of a batch get the bits that they would get one after the other,
     if their KV cells end in the same step of KV_STEP; the attribute is False where llama.cpp cannot promise that, as on
-    a GPU.
+    a GPU. slopes: for `slopes`; all sequences then share n_ctx KV cells.
 
     Each sequence has KV cells of its own (kv_unified = false), and a sliding-window cache keeps all of them
     (swa_full), so that sequences can be cut back exactly. Equal shapes give equal bits on the CPU.
@@ -57,15 +67,18 @@ class Context:
         n_threads: int | None = None,
         flash_attn: bool | None = None,
         batch_invariant: bool = False,
+        slopes: bool = False,
         type_k: int | None = None,
         type_v: int | None = None,
     ) -> None:
         parameters = model.llama.llama_context_default_params()
-        parameters.n_ctx, parameters.n_seq_max = n_ctx * n_seq, n_seq
+        parameters.n_ctx, parameters.n_seq_max = n_ctx if slopes else n_ctx * n_seq, n_seq
         parameters.n_batch, parameters.n_ubatch = max(n_batch, N_UBATCH), N_UBATCH
         parameters.n_threads = parameters.n_threads_batch = n_threads or default_threads()
         parameters.n_outputs_max = max(n_outputs, n_seq)
-        parameters.kv_unified, parameters.swa_full, parameters.no_perf = False, True, True
+        parameters.kv_unified, parameters.swa_full, parameters.no_perf = slopes, True, True
+        if slopes:
+            flash_attn = True  # its layout of the KV cache is the one that has a backward pass
         if flash_attn is not None:
             parameters.flash_attn_type = int(flash_attn)
         if type_k is not None:
@@ -144,7 +157,7 @@ class Context:
         [n_runs, n_targets, 4]: p = softmax(m)[y] of the target y, m[y] - f[y], and the mean and the mean square of
         m - f under softmax(f).
         """
-        compared, _ = self._decode_part(runs, np.asarray(targets, np.int32), compare=True)
+        compared, _ = self._decode_part(runs, np.asarray(targets, np.int32), LogitsPart.COMPARE)
         return compared.reshape(len(runs), len(targets), 4)
 
     @contextmanager
@@ -184,24 +197,65 @@ class Context:
         finally:
             self.native.set_layer_start(self.handle, 0, None, 0)
 
+    @contextmanager
+    def control_vector(self, vectors: LayerVectors | None) -> Iterator[None]:
+        """Add vectors to what layers put out, for the tokens that are decoded within a block; None adds nothing."""
+        if vectors is None:
+            yield
+            return
+        data = np.ascontiguousarray(vectors, np.float32)
+        pointer = data.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        setting = (pointer, data.size, data.shape[1], 1, data.shape[0])
+        self._check("llama_set_adapter_cvec", self.llama.llama_set_adapter_cvec(self.handle, *setting))
+        try:
+            yield
+        finally:
+            self.llama.llama_set_adapter_cvec(self.handle, None, 0, 0, 0, 0)
+
     def decode_rows(self, runs: Sequence[Run], rows: NDArray[np.integer]) -> Logits:
         """Run the model once, and return the logits of some tokens only: F32 [sum of n_logits, n_rows]."""
         n_ids = -(-rows.size // ROW_STEP) * ROW_STEP  # other numbers of rows would be other graphs
         ids = np.full(n_ids, rows[0], np.int32)
         ids[: rows.size] = rows
-        logits, n_outputs = self._decode_part(runs, ids, compare=False)
+        logits, n_outputs = self._decode_part(runs, ids, LogitsPart.TOKENS)
         return logits.reshape(n_outputs, ids.size)[:, : rows.size]
 
-    def _decode_part(self, runs: Sequence[Run], tokens: NDArray[np.int32], *, compare: bool) -> tuple[Logits, int]:
+    def slopes(self, runs: Sequence[Run], targets: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Run the model once forwards and once backwards: the slopes of all heads' scales, for each run.
+
+        targets: the token that follows each of the runs' outputs. Returns F32 [n_outputs] with softmax(logits)[target],
+        and F32 [n_runs, n_layer, n_head_max]: the derivative of a run's sum of log softmax(logits)[target] with respect
+        to the scale of each head at the run's tokens; 0 where a layer has no such head. What is in the KV cache counts
+        as a constant. Needs a context made with `slopes=True`. Raises NativeError that names an operation of the
+        architecture that has no backward pass.
+        """
+        tokens = np.asarray(targets, np.int32)
+        lengths = [len(run.tokens) for run in runs]
+        with self._logits_part(tokens, LogitsPart.SLOPES):
+            p = self._part(self._decode(runs))
+            shape = (self.model.n_layer, sum(lengths), self.model.n_head_max)
+            each = np.ctypeslib.as_array(self.native.get_head_slopes(self.handle), shape)
+            starts = np.cumsum([0, *lengths[:-1]])
+            return p, np.add.reduceat(each, starts, axis=1).transpose(1, 0, 2)
+
+    def _decode_part(self, runs: Sequence[Run], tokens: NDArray[np.int32], kind: LogitsPart) -> tuple[Logits, int]:
         """Run the model once; return what llama_set_logits_part gives, flat, and the number of outputs."""
-        data, n = tokens.ctypes.data, tokens.size
-        try:
-            self._check("llama_set_logits_part", self.native.set_logits_part(self.handle, data, n, compare))
+        with self._logits_part(tokens, kind):
             n_outputs = self._decode(runs)
-            part = self.native.get_logits_part(self.handle)
-            return np.ctypeslib.as_array(part, (n_outputs * (4 if compare else n),)).copy(), n_outputs
+            return self._part(n_outputs * (4 if kind is LogitsPart.COMPARE else tokens.size)), n_outputs
+
+    @contextmanager
+    def _logits_part(self, tokens: NDArray[np.int32], kind: LogitsPart) -> Iterator[None]:
+        """Let calls within a block give a part of the logits."""
+        try:
+            status = self.native.set_logits_part(self.handle, tokens.ctypes.data, tokens.size, kind)
+            self._check("llama_set_logits_part", status)
+            yield
         finally:
-            self.native.set_logits_part(self.handle, None, 0, False)
+            self.native.set_logits_part(self.handle, None, 0, kind)
+
+    def _part(self, n: int) -> NDArray[np.float32]:
+        return np.ctypeslib.as_array(self.native.get_logits_part(self.handle), (n,)).copy()
 
     def _check(self, function: str, status: int) -> None:
         if status:

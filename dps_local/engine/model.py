@@ -31,12 +31,15 @@ Scope = Literal["generated", "all"]  # the tokens whose heads are scaled: from t
 class Model:
     """One model in memory; contexts share its weights. A context manager, that frees it at the end.
 
-    n_gpu_layers: layers to put on a GPU, as llama.cpp's -ngl; None takes llama.cpp's default. handle: the model
+    n_gpu_layers: layers to put on a GPU, as llama.cpp's -ngl; None takes llama.cpp's default. repack: let llama.cpp lay
+    out weights anew for quicker products, which have no backward pass (`Context.slopes`). handle: the model
     (struct llama_model *), when someone else has loaded it, and frees it.
     Raises ModelError when the file is missing, damaged or not supported.
     """
 
-    def __init__(self, path: StrPath, n_gpu_layers: int | None = None, *, handle: Any = None) -> None:
+    def __init__(
+        self, path: StrPath, n_gpu_layers: int | None = None, *, repack: bool = True, handle: Any = None
+    ) -> None:
         self.native = native.load()
         self.llama = self.native.llama
         self.path = path = Path(path)
@@ -58,6 +61,7 @@ class Model:
         parameters = self.llama.llama_model_default_params()
         if n_gpu_layers is not None:
             parameters.n_gpu_layers = n_gpu_layers
+        parameters.use_extra_bufts = repack
         self.handle, self._owned = handle, handle is None
         if self._owned:
             self.native.log.begin()

@@ -23,7 +23,7 @@ from typing import Any
 
 from dps_local.errors import NativeError
 
-PATCH_VERSION = 4  # raised with every change of the patches' C interface; the build records it beside the library
+PATCH_VERSION = 5  # raised with every change of the patches' C interface; the build records it beside the library
 _WHO_SAYS_IT = re.compile(r"^(?:\w+: |error loading model(?: \w+)?: )+")  # before llama.cpp's reasons
 HOW_TO_BUILD = "run `pip install --force-reinstall --no-deps .` in the dps-local source folder to build it"
 
@@ -172,10 +172,13 @@ class Native:
         # int32_t llama_set_adapter_head_scale(struct llama_context *, llama_seq_id, const float * data, size_t len);
         self.set_adapter_head_scale = llama("llama_set_adapter_head_scale", i32, void_p, i32, void_p, size_t)
 
-        # int32_t llama_set_logits_part(struct llama_context *, const llama_token *, size_t n_tokens, bool compare);
-        self.set_logits_part = llama("llama_set_logits_part", i32, void_p, void_p, size_t, ctypes.c_bool)
+        # int32_t llama_set_logits_part(struct llama_context *, const llama_token *, size_t n_tokens,
+        #                               enum llama_logits_part_kind);
+        self.set_logits_part = llama("llama_set_logits_part", i32, void_p, void_p, size_t, i32)
         # const float * llama_get_logits_part(struct llama_context *);
         self.get_logits_part = llama("llama_get_logits_part", ctypes.POINTER(ctypes.c_float), void_p)
+        # const float * llama_get_head_slopes(struct llama_context *);
+        self.get_head_slopes = llama("llama_get_head_slopes", ctypes.POINTER(ctypes.c_float), void_p)
         # int32_t llama_set_layer_outputs(struct llama_context *, int32_t il_start, int32_t il_end);
         self.set_layer_outputs = llama("llama_set_layer_outputs", i32, void_p, i32, i32)
         # int32_t llama_get_layer_output(struct llama_context *, int32_t il, float * data, size_t len);
@@ -184,8 +187,8 @@ class Native:
         self.set_layer_start = llama("llama_set_layer_start", i32, void_p, i32, void_p, size_t)
         # int32_t llama_model_layer_start(const struct llama_model *, int32_t il);
         self.model_layer_start = llama("llama_model_layer_start", i32, void_p, i32)
-        # int32_t llama_set_tokens_alone(struct llama_context *, bool alone);
-        self.set_batch_invariant = llama("llama_set_tokens_alone", i32, void_p, ctypes.c_bool)
+        # int32_t llama_set_batch_invariant(struct llama_context *, bool invariant);
+        self.set_batch_invariant = llama("llama_set_batch_invariant", i32, void_p, ctypes.c_bool)
 
         # struct gguf_context * gguf_init_from_file(const char * fname, struct gguf_init_params params);
         self.gguf_init_from_file = ggml("gguf_init_from_file", void_p, char_p, GGUFInitParams)

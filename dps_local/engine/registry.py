@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from dps_local.errors import DpsError, RegistryError, Remedy
-from dps_local.system.files import atomic_write, cache_folder
+from dps_local.system.files import atomic_write, cache_folder, shipped
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are here so far and the bytes to expect (None: unknown)."""
@@ -80,12 +80,8 @@ class Stamp:
 
 def registry_file() -> Path:
     """Return where the registry lies; raises RegistryError where it is missing."""
-    import dps_local
-
-    source_tree = Path(__file__).parents[2]
-    for folder in (*map(Path, dps_local.__path__), source_tree):
-        if (file := folder / "models" / "registry.toml").is_file():
-            return file
+    if file := shipped("registry.toml"):
+        return file
     raise RegistryError("models/registry.toml is missing: install dps-local again")
 
 

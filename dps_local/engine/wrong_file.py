@@ -5,6 +5,7 @@ from __future__ import annotations
 from dps_local.engine.gguf_file import GGUFFile
 
 IS_HEAD_MAP = "is a head map, not a model"
+IS_PRIOR = "is a prior, not a model: give the model that it was built for"
 _NO_MODELS = {  # by adapter.type, general.type or general.architecture
     "dps": IS_HEAD_MAP,
     "lora": "is a LoRA adapter, not a model: merge it into its model with llama.cpp's llama-export-lora, and give that",
@@ -22,7 +23,7 @@ def what_instead(file: GGUFFile) -> str | None:
     """
     for key in ("adapter.type", "general.type", "general.architecture"):
         if isinstance(kind := file.get(key), str) and kind in _NO_MODELS:
-            return _NO_MODELS[kind]
+            return IS_PRIOR if kind == "dps" and file.get("dps.kind") == "prior" else _NO_MODELS[kind]
     if len(file.shards()) == 1 and next(file.tensors(), None) is None:
         return "holds a vocabulary or metadata, and no weights: download the model itself"
     if (token := file.repeated("tokenizer.ggml.tokens")) is not None:  # where llama.cpp ends the process

@@ -17,20 +17,15 @@ CATEGORIES = (
 CITATION = Task(
     "LaMP-1",
     "choice",
-    phrase='"{title}"',
-    long_field="title",
     request="Generate a title for the following abstract of a paper: {abstract}",  # the author's own titles
     answer_field="title",
     search_fields=("title", "abstract"),
     query_after="without explanation. ",
-    insert_before=", which reference is related",
     options=("[1]", "[2]"),
 )
 MOVIE_TAG = Task(
     "LaMP-2",
     "choice",
-    phrase='the tag for the movie: "{description}" is "{tag}"',
-    long_field="description",
     request=(
         "Which tag does this movie relate to among the following tags? Just answer with the tag name without further "
         f"explanation. tags: [{TAGS}] description: {{description}}"
@@ -44,8 +39,6 @@ MOVIE_TAG = Task(
 NEWS_CATEGORY = Task(
     "LaMP-2N",
     "choice",
-    phrase='the category for the article: "{text}" is "{category}"',
-    long_field="text",
     request=(
         "Which category does this article relate to among the following categories? Just answer with the category "
         f"name without further explanation. categories: [{CATEGORIES}] article: {{text}}"
@@ -59,8 +52,6 @@ NEWS_CATEGORY = Task(
 PRODUCT_RATING = Task(
     "LaMP-3",
     "number",
-    phrase='{score} is the score for "{text}"',
-    long_field="text",
     request=(
         "What is the score of the following review on a scale of 1 to 5? just answer with 1, 2, 3, 4, or 5 without "
         "further explanation. review: {text}"
@@ -74,8 +65,6 @@ PRODUCT_RATING = Task(
 HEADLINE = Task(
     "LaMP-4",
     "text",
-    phrase='"{title}" is the title for "{text}"',
-    long_field="text",
     request="Generate a headline for the following article: {text}",
     answer_field="title",
     search_fields=("title", "text"),
@@ -84,19 +73,14 @@ HEADLINE = Task(
 PAPER_TITLE = Task(
     "LaMP-5",
     "text",
-    phrase='"{title}" is the title for "{abstract}"',
-    long_field="abstract",
     request="Generate a title for the following abstract of a paper: {abstract}",
     answer_field="title",
     search_fields=("title", "abstract"),
     query_after="paper: ",
-    join="{items}. Following the given patterns {input}",
 )
 EMAIL_SUBJECT = Task(
     "LaMP-6",
     "text",
-    phrase='"{title}" is the title for "{text}"',
-    long_field="text",
     request="Generate a subject for the following email: {text}",
     answer_field="title",
     search_fields=("text",),
@@ -105,55 +89,45 @@ EMAIL_SUBJECT = Task(
 TWEET = Task(
     "LaMP-7",
     "text",
-    phrase='"{text}"',
-    long_field="text",
     answer_field="text",
     search_fields=("text",),
     query_after=": ",
-    join="{items} are written by a person. Following the given patterns {input}",
 )
-LONG_EMAIL = replace(EMAIL_SUBJECT, name="LongLaMP-email", request="", answer_field="text", query_after="")
+LONG_EMAIL = replace(
+    EMAIL_SUBJECT,
+    name="LongLaMP-email",
+    request='Generate an email with the title "{title}"',  # whose mails and words are not public
+    answer_field="text",
+    query_after="",
+)
 LONG_ABSTRACT = Task(
     "LongLaMP-abstract",
     "text",
-    phrase='"{abstract}" is the abstract for the title "{title}"',
-    long_field="abstract",
     request='Generate an abstract for the title "{title}"',
     answer_field="abstract",
     search_fields=("title", "abstract"),
-    join=("{items}. Use the above abstracts as context to understand the style and language of the user and, {input}"),
 )
 LONG_REVIEW = Task(
     "LongLaMP-review",
     "text",
-    phrase=(
-        '"{overall}" is a rating for the product with description "{description}". '
-        '"{summary}" is summary for "{reviewText}"'
-    ),
-    long_field="reviewText",
     request=(  # as it is in LongLaMP, word for word
         'Generate the review text written by a reviewer who has a given an overall rating of "{overall}" for a product '
         'with description "{description}". The summary of the review text is "{summary}".'
     ),
     answer_field="reviewText",
     search_fields=("overall", "summary", "description", "reviewText"),
-    join="{items}. Following the given patterns {input}",
 )
 LONG_TOPIC = Task(
     "LongLaMP-topic",
     "text",
-    phrase='"{summary}" is a summary for "{content}"',
-    long_field="content",
     request="Generate the content for a reddit post {summary}",
     answer_field="content",
     search_fields=("summary", "content"),
     query_after="reddit post ",
-    join="{items}. Following the given patterns, {input}",
 )
 MOVIE_RATING = replace(
     PRODUCT_RATING,
     name="movie_rating",
-    phrase='{rating} is the score for "{text}"',
     request="What is the rating of the following movie review on a scale of 0 to 1? review: {text}",
     answer_field="rating",
     options=tuple(str(tenths / 10) for tenths in range(1, 11)),

@@ -20,6 +20,8 @@ Method = Literal[
     "amplify",
     "amplify-positive",
     "calibrated",
+    "style-vector",
+    "cache",
 ]
 METHODS: tuple[Method, ...] = get_args(Method)
 METHOD_MEANINGS: dict[Method, str] = {
@@ -35,11 +37,14 @@ METHOD_MEANINGS: dict[Method, str] = {
     "amplify": "heads scaled by their gain, up and down, in one stream",
     "amplify-positive": "heads of positive gain scaled up, in one stream",
     "calibrated": "mode, heads and γ as chat would choose them",
+    "style-vector": "no heads: layers moved from the model’s own answers to the user’s (a control vector)",
+    "cache": "no heads: the user’s own phrases (n-grams) made likelier than others’",
 }
 METHODS_WITHOUT_SETTINGS: tuple[Method, ...] = ("none", "profile", "calibrated")
 TOP_K_METHODS: tuple[Method, ...] = ("random", "pcs", "gain", "contrast")
 CLUSTER_METHODS: tuple[Method, ...] = ("cluster-hard", "cluster-soft")
-METHODS_WITHOUT_HEAD_MAP: tuple[Method, ...] = ("none", "profile", "cad", "random")
+PEER_METHODS: tuple[Method, ...] = ("cad", "style-vector", "cache")  # others' ways, to compare with
+METHODS_WITHOUT_HEAD_MAP: tuple[Method, ...] = ("none", "profile", "random", *PEER_METHODS)
 AMPLIFY_METHODS: tuple[Method, ...] = ("amplify", "amplify-positive")
 
 

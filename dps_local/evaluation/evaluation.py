@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from dps_local.chat.session import Session
@@ -22,8 +22,9 @@ from dps_local.evaluation.outcome import Outcome, outcomes_of
 from dps_local.evaluation.prompted_query import PromptedQuery
 from dps_local.evaluation.record import Key, Record
 from dps_local.evaluation.record_file import RecordFile
+from dps_local.evaluation.style_margin import StyleMargin
 from dps_local.evaluation.task_prompter import task_prompter
-from dps_local.evaluation.treatment import treatment_of
+from dps_local.evaluation.treatment import prompt_kind, treatment_of
 from dps_local.maps.head_map import HeadMap
 from dps_local.prompting.chat_template import ChatTemplate
 from dps_local.system.progress import Progress
@@ -56,6 +57,12 @@ class Evaluation:
             self.tasks.setdefault(user.task, []).append(user)
         self.stores = {task: self._store(task, people, folder / "maps") for task, people in self.tasks.items()}
         self.samples = {task: self._sample(people) for task, people in self.tasks.items()}
+        self._prompted: dict[tuple[str, str, str], PromptedQuery] = {}
+        self.styles = {
+            task: StyleMargin({user.id: [item[field] for item in user.items] for user in people})
+            for task, people in self.tasks.items()
+            if TASKS[task].kind == "text" and (field := TASKS[task].answer_field)
+        }
         self.done, self.total = 0, sum(SCORING_UNITS + len(qs) for sample in self.samples.values() for _, qs in sample)
 
     def _store(self, task: str, users: Sequence[User], folder: Path) -> HeadMapStore:
@@ -93,7 +100,7 @@ class Evaluation:
         o = self.options
         chat = Session(self.model, self.template, probs=True, n_ctx=o.n_ctx, n_threads=o.n_threads)
         try:
-            generator = AnswerGenerator(chat, o.sampling, o.n_predict) if o.answers else None
+            generator = AnswerGenerator(chat, o.sampling, o.n_predict, o.n_answers) if o.answers else None
             for task, sample in self.samples.items():
                 for user, queries in sample:
                     self._evaluate_user(self.stores[task], user, queries, generator)
@@ -110,49 +117,57 @@ class Evaluation:
             return
         wanted = dict.fromkeys(condition for missed in missing.values() for condition in missed)
         treatments = {condition: treatment_of(condition, user.id, store, self.model) for condition in wanted}
-        prompter, n_target = store.prompters[user.id], self.options.target_tokens
-        prompted = {query: PromptedQuery(prompter, query, n_target) for query in missing}
+        # a map that had to be made again may be the one that results are there for
+        missing = {query: conditions for query in missing if (conditions := self._missing(user, query))}
+        if not missing:
+            return
+        prompted = {query: self._prompted_query(user, query) for query in missing}
         texts = [text for p in prompted.values() for text in p.texts(treatments.values(), self.options.n_predict)]
         likelihood = Likelihood(self.model, texts, self.options.scoring.scope, self.options.n_threads)
         try:
             for i, (query, missed) in enumerate(missing.items(), 1):
                 outcomes = outcomes_of(prompted[query], [treatments[c] for c in missed], likelihood, generator)
                 pairs = zip(missed, outcomes, strict=True)
-                self.file.add([self._record(user, query, condition, outcome) for condition, outcome in pairs])
+                self.file.add(
+                    [r for condition, outcome in pairs for r in self._records(user, query, condition, outcome)]
+                )
                 self._advance(SCORING_UNITS + i)
         finally:
             likelihood.close()
 
     def notices(self) -> list[str]:
         """Say what of the file is taken up, and what is not."""
-        wanted = [
-            self._key(user, query, condition)
-            for sample in self.samples.values()
-            for user, queries in sample
-            for query in queries
-            for condition in self.conditions
-        ]
+        queries = [(user, query) for sample in self.samples.values() for user, queries in sample for query in queries]
+        n_wanted = len(queries) * len(self.conditions)
         notices = []
-        if n_kept := sum(key in self.file.records for key in wanted):
-            notices.append(f"taking up an earlier run: {n_kept} of {len(wanted)} results are known")
-        if n_outdated := sum(map(self._outdated, self.file.records.values())):
+        if n_kept := n_wanted - sum(len(self._missing(user, query)) for user, query in queries):
+            notices.append(f"taking up an earlier run: {n_kept} of {n_wanted} results are known")
+        if n_outdated := len({r.key[:-1] for r in self.file.records.values() if self._outdated(r)}):
             notices.append(
                 f"{n_outdated} results in {self.file.path} are of other data, options or code: they are not used"
             )
         return notices
 
     def _missing(self, user: User, query: Query) -> list[Condition]:
-        known = self.file.records
-        return [condition for condition in self.conditions if self._key(user, query, condition) not in known]
+        known, answers = self.file.records, range(max(1, self.options.n_answers))
+        return [c for c in self.conditions if any(self._key(user, query, c, answer) not in known for answer in answers)]
 
-    def _key(self, user: User, query: Query, condition: Condition) -> Key:
+    def _key(self, user: User, query: Query, condition: Condition, sample: int) -> Key:
         """Return the key of a record in its file, if its numbers are those that would be computed now."""
-        return self.setting, self._content(user, query, condition), user.task, user.id, query.id, condition
+        return self.setting, self._content(user, query, condition), user.task, user.id, query.id, condition, sample
 
     def _content(self, user: User, query: Query, condition: Condition) -> str:
         store = self.stores[user.task]
-        data = [asdict(query), store.prompters[user.id].digest, store.source_digests(condition, user.id)]
+        tokens = self._prompted_query(user, query).tokens(prompt_kind(condition))
+        data = [asdict(query), tokens, store.prompters[user.id].digest, store.sources(condition, user.id)]
         return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
+
+    def _prompted_query(self, user: User, query: Query) -> PromptedQuery:
+        key = user.task, user.id, query.id
+        if key not in self._prompted:
+            prompter = self.stores[user.task].prompters[user.id]
+            self._prompted[key] = PromptedQuery(prompter, query, self.options.target_tokens)
+        return self._prompted[key]
 
     def _outdated(self, record: Record) -> bool:
         """Whether a record of this model and of one of these tasks is not one of this data with these options."""
@@ -160,10 +175,11 @@ class Evaluation:
             return False
         user = self.stores[record.task].users.get(record.user)
         queries = [query for query in user.queries if query.id == record.query] if user else []
-        return not (user and queries and self._key(user, queries[0], record.condition) == record.key)
+        return not (user and queries and self._key(user, queries[0], record.condition, record.sample) == record.key)
 
-    def _record(self, user: User, query: Query, condition: Condition, outcome: Outcome) -> Record:
-        return Record(
+    def _records(self, user: User, query: Query, condition: Condition, outcome: Outcome) -> list[Record]:
+        """Return a record of each answer; the first has the likelihoods, too."""
+        first = Record(
             setting=self.setting,
             content=self._content(user, query, condition),
             task=user.task,
@@ -174,15 +190,33 @@ class Evaluation:
             nll=outcome.nll,
             values=outcome.values,
             labels=outcome.labels,
-            answer=outcome.answer,
         )
+        return [
+            self._with_style(
+                replace(
+                    first,
+                    nll=() if i else outcome.nll,
+                    values=answer.values if i else outcome.values | answer.values,
+                    labels=answer.labels if i else outcome.labels | answer.labels,
+                    answer=answer.text,
+                    sample=i,
+                )
+            )
+            for i, answer in enumerate(outcome.answers)
+        ] or [first]
+
+    def _with_style(self, record: Record) -> Record:
+        """Return a record with its answer's style margin, which depends on what everyone of the task wrote."""
+        style = self.styles.get(record.task)
+        margin = style(record.user, record.answer) if style and record.answer is not None else None
+        return record if margin is None else replace(record, values=record.values | {"style": margin})
 
     def records(self) -> list[Record]:
         """Return the records of this data with these options; of other tasks and models, those of their last run."""
         current = [r for r in self.file.records.values() if not self._outdated(r)]
         setting = {(r.task, r.model): r.setting for r in current}
-        last = {(r.task, r.model, r.user, r.query, r.condition): r for r in current}
-        return [r for r in last.values() if setting[r.task, r.model] == r.setting]
+        last = {(r.task, r.model, r.user, r.query, r.condition, r.sample): r for r in current}
+        return [self._with_style(r) for r in last.values() if setting[r.task, r.model] == r.setting]
 
     def maps(self) -> dict[tuple[str, str], dict[str, HeadMap]]:
         """Return the head maps that were made, by task and model, then by whose they are."""

@@ -14,7 +14,8 @@ from dps_local.steering.mixing import Gamma
 class Grid:
     """The settings to try; the first of each are the main ones, and the others change one of them at a time.
 
-    amplify_gammas: γ of the amplification. items: how many profile items to show to the plain model, beside as
+    amplify_gammas, vector_gammas, cache_gammas: strengths of the amplification, of the style vector and of the n-gram
+    cache. items: how many profile items to show to the plain model, beside as
     many as in the other conditions. seeds: how many choices of random heads.
     """
 
@@ -24,6 +25,8 @@ class Grid:
     amplify_gammas: tuple[Gamma, ...] = (Gamma(STEPS[0]),)
     items: tuple[int, ...] = ()
     seeds: int = 3
+    vector_gammas: tuple[Gamma, ...] = (Gamma(0.03),)
+    cache_gammas: tuple[Gamma, ...] = (Gamma(0.2),)
 
     def conditions(self, methods: Sequence[Method]) -> list[Condition]:
         return [condition for method in methods for condition in self._conditions(method)]
@@ -35,6 +38,9 @@ class Grid:
             return [Condition(method)]
         if method in AMPLIFY_METHODS:
             return [Condition(method, gamma) for gamma in self.amplify_gammas]
+        if method in ("style-vector", "cache"):
+            gammas = self.vector_gammas if method == "style-vector" else self.cache_gammas
+            return [Condition(method, gamma) for gamma in gammas]
         has_top_k = method in TOP_K_METHODS
         main = Condition(method, self.gammas[0], self.heads[0] if has_top_k else None, self.betas[0])
         conditions = [main]

@@ -9,13 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
+from dps_local.engine.context import LayerVectors
 from dps_local.engine.embedding import Embedder, Vector
 from dps_local.errors import DataError, Remedy
 from dps_local.evaluation.condition import CLUSTER_METHODS, METHODS_WITHOUT_HEAD_MAP, Condition
 from dps_local.evaluation.dataset import User
 from dps_local.evaluation.evaluation_options import Half, HeadSource
+from dps_local.evaluation.ngram_cache import NgramModel
+from dps_local.evaluation.style_vector import style_vector
 from dps_local.evaluation.task_prompter import TaskPrompter
 from dps_local.maps.cluster_map import ClusterMap
 from dps_local.maps.head_map import HeadMap
@@ -63,6 +66,8 @@ class HeadMapStore:
         self._loaded: dict[Path, HeadMap | ClusterMap] = {}
         self._embeddings: dict[str, Vector] = {}
         self._users_of_other_half: dict[Half, list[TaskPrompter]] = {}
+        self._style_vectors: dict[str, LayerVectors | None] = {}
+        self._texts: dict[str, list[list[int]]] = {}  # of users, in tokens
 
     def scored_on_own(self, user: str) -> bool:
         """Whether a user's heads come from their own history."""
@@ -96,15 +101,37 @@ class HeadMapStore:
             return self._score_together(prompters, options)
         return score(prompters[0].model, prompters[0], options, self.progress)
 
-    def source_digests(self, condition: Condition, user: str) -> list[str]:
-        """Return digests of those whose texts a condition's heads come from."""
+    def sources(self, condition: Condition, user: str) -> list[str | None]:
+        """Return digests of what a condition's steering comes from: texts of others, and the map once it is made."""
+        if condition.method == "cache":
+            return [prompter.digest for prompter in self.prompters.values()]
         if condition.method in METHODS_WITHOUT_HEAD_MAP:
             return []
         if condition.method in CLUSTER_METHODS:
-            prompters = self._other_users(user)
+            path = self._path(ClusterMap, prompters := self._other_users(user), self.options)
         else:
-            prompters = self._scoring_users(user, self.options.ranking)[1]
-        return [prompter.digest for prompter in prompters]
+            ranking = next((name for name in get_args(Ranking) if name == condition.method), self.options.ranking)
+            options, prompters = self._scoring_users(user, ranking)
+            path = self._path(HeadMap, prompters, options)
+        map_digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+        return [*(prompter.digest for prompter in prompters), map_digest]
+
+    def style_vector(self, user: str) -> LayerVectors | None:
+        """Return a user's direction in each layer, from as many of the newest items as heads are scored on."""
+        if user not in self._style_vectors:
+            o = self.options
+            self._style_vectors[user] = style_vector(self.prompters[user], o.examples, o.target_tokens, o.n_threads)
+        return self._style_vectors[user]
+
+    def ngrams(self, user: str) -> tuple[NgramModel, NgramModel]:
+        """Return models of what a user wrote, and of what all others did."""
+        if not self._texts:
+            self._texts = {
+                name: [[*p.answer(item.output), *p.end] for item in p.profile.history]
+                for name, p in self.prompters.items()
+            }
+        others = (text for name, texts in self._texts.items() if name != user for text in texts)
+        return NgramModel(self._texts[user]), NgramModel(others)
 
     def cluster_map(self, user: str) -> ClusterMap:
         """Return the clusters of the other half's users."""

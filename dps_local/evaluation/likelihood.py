@@ -13,7 +13,7 @@ from dps_local.scoring.forked_sequences import ScoredText
 from dps_local.scoring.held_out_losses import HeldOutLosses
 from dps_local.steering.mixing import Logits
 
-Losses = NDArray[np.float64]  # [n_temperatures], nats per token
+Losses = NDArray[np.float64]  # [n_target, n_temperatures], nats
 Prompts = Mapping[PromptKind, list[int]]
 
 
@@ -35,7 +35,7 @@ class Likelihood:
         own_scales = {
             i: treatment.own_scales(self.model)
             for i, treatment in enumerate(treatments)
-            if treatment.prompt_kind == "profile"
+            if treatment.prompt_kind == "profile" and treatment.vectors is None
         }
         other_prompts = self._after_other_prompts(treatments, prompts, target)
         for full, streams in self.held_out_losses.compared(
@@ -46,14 +46,15 @@ class Likelihood:
                     own_stream = other_prompts["question"] if treatments[i].cad else streams[key]
                     losses[i] = self._loss(treatments[i], full, own_stream, target)
         for i, treatment in enumerate(treatments):
-            if treatment.prompt_kind != "profile":
-                logits = other_prompts[treatment.prompt_kind]
+            if i not in own_scales:
+                kind = treatment.prompt_kind
+                logits = other_prompts[kind] if kind != "profile" else self._moved(treatment, prompts[kind], target)
                 losses[i] = self._loss(treatment, logits, logits, target)
         return [losses[i] for i in range(len(treatments))]
 
     def plain_loss(self, prompts: Prompts, target: list[int]) -> float:
         """Return the mean NLL of the tokens `target` in the plain model, nats per token."""
-        return float(self.losses([UNSTEERED], prompts, target)[0][0])
+        return float(self.losses([UNSTEERED], prompts, target)[0][:, 0].mean())
 
     def _after_other_prompts(
         self, treatments: Sequence[Treatment], prompts: Prompts, target: list[int]
@@ -64,5 +65,14 @@ class Likelihood:
             needed.add("question")
         return {kind: self.held_out_losses.plain(ScoredText(prompts[kind], target)) for kind in needed}
 
+    def _moved(self, treatment: Treatment, prompt: list[int], target: list[int]) -> Logits:
+        """Return the logits [n_target, n_vocab] with layers moved from the last token of the prompt on."""
+        text, sequences = ScoredText(prompt, target), self.held_out_losses.sequences
+        sequences.read(text)
+        with sequences.context.control_vector(treatment.vectors):
+            return self.held_out_losses.plain(text)
+
     def _loss(self, treatment: Treatment, full: Logits, own: Logits, target: list[int]) -> Losses:
-        return self.held_out_losses.mean_losses(treatment.mix, full, own, target)
+        if treatment.cache:
+            full = full + treatment.cache.biases(target)
+        return self.held_out_losses.token_losses(treatment.mix, full, own, target)

@@ -57,6 +57,8 @@ def _of_value(name: str) -> list[Metric]:
 
 
 BETTER = {
+    "style": 1,
+    "end_nll": -1,
     "rouge_1": 1,
     "rouge_l": 1,
     "meteor": 1,

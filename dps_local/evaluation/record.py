@@ -7,17 +7,18 @@ from typing import Any
 
 from dps_local.evaluation.condition import Condition
 
-Key = tuple[str, str, str, str, str, Condition]
+Key = tuple[str, str, str, str, str, Condition, int]
 JSON_NAMES = {"condition": "arm"}  # of fields, in files
 
 
 @dataclass(frozen=True)
 class Record:
-    """A query in a condition. values: numbers by metric; labels: the gold one and the chosen ones of a choice.
+    """A query in a condition; where several answers were drawn, one of them.
 
-    nll: of the gold text at each of calibration.TEMPERATURES, nats per token, without the plausibility mask; ()
-    where it was not asked for. setting, content: digests of all else that the numbers depend on: the model, the
-    options and the code; the query, the user, and those whose texts the heads come from.
+    nll: of the gold text at each of calibration.TEMPERATURES, nats per token, without the plausibility mask; () where
+    it was not asked for, and beside all answers after the first. values: numbers by metric; labels: the gold one and
+    the chosen ones of a choice. setting, content: digests of all that the numbers depend on: the model, the options
+    and the code; the prompt, the query, the user, the head map, and those whose texts it comes from.
     """
 
     setting: str
@@ -31,10 +32,11 @@ class Record:
     labels: dict[str, str] = field(default_factory=dict)
     answer: str | None = None
     content: str = ""
+    sample: int = 0  # of the answers
 
     @property
     def key(self) -> Key:
-        return self.setting, self.content, self.task, self.user, self.query, self.condition
+        return self.setting, self.content, self.task, self.user, self.query, self.condition, self.sample
 
     def as_json(self) -> dict[str, Any]:
         values = asdict(self) | {"condition": self.condition.as_json()}

@@ -1,9 +1,9 @@
-"""`Task`: how profile items of a benchmark stand in a prompt and are scored on, and how its answers are measured."""
+"""`Task`: how profile items of a benchmark are shown and scored on, and how its answers are measured."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from string import Formatter
 from typing import Literal
@@ -15,23 +15,17 @@ AnswerKind = Literal["text", "choice", "number"]  # ROUGE and METEOR; accuracy a
 class Task:
     """A task as data: {name} stands for a field of a profile item.
 
-    phrase: an item in a prompt; long_field: the field of it that may be truncated. request, answer_field: what an item
-    was written for ("" where nobody knows), and the field that was written. search_fields: those that BM25 searches,
-    with the part of a query's input that follows query_after. join: items and a query's input; insert_before: items go
-    before this part of the input, where it has it. options_in: the word before the list of options in an input. scale:
-    the ends of a number's.
+    request, answer_field: what an item was written for ("" where nobody knows), and the field that was written.
+    search_fields: those that BM25 searches, with the part of a query's input that follows query_after. options_in: the
+    word before the list of options in an input. scale: the ends of a number's.
     """
 
     name: str
     kind: AnswerKind
-    phrase: str = ""
-    long_field: str = ""
     request: str = ""
     answer_field: str = ""
     search_fields: tuple[str, ...] = ()
     query_after: str = ""
-    join: str = "{items}. {input}"
-    insert_before: str = ""
     options: tuple[str, ...] = ()
     options_in: str = ""
     scale: tuple[float, float] | None = None
@@ -39,8 +33,8 @@ class Task:
     @property
     def fields(self) -> list[str]:
         """The fields that a profile item needs."""
-        in_templates = [name for _, name, _, _ in Formatter().parse(self.phrase + self.request) if name]
-        return sorted({*in_templates, *self.search_fields, *([self.answer_field] if self.answer_field else [])})
+        in_request = [name for _, name, _, _ in Formatter().parse(self.request) if name]
+        return sorted({*in_request, *self.search_fields, *([self.answer_field] if self.answer_field else [])})
 
     def request_of(self, item: Mapping[str, str]) -> str:
         """Return the input of the same task that an item answers."""
@@ -53,14 +47,6 @@ class Task:
     def query(self, text: str) -> str:
         """Return the words of an input that retrieval looks for: without its fixed beginning, where it has one."""
         return text.partition(self.query_after)[2] or text if self.query_after else text
-
-    def prompt(self, phrases: Sequence[str], text: str) -> str:
-        """Return an input together with the phrases of items."""
-        items = ", and ".join(phrases)
-        if self.insert_before and self.insert_before in text:
-            before, marker, after = text.partition(self.insert_before)
-            return f"{before}, and {items}{marker}{after}"
-        return self.join.format(items=items, input=text)
 
     def options_of(self, text: str) -> tuple[str, ...]:
         """Return the options that an input lists, or those of the task."""

@@ -1,4 +1,4 @@
-"""`TaskPrompter`: prompts as LaMP makes them, with what is most relevant of a user's items beside the input."""
+"""`TaskPrompter`: prompts with what is most relevant of a user's items before the input."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from dps_local.engine.model import Model
 from dps_local.evaluation.dataset import User
 from dps_local.evaluation.evaluation_options import ItemSelection
 from dps_local.evaluation.task import Task
-from dps_local.prompting.chat_template import ChatTemplate
+from dps_local.prompting.chat_template import ChatTemplate, Exchange, in_words
 from dps_local.prompting.profile import HistoryItem, Profile
-from dps_local.prompting.prompt import ITEM_SHARE, TRUNCATION_MARGIN, Prompter
+from dps_local.prompting.prompt import Prompter, Request
 from dps_local.prompting.retrieval import most_relevant
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPrompter(Prompter):
-    """Builds prompts of a task. All that the model sees of a user stands with the input; there is no system message.
+    """Builds prompts of a task: there is no system message, and no item that every prompt shows.
 
     items: history item i of the profile, as the benchmark has it. most: at most so many items are in a prompt, the
-    most relevant or the newest; `budget` is for their phrases and the preferences.
+    most relevant or the newest; `budget` is for them and the preferences, which stand with the input.
     """
 
     task: Task
@@ -40,18 +40,22 @@ class TaskPrompter(Prompter):
         """SHA-256 of what there is of the user."""
         return hashlib.sha256(json.dumps([self.profile.digest(), self.items]).encode()).hexdigest()
 
-    def system(self, before: int | None = None) -> tuple[str, int]:  # noqa: ARG002 (there is none)
-        return "", 0
+    @property
+    def system(self) -> str:
+        return ""
+
+    def shown(self, before: int | None = None) -> range:  # noqa: ARG002 (none is)
+        return range(0)
 
     def describe(self, before: int | None = None) -> str:
         newest = self._fitting(reversed(range(len(self.items[:before]))), self.budget)
-        return "\n\n".join([*self._preferences(), *(self._item(i) for i in reversed(newest))])
+        return in_words("\n\n".join(self._preferences()), list(map(self.exchange, reversed(newest))))
 
-    def request(self, request: str, before: int | None = None, exclude: Container[int] = ()) -> tuple[str, list[int]]:
-        shown = self.phrases(self._chosen(request, before, exclude))
-        if shown:
-            request = self.task.prompt(list(shown.values()), request)
-        return "\n\n".join([*self._preferences(), request]), list(shown)
+    def request(self, request: str, before: int | None = None, exclude: Container[int] = ()) -> Request:
+        """Return a request behind the exchanges that go with it, the best last."""
+        shown = self._shares(self._chosen(request, before, exclude))
+        text = "\n\n".join([*self._preferences(), request])
+        return Request(text, list(shown.values())[::-1], list(shown)[::-1])
 
     def _preferences(self) -> list[str]:
         wishes = "; ".join(wish.strip().rstrip(".") for wish in self.profile.preferences)
@@ -64,31 +68,16 @@ class TaskPrompter(Prompter):
         best = dict.fromkeys([*relevant, *reversed(range(len(texts)))])
         return [i for i in best if i not in exclude][: self.most]
 
-    def phrases(self, items: Sequence[int]) -> dict[int, str]:
-        """Return the phrases of items: each has an equal share of the budget, and what the ones before it left."""
-        room = self.budget - sum(map(self._count, [*self._preferences(), self.task.prompt([], "")]))
-        phrases, left = {}, 0
+    def _shares(self, items: Sequence[int]) -> dict[int, Exchange]:
+        """Return the exchanges of items: each has an equal share of the budget, and what the ones before it left."""
+        room, exchanges, left = self.budget - sum(map(self._count, self._preferences())), dict[int, Exchange](), 0
         for i in items:
             left += room // len(items)
-            if phrase := self.phrase(i, left):
-                phrases[i] = phrase
-                left -= self._cost(phrase)
-        return phrases
-
-    def phrase(self, i: int, share: int) -> str:
-        """Return an item's phrase in `share` tokens, its long field cut; "" where the others alone take more."""
-        item, field = self.items[i], self.task.long_field
-        phrase = self.task.phrase.format(**item)
-        if (excess := self._cost(phrase) - share) <= 0:
-            return phrase
-        room = len(self.model.tokenize(item[field], special=False)) - excess - TRUNCATION_MARGIN
-        return self.task.phrase.format(**{**item, field: self.truncate(item[field], room)}) if room > 0 else ""
-
-    def _cost(self, phrase: str) -> int:
-        return len(self.model.tokenize(f", and {phrase}", special=False))
-
-    def _item(self, i: int) -> str:
-        return self.phrase(i, self.budget // ITEM_SHARE)
+            exchange = self.exchange(i, left)
+            if (cost := self._cost(exchange)) <= left:
+                exchanges[i] = exchange
+                left -= cost
+        return exchanges
 
 
 def task_prompter(

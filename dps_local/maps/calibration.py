@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from dps_local.engine.model import Head, HeadScales, Model, Scope, head_mask
 from dps_local.maps.fields import COUNT, NUMBER, inline, one_of, optional
+from dps_local.maps.step_evidence import HELPFUL
 from dps_local.steering.mixing import Gamma
 from dps_local.steering.steering import Steering, amplified
 
@@ -41,6 +42,7 @@ class Calibration:
 
     The interval is that of `best` among all candidates that were tried, at once. more_messages: about how many more of
     them may tell, None when they are not expected to. temperature, plain_temperature: the best ones, steered and not.
+    probability: that steering helps, by these items and by what others' texts tell; None where only the items count.
     """
 
     gain: float = field(metadata=NUMBER)
@@ -51,10 +53,11 @@ class Calibration:
     temperature: float = field(metadata=NUMBER)
     plain_temperature: float = field(metadata=NUMBER)
     more_messages: int | None = field(default=None, metadata=optional(COUNT))
+    probability: float | None = field(default=None, metadata=optional(NUMBER))
 
     @property
     def helps(self) -> bool:
-        return self.low > 0
+        return self.low > 0 if self.probability is None else self.probability >= HELPFUL
 
     def __str__(self) -> str:
         return self.sentence()
@@ -62,6 +65,9 @@ class Calibration:
     def sentence(self, whose: str = "your writing", *, forced: bool = False) -> str:
         """Say in one line what steering is worth; forced: it is not off all the same."""
         gain = f"{_signed(self.gain)} [{_signed(self.low)}, {_signed(self.high)}] nats a token"
+        if self.probability is not None:
+            text = f"steering is worth {gain} on {whose}, and helps with {self.probability:.0%} by all that is known"
+            return text if self.helps else f"{text}; " + ("--gamma steers all the same" if forced else "it stays off")
         if self.helps:
             return f"steering is worth {gain} on {whose}"
         text = f"steering does not help on {whose} ({gain})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from dps_local.maps.fields import (
     array,
     fields_as_json,
     grid_shape,
+    one_of,
     optional,
     record,
 )
@@ -61,6 +62,7 @@ class ClusterMap(ModelMap):
 
     kind = "clusters"
 
+    ranking: Ranking = field(metadata=one_of(get_args(Ranking)))
     embedder: str = field(metadata=TEXT)
     embedder_metadata: str | None = field(default=None, metadata=optional(TEXT))
     embedder_tokens: int = field(metadata=COUNT)

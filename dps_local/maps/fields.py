@@ -87,7 +87,11 @@ def optional(type_: FieldMetadata) -> FieldMetadata:
         if value is not None:
             inner.write(writer, key, value)
 
-    return _type(write, lambda file, key: None if file.get(key) is None else inner.read(file, key), inner.as_json)
+    return _type(
+        write,
+        lambda file, key: None if file.get(key) is None else inner.read(file, key),
+        lambda value: None if value is None else inner.as_json(value),
+    )
 
 
 def record(cls: type, present: str) -> FieldMetadata:
@@ -158,6 +162,11 @@ SEED = _type(gguf.GGUFWriter.add_int64, _integer)
 COUNTS = _type(
     lambda writer, key, value: writer.add_array(key, list(value)),
     lambda file, key: tuple(int(n) for n in file.get(key)),
+    list,
+)
+NUMBERS = _type(
+    lambda writer, key, value: writer.add_array(key, list(value)) if value else None,  # GGUF has no empty arrays
+    lambda file, key: tuple(float(x) for x in file.get(key, [])),
     list,
 )
 ARCHITECTURE = _type(lambda *_: None, lambda file, _: file.text("general.architecture"))  # which each GGUF has

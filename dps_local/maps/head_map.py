@@ -17,12 +17,14 @@ from dps_local.maps.fields import (
     SEED,
     fields_as_json,
     one_of,
+    optional,
     record,
 )
 from dps_local.maps.model_map import ModelMap
 from dps_local.maps.reliability import SplitHalfReliability
 from dps_local.maps.scored_heads import Scores
-from dps_local.maps.selection import lower_confidence_bound, top_heads
+from dps_local.maps.selection import Ranking, lower_confidence_bound, top_heads
+from dps_local.maps.step_evidence import StepEvidence
 from dps_local.steering.mixing import Gamma
 from dps_local.steering.steering import Steering, amplified
 
@@ -35,10 +37,13 @@ class HeadMap(ModelMap):
     pcs, with gain as its part that favours this user's words (the rest is KL); variance: of f - m under the full
     model, in nats²; contrast: PCS with the profile minus PCS without; pairwise: PCS of the user's words minus PCS of
     the rejected ones; counts: examples that a head was evaluated on. NaN stands for what was not measured.
+    slope: of the log-likelihood of all own text with respect to the scale of each head at 1; step: what the
+    amplification's weights rest on, where they come from slopes.
     """
 
     kind = "user"
 
+    ranking: Ranking = field(metadata=one_of(get_args(Ranking)))
     ablation_scale: float = field(metadata=NUMBER)  # that heads were evaluated at, 0 = muted
     seed: int = field(metadata=SEED)
     examples: int = field(metadata=COUNT)
@@ -64,6 +69,8 @@ class HeadMap(ModelMap):
         default=None, metadata=record(SplitHalfReliability, present="heads")
     )
     calibration: Calibration | None = field(default=None, metadata=record(Calibration, present="n"))
+    slope: Scores | None = field(default=None, metadata=optional(GRID))
+    step: StepEvidence | None = field(default=None, metadata=record(StepEvidence, present="gain"))
 
     @property
     def n_layer(self) -> int:

@@ -1,4 +1,4 @@
-"""`ModelMap`: what a head map and a cluster map share: the model that they are bound to, and their file."""
+"""`ModelMap`: what head maps, cluster maps and priors share: the model that they are bound to, and their file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dps_local.engine.identity import Identity
 from dps_local.engine.model import Scope
 from dps_local.maps import map_file
 from dps_local.maps.fields import ARCHITECTURE, TEXT, one_of, optional, read_fields, write_map
-from dps_local.maps.selection import Ranking
 from dps_local.system.files import StrPath
 
 
@@ -26,7 +25,6 @@ class ModelMap(ABC):
     metadata: str | None = field(default=None, metadata=optional(TEXT))
     template: str | None = field(default=None, metadata=optional(TEXT))
     scope: Scope = field(metadata=one_of(get_args(Scope)))
-    ranking: Ranking = field(metadata=one_of(get_args(Ranking)))
 
     @property
     @abstractmethod
@@ -42,14 +40,14 @@ class ModelMap(ABC):
 
     def check(self, model_name: str, identity: Identity) -> str:
         """Raise HeadMapError unless this map was made for that model; return what to say of its chat template."""
-        return map_file.check(self.model, self.identity, model_name, identity)
+        return map_file.check(self.kind, self.model, self.identity, model_name, identity)
 
     def save(self, path: StrPath) -> None:
-        """Write a .dps.gguf, readable by its owner only, whole or not at all."""
+        """Write a GGUF file, readable by its owner only, whole or not at all."""
         map_file.save(path, self.architecture, self.kind, lambda writer: write_map(writer, self))
 
     @classmethod
     def load(cls, path: StrPath) -> Self:
-        """Read a .dps.gguf, or a model that a map of this kind was baked into; raises HeadMapError."""
+        """Read such a file, or a model that a map of this kind was baked into; raises HeadMapError."""
         with map_file.opened(path, cls.kind) as file:
             return cls(**read_fields(file, cls, "dps."))

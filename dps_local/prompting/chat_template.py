@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
+from dps_local.engine.control_tokens import prompt_tokens
 from dps_local.engine.model import Model
 from dps_local.errors import ModelError
 from dps_local.prompting.template_renderer import Message, Renderer, renderer
@@ -17,14 +18,23 @@ FALLBACK_TEMPLATE = (
     "{% else %}Answer: {{ m.content }}\n\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}Answer:{% endif %}"
 )
+EARLIER = "Earlier writing:"  # before exchanges where they are a list and no turns
 SYSTEM, QUESTION, ANSWER = "Zq1System", "Zq2Question", "Zq3Answer"  # are looked for in what a template renders
 _THINK_TAG = re.compile(r"([<\[])([\w:]*think\w*)([>\]])", re.IGNORECASE)
+
+
+class Exchange(NamedTuple):
+    """A request, and what was written for it: a turn of a chat that the model is shown as if it had been."""
+
+    request: str
+    answer: str
 
 
 class ChatTemplate:
     """The model's own Jinja template, rendered by llama-cpp-python's formatter, or the one of llama.cpp that it names.
 
     Where a template opens a thought at the end of a prompt, it is closed: the user's words are scored right after it.
+    Exchanges are turns of the chat; where a template takes single turns only, or there is none, they are a list.
 
     stop: texts that end an answer where the model has no end-of-turn token (base models). Raises ModelError when the
     template is damaged, fails, or drops the question.
@@ -33,6 +43,7 @@ class ChatTemplate:
     def __init__(self, model: Model) -> None:
         self.stop: tuple[str, ...] = () if model.chat_template else ("\n\n", "\nRequest:", "\nAnswer:")
         source = model.chat_template or FALLBACK_TEMPLATE
+        self._model = model
         eos, bos = model.token_text(model.eos), model.token_text(model.bos)
         self._bos = bos
         if not isinstance(source, str):
@@ -42,9 +53,12 @@ class ChatTemplate:
         except Exception as exc:  # not only Jinja's own: it may be nested too deeply, say
             raise ModelError(f"{model.name}: its chat template is damaged: {_one_line(exc)}") from exc
         self._renderer = max(forms, key=_n_rendered)  # the first of equals: a content is a text where that will do
-        first, later = (_render_or_empty(self._renderer, _chat(turns, "system")) for turns in (1, 2))
-        self._has_system = SYSTEM in first  # some templates refuse a system message, some drop it
-        self._moves_system = SYSTEM in later.rpartition(ANSWER)[2]  # to the last question, as Mistral Nemo's
+        first = _render_or_empty(self._renderer, _chat(1, "system"))
+        before, answer, after = _render_or_empty(self._renderer, _chat(2)).partition(ANSWER)
+        self._has_turns = bool(model.chat_template) and QUESTION in before and QUESTION in after
+        later = _render_or_empty(self._renderer, _chat(2, "system")) if answer else first
+        # some templates refuse a system message, some drop it, and Mistral Nemo's moves it to the last question
+        self._has_system = SYSTEM in first and SYSTEM in later.partition(ANSWER)[0]
         self._closing = ""
         prompt = self._render(_chat(1, "system" if self._has_system else None))
         if QUESTION not in prompt:
@@ -59,35 +73,65 @@ class ChatTemplate:
         except Exception as exc:  # a template is a program: it may fail in any way
             raise ModelError(f"the model's chat template fails: {_one_line(exc)}") from exc
 
-    def first(self, system: str, user: str) -> str:
-        """Return the prompt of the first turn, up to where the answer starts."""
-        prompt = self._render(self._opening(system, user))
+    def first(self, system: str, user: str, earlier: Sequence[Exchange] = ()) -> str:
+        """Return the prompt of the first turn behind earlier exchanges, up to where the answer starts."""
+        prompt = self._render(self._opening(system, user, earlier))
         begins = prompt.lstrip()  # a template may write line breaks before the BOS token
         return begins if self._bos and begins.startswith(self._bos) else prompt
 
-    def _opening(self, system: str, user: str) -> list[Message]:
+    def _opening(self, system: str, user: str, earlier: Sequence[Exchange] = ()) -> list[Message]:
+        if earlier and not self._has_turns:
+            system, earlier = in_words(system, earlier), ()
+        messages = [*_turns(earlier), _message("user", user)]
         if not system:
-            return [_message("user", user)]
+            return messages
         if self._has_system:
-            return [_message("system", system), _message("user", user)]
-        return [_message("user", f"{system}\n\n{user}")]
+            return [_message("system", system), *messages]
+        return [_message("user", f"{system}\n\n{messages[0]['content']}"), *messages[1:]]
 
-    def next(self, system: str, turns: int, user: str) -> str:
+    def next(self, system: str, turns: int, user: str, earlier: Sequence[Exchange] = ()) -> str:
         """Return what stands between an answer and the next one, after `turns` finished turns.
 
         Only this much is new: what came before is in the KV cache, token for token, and the system message with it.
+        earlier: exchanges that stand before the new question.
         """
-        messages = self._opening("" if self._moves_system else system, "…")
-        for _ in range(turns - 1):
-            messages += [_message("assistant", "…"), _message("user", "…")]
+        messages = self._opening(system, "…", [Exchange("…", "…")] * (turns - 1))
         answer = "\u0001"  # stands for the answer, whose tokens are in the KV cache already
-        while answer in system + user:
+        while answer in "".join([system, user, *(text for exchange in earlier for text in exchange)]):
             answer += "\u0001answer"
-        messages += [_message("assistant", answer), _message("user", user)]
+        messages += [_message("assistant", answer), *_turns(earlier), _message("user", user)]
         _, rendered_answer, after = self._render(messages).rpartition(answer)
         if not rendered_answer:
             raise ModelError("the model's chat template drops an earlier answer: only single turns are possible")
         return after
+
+    def first_tokens(self, system: str, user: str, earlier: Sequence[Exchange] = ()) -> list[int]:
+        """Return the tokens of `first`; control tokens in the texts are text."""
+        return self._model.with_bos(self._tokens(self.first, system, user, earlier))
+
+    def next_tokens(self, system: str, turns: int, user: str, earlier: Sequence[Exchange] = ()) -> list[int]:
+        """Return the tokens of `next`; control tokens in the texts are text."""
+        return self._tokens(lambda system, *rest: self.next(system, turns, *rest), system, user, earlier)
+
+    def _tokens(self, render: Callable[..., str], system: str, user: str, earlier: Sequence[Exchange]) -> list[int]:
+        def of_texts(system: str, user: str, *texts: str) -> str:
+            return render(system, user, list(map(Exchange, texts[::2], texts[1::2])))
+
+        return prompt_tokens(self._model, of_texts, system, user, *(text for exchange in earlier for text in exchange))
+
+
+def in_words(system: str, earlier: Sequence[Exchange]) -> str:
+    """Return a system message with exchanges as a list."""
+    listed = [f"Request: {exchange.request}\nAnswer: {exchange.answer}" for exchange in earlier]
+    return "\n\n".join([*([system] if system else []), *([EARLIER, *listed] if earlier else [])])
+
+
+def _turns(exchanges: Sequence[Exchange]) -> list[Message]:
+    return [
+        message
+        for exchange in exchanges
+        for message in (_message("user", exchange.request), _message("assistant", exchange.answer))
+    ]
 
 
 def _message(role: Literal["system", "user", "assistant"], content: str) -> Message:
@@ -96,7 +140,7 @@ def _message(role: Literal["system", "user", "assistant"], content: str) -> Mess
 
 def _chat(turns: int, system: Literal["system"] | None = None) -> list[Message]:
     """Return a chat of marks, up to its last question."""
-    answered = [_message("user", QUESTION), _message("assistant", ANSWER)] * (turns - 1)
+    answered = _turns([Exchange(QUESTION, ANSWER)] * (turns - 1))
     return [*([_message(system, SYSTEM)] if system else []), *answered, _message("user", QUESTION)]
 
 

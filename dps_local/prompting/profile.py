@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from json.decoder import JSONDecoder
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 from dps_local.errors import ProfileError
 from dps_local.system.files import StrPath
+from dps_local.system.progress import Notice
 
 EXAMPLES = Path(__file__).parent / "examples"
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -44,21 +45,7 @@ class Profile:
 
         Raises ProfileError that names the field and the line.
         """
-        name = os.fspath(name_or_path)
-        path = Path(name)
-        try:
-            path = path.expanduser()
-            if name in examples() and not path.exists():
-                path = EXAMPLES / f"{name}.json"
-            text = path.read_text(encoding="utf-8-sig")
-        except FileNotFoundError as exc:
-            raise ProfileError(f"no profile {name!r}: give a JSON file or one of {', '.join(examples())}") from exc
-        except IsADirectoryError as exc:
-            raise ProfileError(f"{path} is a folder: give the path of a profile (JSON)") from exc
-        except UnicodeDecodeError as exc:
-            raise ProfileError(f"{path} is not UTF-8 text (byte {exc.start}): save it as UTF-8") from exc
-        except (OSError, RuntimeError, ValueError) as exc:  # too long a name, no such home folder, a NUL byte
-            raise ProfileError(f"cannot read the profile {name[:80]!r}: {getattr(exc, 'strerror', exc)}") from exc
+        path, text = _read(os.fspath(name_or_path))
         try:
             return replace(parse_profile(text), path=path.resolve())
         except ProfileError as exc:
@@ -76,7 +63,51 @@ class Profile:
         return [str(self.path)] if self.path else [self.name, *(item.output for item in self.history[:1])]
 
 
-def load_profiles(folder: Path, notice: Callable[[str], None] = lambda _: None) -> list[Profile]:
+def _read(name: str) -> tuple[Path, str]:
+    """Return where the file or the shipped example of this name lies, and what it holds."""
+    path = Path(name)
+    try:
+        path = path.expanduser()
+        if name in examples() and not path.exists():
+            path = EXAMPLES / f"{name}.json"
+        return path, path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as exc:
+        raise ProfileError(f"no profile {name!r}: give a JSON file or one of {', '.join(examples())}") from exc
+    except IsADirectoryError as exc:
+        raise ProfileError(f"{path} is a folder: give the path of a profile (JSON)") from exc
+    except UnicodeDecodeError as exc:
+        raise ProfileError(f"{path} is not UTF-8 text (byte {exc.start}): save it as UTF-8") from exc
+    except (OSError, RuntimeError, ValueError) as exc:  # too long a name, no such home folder, a NUL byte
+        raise ProfileError(f"cannot read the profile {name[:80]!r}: {getattr(exc, 'strerror', exc)}") from exc
+
+
+def load_people(paths: Iterable[Path], notice: Notice = lambda _: None) -> list[Profile]:
+    """Read profiles, folders of them, and files with a profile a line (.jsonl); a profile that comes twice counts once.
+
+    notice: as in `load_profiles`. Raises ProfileError that names the file, the line and the field.
+    """
+    people: list[Profile] = []
+    for path in paths:
+        if path.is_dir():
+            people += load_profiles(path, notice)
+        elif path.suffix == ".jsonl":
+            people += _load_lines(path)
+        else:
+            people.append(Profile.load(path))
+    return list({person.digest(): person for person in people}.values())
+
+
+def _load_lines(path: Path) -> Iterator[Profile]:
+    path, text = _read(os.fspath(path))
+    for number, line in enumerate(text.split("\n"), 1):  # JSON may have other line breaks in its strings
+        if line.strip():
+            try:
+                yield parse_profile(line, number)
+            except ProfileError as exc:
+                raise ProfileError(f"{path}: {exc}") from exc
+
+
+def load_profiles(folder: Path, notice: Notice = lambda _: None) -> list[Profile]:
     """Read every profile (*.json) of a folder, in the order of their names; raises ProfileError where there is none.
 
     notice: is told what other files are left out, and why.
@@ -97,12 +128,12 @@ def examples() -> list[str]:
     return sorted(p.stem for p in EXAMPLES.glob("*.json"))
 
 
-def parse_profile(text: str) -> Profile:
-    """Validate the JSON `text` of a profile."""
+def parse_profile(text: str, line: int = 1) -> Profile:
+    """Validate the JSON `text` of a profile; line: the number of its first line in its file."""
     try:
-        return _Parser(text).profile(json.loads(text))
+        return _Parser(text, line).profile(json.loads(text))
     except json.JSONDecodeError as exc:
-        raise ProfileError(f"line {exc.lineno}: not valid JSON: {exc.msg} (column {exc.colno})") from exc
+        raise ProfileError(f"line {line + exc.lineno - 1}: not valid JSON: {exc.msg} (column {exc.colno})") from exc
     except RecursionError as exc:
         raise ProfileError("nested too deeply for a profile") from exc
     except ValueError as exc:
@@ -110,14 +141,14 @@ def parse_profile(text: str) -> Profile:
 
 
 class _Parser:
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, text: str, line: int) -> None:
+        self.text, self.line = text, line
 
     def fail(self, path: Sequence[str | int], problem: str) -> ProfileError:
         field = (
             "".join(f"[{p}]" if isinstance(p, int) else f".{_printable(p)}" for p in path).lstrip(".") or "the profile"
         )
-        return ProfileError(f"line {_line(self.text, path)}: {field} {problem}")
+        return ProfileError(f"line {self.line + _newlines(self.text, path)}: {field} {problem}")
 
     def profile(self, data: Any) -> Profile:
         self.mapping((), data, ("name", "about", "preferences", "history"))
@@ -171,12 +202,12 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-def _line(text: str, path: Sequence[str | int]) -> int:
-    """Return the line on which the value at `path` starts in the valid JSON `text`."""
+def _newlines(text: str, path: Sequence[str | int]) -> int:
+    """Return how many lines of the valid JSON `text` end before the value at `path` starts."""
     position = _skip(text, 0)
     for key in path:
         position = dict(_members(text, position))[key]
-    return text.count("\n", 0, position) + 1
+    return text.count("\n", 0, position)
 
 
 def _members(text: str, position: int) -> list[tuple[str | int, int]]:

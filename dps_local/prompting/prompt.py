@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import NamedTuple, Self
 
-from dps_local.engine.control_tokens import prompt_tokens
 from dps_local.engine.model import Model
 from dps_local.errors import ModelError, ProfileError, Remedy
-from dps_local.prompting.chat_template import ChatTemplate
+from dps_local.prompting.chat_template import ChatTemplate, Exchange, in_words
 from dps_local.prompting.profile import HistoryItem, Profile
 from dps_local.prompting.retrieval import most_relevant
 from dps_local.system.progress import Notice
 
-VERSION = 5  # raised when prompts or targets change: what was scored with others does not hold
+VERSION = 6  # raised when prompts or targets change: what was scored with others does not hold
 DEFAULT_REQUEST = "Write something I would write."  # the task of a history item that has no input
 ITEM_SHARE = 4  # a history item takes at most this part (a quarter) of the profile's tokens, and loses its end
 RELATED_SHARE = 4  # of a history that is too long, this part of the profile's tokens shows what goes with the request
 TRUNCATION_MARGIN = 8  # tokens at most that a text may have more than the tokens it was cut to
-EARLIER = "Earlier writing:"
+
+
+class Request(NamedTuple):
+    """What a user asks, and the exchanges that go with it and stand before it. items: their numbers in the history."""
+
+    text: str
+    exchanges: Sequence[Exchange] = ()
+    items: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
 class Prompter:
     """Builds prompts for one model and profile; the profile takes at most `budget` tokens, an example n_ctx.
 
-    All of the history is in the system message where it fits. Else the newest items are, which stay the same from one
-    request to the next, and each request brings those of the others that have most to do with it (BM25).
+    What the profile says is the system message, and history items are earlier turns of the chat: all of them where they
+    fit. Else the newest are, which stay the same from one request to the next, and each request brings those of the
+    others that have most to do with it (BM25).
     """
 
     model: Model
@@ -57,23 +64,54 @@ class Prompter:
         """What tells these prompts from those of other profiles and settings, whatever is added to the profile."""
         return [*self.profile.identity, self.budget, self.n_ctx]
 
-    def system(self, before: int | None = None) -> tuple[str, int]:
-        """Return the profile as a system message, and how many history items are in it, the newest.
+    @property
+    def system(self) -> str:
+        """What the profile says, without its history: the system message."""
+        name = self.profile.name or "the user"
+        lines = [f"You write for {name}, in {name}'s own voice and habits."]
+        if self.profile.about:
+            lines.append(self.profile.about)
+        if self.profile.preferences:
+            lines.append("Preferences:\n" + "\n".join(f"- {p}" for p in self.profile.preferences))
+        return "\n\n".join(lines)
+
+    def shown(self, before: int | None = None) -> range:
+        """Return the history items that every prompt shows, the newest.
 
         before: show only the items before this one.
         """
-        head = _head(self.profile)
-        room = self.budget - self._count(head)
+        room = self.budget - self._count(self.system)
         items = range(len(self.profile.history[:before]))
-        shown = self._fitting(reversed(items), room)
-        if len(shown) < len(items):
-            shown = self._fitting(reversed(items), room - self.budget // RELATED_SHARE)
-        texts = [self._item(i) for i in reversed(shown)]
-        return "\n\n".join([head, *([EARLIER, *texts] if texts else [])]), len(shown)
+        n = len(self._fitting(reversed(items), room))
+        if n < len(items):
+            n = len(self._fitting(reversed(items), room - self.budget // RELATED_SHARE))
+        return items[len(items) - n :]
 
-    def not_shown(self, n_shown: int) -> str:
-        """Say what a system message with so many history items leaves out, '' where that is nothing."""
-        n_items = len(self.profile.history)
+    def earlier(self, before: int | None = None) -> list[Exchange]:
+        """Return the exchanges that every prompt shows; before: as in `shown`."""
+        return list(map(self.exchange, self.shown(before)))
+
+    def windows(self) -> list[range]:
+        """Return, for each history item, the items before it that its prompt shows where many prompts are read in turn.
+
+        Each window goes on from the one before, so that a prompt begins with another one, as in a chat that grows. One
+        that would take more than the profile's tokens is halved from its start.
+        """
+        room = self.budget - self._count(self.system)
+        costs = [self._cost(self.exchange(i)) for i in range(len(self.profile.history))]
+        windows, start, used = list[range](), 0, 0
+        for i, cost in enumerate(costs):
+            windows.append(range(start, i))
+            used += cost
+            if used > room:
+                while start <= i and used > room // 2:
+                    used -= costs[start]
+                    start += 1
+        return windows
+
+    def not_shown(self) -> str:
+        """Say what prompts leave out of the history, '' where that is nothing."""
+        n_items, n_shown = len(self.profile.history), len(self.shown())
         if n_shown == n_items:
             return ""
         return (
@@ -82,35 +120,57 @@ class Prompter:
         )
 
     def describe(self, before: int | None = None) -> str:
-        """Return what the profile says about the user, to compare users by; before: as in `system`."""
-        return self.system(before)[0]
+        """Return what the profile says about the user, to compare users by; before: as in `shown`."""
+        return in_words(self.system, self.earlier(before))
 
-    def request(self, request: str, before: int | None = None, exclude: Container[int] = ()) -> tuple[str, list[int]]:
-        """Return a request behind the history items that go with it and are not in the system message; and which.
+    def request(self, request: str, before: int | None = None, exclude: Container[int] = ()) -> Request:
+        """Return a request with the history items that go with it and are not in every prompt, the best last.
 
-        before: as in `system`; exclude: items that are in the conversation already.
+        before: as in `shown`; exclude: items that are in the conversation already.
         """
-        n = len(self.profile.history[:before]) - self.system(before)[1]
+        n = self.shown(before).start
         others = tuple(f"{item.input} {item.output}" for item in self.profile.history[:n])
         related = [i for i in most_relevant(others, request) if i not in exclude] if n else []
-        shown = self._fitting(related, self.budget // RELATED_SHARE)
-        if not shown:
-            return request, []
-        return "\n\n".join([EARLIER, *map(self._item, shown), f"Request: {request}"]), shown
+        items = self._fitting(related, self.budget // RELATED_SHARE)[::-1]
+        return Request(request, list(map(self.exchange, items)), items)
+
+    def exchange(self, i: int, n: int | None = None) -> Exchange:
+        """Return a history item as it is shown, in at most n tokens (None for its share of the profile's).
+
+        Its texts lose their ends: the request as far as half of the room, and then the answer.
+        """
+        item, n = self.profile.history[i], self.budget // ITEM_SHARE if n is None else n
+        request, answer = whole = Exchange(request_of(item), item.output.strip())
+        if self._frame + sum(self._length(text, n) for text in whole) <= n:
+            return whole
+        room = max(2, n - self._frame - 2 * TRUNCATION_MARGIN)
+        request = self.truncate(request, max(room // 2, room - self._length(answer, room)))
+        left = room + TRUNCATION_MARGIN - self._length(request, room)
+        return Exchange(request, self.truncate(answer, max(1, left)))
 
     def _fitting(self, items: Iterable[int], room: int) -> list[int]:
         """Return the first of the history items that together take at most `room` tokens."""
         shown = []
         for i in items:
-            room -= self._count(self._item(i))
+            room -= self._cost(self.exchange(i))
             if room < 0:
                 break
             shown.append(i)
         return shown
 
-    def _item(self, i: int) -> str:
-        item = self.profile.history[i]
-        return self.truncate(f"Request: {request_of(item)}\nAnswer: {item.output.strip()}", self.budget // ITEM_SHARE)
+    def _cost(self, exchange: Exchange) -> int:
+        return self._frame + sum(len(self.model.tokenize(text, special=False)) for text in exchange)
+
+    @cached_property
+    def _frame(self) -> int:
+        """Tokens that are around the texts of an exchange."""
+        text = "x"
+        one, two = (len(self.prompt("", Request(text, [Exchange(text, text)] * n))) for n in (1, 2))
+        return two - one - 2 * len(self.model.tokenize(text, special=False))
+
+    def _length(self, text: str, n: int) -> int:
+        """Return how many tokens a text has, or more than n, if there are more."""
+        return len(self.model.tokenize(text[: 32 * n], special=False)) + (len(text) > 32 * n)
 
     def _count(self, text: str) -> int:
         return len(self.model.tokenize(text, special=False)) + 2  # the blank line between parts
@@ -123,32 +183,37 @@ class Prompter:
         return self.model.detokenize(tokens[:n]).strip().removesuffix("\N{REPLACEMENT CHARACTER}") + " …"
 
     def example(
-        self, i: int, target_tokens: int, *, with_profile: bool = True
+        self, i: int, target_tokens: int, *, with_profile: bool = True, window: range | None = None
     ) -> tuple[list[int], list[int], list[int]]:
         """Return the tokens of a prompt, of the output of history item i and of its `rejected`, as in `target`.
 
         The prompt shows the profile as it was when the user wrote the item, with the items before it;
-        with_profile=False: the request alone. A request that does not fit into n_ctx loses its end.
+        with_profile=False: the request alone. window: show these items, and none that go with the request. A request
+        that does not fit into n_ctx loses its end.
         """
         item = self.profile.history[i]
-        system = self.system(before=i)[0] if with_profile else ""
-        request = request_of(item)
-        prompt = self.prompt(system, self.request(request, before=i)[0] if with_profile else request)
+        request = shown = Request(request_of(item))
+        system, earlier = (self.system, self.earlier(before=i)) if with_profile else ("", [])
+        if window is not None:
+            earlier = list(map(self.exchange, window))
+        elif with_profile:
+            shown = self.request(request.text, before=i)
+        prompt = self.prompt(system, shown, earlier)
         if (excess := len(prompt) + target_tokens - self.n_ctx) > 0:
-            prompt = self.prompt(system, request)
+            prompt = self.prompt(system, request, earlier)
             excess = len(prompt) + target_tokens - self.n_ctx
         if excess > 0:
-            room = len(self.model.tokenize(request, special=False)) - excess - TRUNCATION_MARGIN
-            prompt = self.prompt(system, self.truncate(request, max(1, room)))
+            room = len(self.model.tokenize(request.text, special=False)) - excess - TRUNCATION_MARGIN
+            prompt = self.prompt(system, Request(self.truncate(request.text, max(1, room))), earlier)
             if len(prompt) + target_tokens > self.n_ctx:
                 raise ProfileError(
                     f"the profile leaves no room for a request in {self.n_ctx} tokens", Remedy.SMALLER_PROFILE
                 )
         return prompt, self.target(item.output, target_tokens), self.target(item.rejected, target_tokens)
 
-    def prompt(self, system: str, request: str) -> list[int]:
-        """Return the tokens of a first turn, up to where the answer starts."""
-        return self.model.with_bos(prompt_tokens(self.model, self.template.first, system, request))
+    def prompt(self, system: str, request: Request, earlier: Sequence[Exchange] = ()) -> list[int]:
+        """Return the tokens of a first turn behind earlier ones, up to where the answer starts."""
+        return self.template.first_tokens(system, request.text, [*earlier, *request.exchanges])
 
     def target(self, text: str, n: int) -> list[int]:
         """Return the tokens of an answer that are scored: its end with them, unless that makes more than n; then n."""
@@ -178,16 +243,6 @@ class Prompter:
         """Return the tokens of an answer as the model would begin it after the prompt."""
         text = text.strip()
         return self.model.tokenize(text if self.model.chat_template or not text else f" {text}", special=False)
-
-
-def _head(profile: Profile) -> str:
-    name = profile.name or "the user"
-    lines = [f"You write for {name}, in {name}'s own voice and habits."]
-    if profile.about:
-        lines.append(profile.about)
-    if profile.preferences:
-        lines.append("Preferences:\n" + "\n".join(f"- {p}" for p in profile.preferences))
-    return "\n\n".join(lines)
 
 
 def request_of(item: HistoryItem) -> str:

@@ -11,6 +11,7 @@ from dps_local.errors import HeadMapError
 from dps_local.maps.head_map import HeadMap
 from dps_local.maps.map_file import FORMAT
 from dps_local.prompting.prompt import Prompter
+from dps_local.scoring.first_map import first_map
 from dps_local.scoring.options import ScoringOptions
 from dps_local.scoring.scoring import score
 from dps_local.system.files import cache_folder
@@ -42,6 +43,12 @@ class CachedMap:
             return HeadMap.load(self.path)
         except HeadMapError:
             return None
+
+    def load_or_begin(self, progress: Progress | None = None, notice: Notice | None = None) -> HeadMap:
+        """Return the map, or else the one that a chat begins with; where that cannot be had, heads are scored now."""
+        head_map = self.load() if self.options.resume else None
+        head_map = head_map or first_map(self.prompter, self.options, progress, notice)
+        return head_map or self.load_or_score(progress, notice)
 
     def load_or_score(self, progress: Progress | None = None, notice: Notice | None = None) -> HeadMap:
         """Return the map, scored now and kept unless that was done before, or is to be done anew (options.resume)."""

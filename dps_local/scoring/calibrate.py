@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +21,12 @@ from dps_local.scoring.intervals import FEWEST, simultaneous_t
 # Few, as the interval of the best of many is wide: these were worth most to users of the evaluation that they were
 # chosen on (README). 0, no steering, is always a candidate.
 GAMMAS = (0.25,)  # of the contrast
-STEPS = (0.2, 0.4)  # γ of the amplification
+STEPS = (0.2, 0.4, 0.8)  # γ of the amplification
 # The first is that of likelihoods as they are. Below 1, too, where an under-confident model is best: what sharpens it
 # would pass for help.
 TEMPERATURES = (1.0, 0.6, 0.7, 0.8, 0.9, 1.1, 1.2, 1.35, 1.5)
+NORMAL = 1.96  # standard deviations, of a 95 % interval
+BOUND = 1.28  # standard deviations, of a one-sided bound that holds with HELPFUL
 NEVER = 99.0  # standard errors, from fewer than FEWEST items
 MOST = 1000  # messages; what would take more than that is not announced
 LossTable = NDArray[np.float64]  # [n_items, n_candidates, n_temperatures], nats per token
@@ -35,8 +38,16 @@ def candidates(selected: int) -> list[Candidate]:
     return [NO_STEERING, *contrasts, *(Candidate("amplify", None, step) for step in STEPS)]
 
 
-def calibrate(losses: LossTable, tried: Sequence[Candidate], messages_per_item: float = 1.0) -> Calibration:
+def calibrate(
+    losses: LossTable,
+    tried: Sequence[Candidate],
+    messages_per_item: float = 1.0,
+    expected: Sequence[tuple[float, float] | None] = (),
+) -> Calibration:
     """Choose the candidate whose gain over the plain model has the highest lower bound.
+
+    expected: of each candidate but the first the gain that other knowledge promises, with its standard deviation, or
+    None; the measured gains are then added to that, each by its precision, and the bound is that of the sum.
 
     tried[0] is NO_STEERING. Bounds hold for all candidates at once (`simultaneous_t`), so the best of many is not
     taken for help by chance; fewer than FEWEST items never are. messages_per_item: how much history one more item
@@ -48,7 +59,17 @@ def calibrate(losses: LossTable, tried: Sequence[Candidate], messages_per_item: 
     gains = best[:, :1] - best[:, 1:]
     mean, stderr = gains.mean(axis=0), gains.std(axis=0, ddof=1) / math.sqrt(n)
     below, above = simultaneous_t(gains) if n >= FEWEST else (NEVER, NEVER)
-    i = int((mean - below * stderr).argmax())
+    probability = None
+    if expected:
+        # the measured error as wide as the interval that holds for all candidates
+        sums = [
+            _added(float(m), float(below * s) / NORMAL, known)
+            for m, s, known in zip(mean, stderr, expected, strict=True)
+        ]
+        i = int(np.argmax([m - BOUND * deviation for m, deviation in sums]))
+        probability = NormalDist().cdf(sums[i][0] / sums[i][1]) if sums[i][1] else float(sums[i][0] > 0)
+    else:
+        i = int((mean - below * stderr).argmax())
     gain, low, high = (float((mean + t * stderr)[i]) for t in (0.0, -below, above))
     return Calibration(
         gain=gain,
@@ -59,7 +80,18 @@ def calibrate(losses: LossTable, tried: Sequence[Candidate], messages_per_item: 
         temperature=TEMPERATURES[temperatures[i + 1]],
         plain_temperature=TEMPERATURES[temperatures[0]],
         more_messages=_more_messages(gain, gain - low, n, messages_per_item),
+        probability=probability,
     )
+
+
+def _added(mean: float, deviation: float, known: tuple[float, float] | None) -> tuple[float, float]:
+    """Return the mean and the standard deviation of what was measured and what was known together."""
+    if known is None or not known[1]:
+        return mean, deviation
+    if not deviation:
+        return mean, 0.0
+    measured, before = deviation**-2, known[1] ** -2
+    return (measured * mean + before * known[0]) / (measured + before), (measured + before) ** -0.5
 
 
 def by_user(losses: LossTable, users: Sequence[object]) -> LossTable:

@@ -78,8 +78,11 @@ class HeldOutLosses:
 
     def mean_losses(self, mix: Mix, full: Logits, own: Logits, target: Sequence[int]) -> NDArray[np.float64]:
         """Return the mean NLL [n_temperatures] of the target; full, own: F32 [n_target, n_vocab]."""
-        rows = self.pool.map(lambda f, o, y: _row_losses(mix(f, o), y), full, own, target)
-        return np.asarray(np.mean(list(rows), axis=0))
+        return np.asarray(self.token_losses(mix, full, own, target).mean(axis=0))
+
+    def token_losses(self, mix: Mix, full: Logits, own: Logits, target: Sequence[int]) -> NDArray[np.float64]:
+        """Return the NLL [n_target, n_temperatures] of each token of the target."""
+        return np.array(list(self.pool.map(lambda f, o, y: _row_losses(mix(f, o), y), full, own, target)))
 
 
 def _row_losses(steered: Logits, y: int) -> list[float]:

@@ -19,13 +19,13 @@ def choose_map(
     own: CachedMap | None,
     given: Path | None = None,
     *,
-    score: Callable[[CachedMap], HeadMap],
+    begin: Callable[[CachedMap], HeadMap],
     notice: Notice,
 ) -> HeadMap | ClusterMap | None:
     """Return the given map, or else the person's own, or one that is baked into the model.
 
     A person's own map replaces a cluster map once it is calibrated and helps: it has more evidence. own: of a person
-    with history, None for anyone else. score: makes the person's own map where there is no other.
+    with history, None for anyone else. begin: makes the map that a person begins with where there is no other.
     """
     chosen = load_map(given) if given else baked_map(model)
     if isinstance(chosen, ClusterMap):
@@ -35,7 +35,7 @@ def choose_map(
             return head_map
         notice("the cluster map is used: your own " + ("does not help yet" if head_map else "is not scored"))
         return chosen
-    return score(own) if own and not given else chosen
+    return begin(own) if own and not given else chosen
 
 
 def baked_map(model: Model) -> HeadMap | ClusterMap | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from dps_local.engine.model import Model
 from dps_local.errors import ModelError, ProfileError
 from dps_local.maps.calibration import Calibration, Candidate
 from dps_local.maps.head_map import HeadMap
+from dps_local.maps.prior import Prior
 from dps_local.maps.scored_heads import Scores
+from dps_local.maps.shipped_priors import shipped_priors
 from dps_local.prompting.profile import Profile
 from dps_local.prompting.prompt import Prompter
 from dps_local.scoring.calibrate import by_user, calibrate, candidates
@@ -26,6 +29,7 @@ from dps_local.scoring.example import Example, make_example
 from dps_local.scoring.head_effects import GAIN, PCS, VARIANCE, HeadEffects
 from dps_local.scoring.held_out_losses import HeldOutLosses
 from dps_local.scoring.options import ScoringOptions
+from dps_local.scoring.own_steps import OwnSteps
 from dps_local.scoring.statistics import choose, mean_stderr, split_half_reliability
 from dps_local.scoring.successive_halving import SuccessiveHalving
 from dps_local.steering.steering import Steering
@@ -77,14 +81,18 @@ def score(
     options: ScoringOptions | None = None,
     progress: Progress | None = None,
     notice: Notice | None = None,
+    *,
+    priors: Sequence[Prior] | None = None,
 ) -> HeadMap:
     """Score the heads of `model` on the profile's history, choose the best, and calibrate how to steer by them.
 
     profile: or a prompter, where prompts are to show it otherwise than an `Assistant` does by default. What was
-    measured is cached after each batch, and a later run takes it up. Raises ProfileError without history, ModelError
-    when no layer of the architecture has heads that can be muted.
+    measured is cached after each batch, and a later run takes it up. priors: what others' texts tell of this model's
+    heads; None takes those that come with the package. Raises ProfileError without history, ModelError when no layer
+    of the architecture has heads that can be muted.
     """
     options = options or ScoringOptions()
+    priors = shipped_priors(model.identity) if priors is None else priors
     prompter = profile if isinstance(profile, Prompter) else Prompter.of(model, profile)
     if not prompter.profile.history:
         raise ProfileError("the profile has no history: heads are scored on what the user wrote")
@@ -92,11 +100,22 @@ def score(
     newest = range(max(0, n - 2 * options.examples), n)
     examples = {i: example for i in newest if (example := make_example(prompter, i, options))}
     split = split_history(list(examples), options.examples)
-    return Scoring(model, examples, split, options, prompter.identity, progress, notice).head_map()
+    steps = None
+    if options.scope == "generated" and options.ablation_scale == ScoringOptions.ablation_scale:
+        measured = partial(
+            OwnSteps.measured, prompter, k=options.top, n_threads=options.n_threads, progress=progress, notice=notice
+        )
+        steps = measured(priors)
+        if steps and steps.priors and steps.step().no_kind:
+            steps = measured([])  # own text alone
+    return Scoring(model, examples, split, options, prompter.identity, progress, notice, steps).head_map()
 
 
 class Scoring:
-    """The scoring of examples (by number): some choose heads, others calibrate. whose: tells them from others'."""
+    """The scoring of examples (by number): some choose heads, others calibrate. whose: tells them from others'.
+
+    steps: give the amplification's weights, which else come from the ablation.
+    """
 
     def __init__(
         self,
@@ -107,10 +126,11 @@ class Scoring:
         whose: Sequence[object],
         progress: Progress | None = None,
         notice: Notice | None = None,
+        steps: OwnSteps | None = None,
     ) -> None:
         if not examples:
             raise ProfileError("no history item has a token to score: raise examples and target_tokens above 0")
-        self.model, self.options, self.examples, self.split = model, options, examples, split
+        self.model, self.options, self.examples, self.split, self.steps = model, options, examples, split, steps
         self.halving = SuccessiveHalving(
             model,
             [self.examples[i] for i in self.split.scored],
@@ -131,6 +151,9 @@ class Scoring:
         calibration = self._calibrate(effects, len(selected))
         best = calibration.best if calibration and calibration.helps else Candidate("contrast", None, 0.0)
         grids: dict[str, Any] = grids_of(self.model, effects, self.options.ablation_scale)
+        if self.steps:
+            step = self.steps.step()
+            grids |= {"weights": step.weights, "slope": step.slopes, "step": step.evidence(best.gamma or step.gamma)}
         if np.isnan(grids["pcs"]).all():
             raise ModelError(
                 f"muting heads has no effect in the architecture {self.model.architecture!r}: it cannot be steered"
@@ -175,16 +198,33 @@ class Scoring:
                 seen = [k for k, i in enumerate(self.split.scored) if i not in fold]
                 steerings = self._steerings(effects.of(seen), tried)
                 for i in fold:
+                    if self.steps:
+                        steerings = self._steerings(effects.of(seen), tried, i)
                     losses.append(held_out_losses.of(self.examples[i].text, steerings))
                     self.halving.advance(held_out_losses.streams)
         finally:
             held_out_losses.close()
-        return calibrate(by_user(np.array(losses), users), tried, self.split.items_each)
+        return calibrate(by_user(np.array(losses), users), tried, self.split.items_each, self._expected(tried))
 
-    def _steerings(self, effects: HeadEffects, tried: Sequence[Candidate]) -> list[Steering]:
-        """Return how each candidate steers by the heads and weights that these effects give."""
+    def _expected(self, tried: Sequence[Candidate]) -> list[tuple[float, float] | None]:
+        """Return what others' texts promise of each candidate but the first; nothing without priors.
+
+        The person's own items had a part in the step, but not each in its own loss: they are measured, not expected.
+        """
+        if not self.steps or not self.steps.priors:
+            return []
+        before = self.steps.before_own()
+        return [before.expected(c.gamma) if c.mode == "amplify" else None for c in tried[1:]]
+
+    def _steerings(
+        self, effects: HeadEffects, tried: Sequence[Candidate], without: int | None = None
+    ) -> list[Steering]:
+        """Return how each candidate steers by the heads and weights that these effects, or the steps, give."""
         chosen = [self.halving.heads[i] for i in choose(effects.ranked_by(self.options.ranking), self.halving.k)]
-        weights = grid(self.model, effects.weights(self.options.ablation_scale))
+        if self.steps:
+            weights = self.steps.step(without).weights
+        else:
+            weights = grid(self.model, effects.weights(self.options.ablation_scale))
         return [c.steering(self.model, chosen, weights, self.options.scope) for c in tried]
 
 

@@ -79,6 +79,17 @@ def _one_line(path: Path) -> Iterator[None]:
         raise StorageError(f"cannot write {path}: {exc.strerror or exc}") from exc
 
 
+def shipped(name: str) -> Path | None:
+    """Return where a file or folder of models/ lies that comes with the package; None where it is missing."""
+    import dps_local
+
+    source_tree = Path(__file__).parents[2]
+    for folder in (*map(Path, dps_local.__path__), source_tree):
+        if (found := folder / "models" / name).exists():
+            return found
+    return None
+
+
 def cache_folder(name: str) -> Path:
     """Return the folder `name` of the cache, mode 0700, made if missing."""
     try:

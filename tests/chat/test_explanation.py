@@ -37,6 +37,8 @@ from dps_local.engine.model import Head, HeadScales, Model, Scope, head_mask
 from dps_local.engine.sampler import Sampling
 from dps_local.errors import DpsError, Remedy, SettingsError
 from dps_local.maps.calibration import Mode
+from dps_local.prompting.chat_template import Exchange
+from dps_local.prompting.prompt import Request
 from dps_local.steering.mixing import Gamma
 from dps_local.steering.steering import Steering
 
@@ -233,7 +235,7 @@ def test_what_was_recalled_and_a_system_message_are_part_of_the_prompt(open_sess
         open_session,
         "contrast",
         system="Be brief.",
-        recall=lambda question, _: (f"Mind the tide. {question}", (1,)),
+        recall=lambda question, _: Request(f"Mind the tide. {question}", [Exchange("Tide?", "Ebb.")], [1]),
         beta=0.0,
     )
     drawn, found = session.turns[0].tokens, explain(session)

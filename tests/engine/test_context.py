@@ -156,3 +156,32 @@ def test_a_copy_of_a_sliding_window_goes_on_bit_for_bit(tiny_model: TinyModel, l
         assert np.array_equal(full.decode([token], 1), muted.decode([token], 1))
     for stream in (full, muted):
         stream.context.close()
+
+
+def test_a_control_vector_is_added_to_a_layer_and_can_be_changed_and_taken_away(
+    tiny_model: TinyModel, load: Load
+) -> None:
+    model = load(tiny_model("llama"))
+    context = Context(model, 256, n_outputs=4, n_threads=1)
+    vectors = np.zeros((model.n_layer - 1, model.n_embd), np.float32)
+    vectors[0] = np.linspace(-1, 1, model.n_embd)  # of layer 1
+
+    def read(scale: float | None) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        context.truncate(0, 0)
+        with context.keep_layers(range(2)), context.control_vector(None if scale is None else scale * vectors):
+            logits = context.decode([Run(0, 0, PROMPT[:4], 4)]).copy()
+        first, second = (context.layer_output(layer, 4) for layer in range(2))
+        assert first is not None
+        assert second is not None
+        return first, second, logits
+
+    first, second, logits = read(None)
+    for scale in (1.0, -2.0):
+        moved = read(scale)
+        np.testing.assert_array_equal(moved[0], first)
+        np.testing.assert_allclose(moved[1], second + scale * vectors[0], atol=1e-5)
+        assert np.abs(moved[2] - logits).max() > 0.01
+    np.testing.assert_array_equal(read(None)[2], logits)
+    with pytest.raises(NativeError, match="llama_set_adapter_cvec"), context.control_vector(vectors[:, 1:]):
+        pass
+    context.close()

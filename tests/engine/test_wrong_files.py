@@ -70,6 +70,11 @@ def head_map(folder: Path) -> Path:
     return folder / "file.gguf"
 
 
+def prior(folder: Path) -> Path:
+    map_file.save(folder / "file.gguf", "llama", "prior", lambda _: None)
+    return folder / "file.gguf"
+
+
 def file(architecture: str, keys: Mapping[str, Any], weights: Tensors, *, vocabulary: bool = True) -> Any:
     return lambda folder: write(folder / "file.gguf", architecture, keys, weights, vocabulary=vocabulary)
 
@@ -131,6 +136,10 @@ WRONG = {  # a file → what is said of it
     "head map": (
         head_map,
         "{} is a head map, not a model",
+    ),
+    "prior": (
+        prior,
+        "{} is a prior, not a model: give the model that it was built for",
     ),
 }
 

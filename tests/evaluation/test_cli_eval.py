@@ -14,7 +14,7 @@ import pytest
 from tiny import TinyModel
 
 PROGRAM = [sys.executable, "-P", "-c", "from dps_local.cli.app import main; main()", "eval"]
-QUICK = ["-c", "768", "-t", "1", "--examples", "2", "--target-tokens", "6", "--profile-tokens", "100", "-n", "6"]
+QUICK = ["-c", "768", "-t", "1", "--examples", "2", "--target-tokens", "6", "--profile-tokens", "300", "-n", "6"]
 REQUEST = "Generate a headline for the following article: "
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -77,6 +77,8 @@ def test_an_evaluation_prints_rows_and_writes_a_report(run: Run, data: Path, tmp
         (["--top", "two"], 2, "'two' is no list of numbers, such as 1,2,4"),
         (["--beta", "-1"], 2, "has numbers below 0"),
         (["--items", ""], 2, "need a value each"),
+        (["--vector", ""], 2, "need a value each"),
+        (["--methods", "cache", "--cache", "entropy"], 1, "the strength of cache must be a number"),
     ],
 )
 def test_mistakes_are_told_in_a_line(run: Run, data: Path, arguments: list[str], code: int, message: str) -> None:

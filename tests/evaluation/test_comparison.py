@@ -50,6 +50,22 @@ def test_a_user_with_many_queries_counts_as_much_as_one_with_few() -> None:
     assert (found.users, found.queries, found.unit) == (5, 8, "users")
 
 
+def test_several_answers_to_a_query_are_one_mean() -> None:
+    users = {"a": [[1.0, 0.0], [1.0, 1.0]], "b": [[0.0, 0.0]]}
+    records = [
+        record(user, str(i), PROFILE, values={"style": x}, sample=j)
+        for user, queries in users.items()
+        for i, samples in enumerate(queries)
+        for j, x in enumerate(samples)
+    ]
+    found = row(records, PROFILE, "style")
+    assert found.value == pytest.approx((0.75 + 0) / 2)
+    assert (found.users, found.queries) == (2, 3)
+    alone = row([r for r in records if r.user == "a"], PROFILE, "style")
+    assert (alone.low + alone.high) / 2 == pytest.approx(0.75)
+    assert alone.high - alone.value >= t.ppf(0.975, 1) * sem([0.5, 1.0]) - 1e-12  # of two queries, not four answers
+
+
 def test_of_one_user_the_interval_is_over_queries() -> None:
     found = row(scored(PROFILE, {"a": [1.0, 1.0, 1.0, 1.0, 0.0]}), PROFILE, "rouge_l")
     assert found.unit == "queries"

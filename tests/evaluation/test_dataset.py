@@ -21,7 +21,7 @@ from dps_local.evaluation.evaluation_options import ItemSelection
 from dps_local.evaluation.task import Task
 from dps_local.evaluation.task_prompter import TaskPrompter, task_prompter
 from dps_local.prompting.chat_template import ChatTemplate
-from dps_local.prompting.prompt import DEFAULT_REQUEST
+from dps_local.prompting.prompt import DEFAULT_REQUEST, Request
 from dps_local.scoring.clusters import embed
 from dps_local.scoring.example import make_example
 from dps_local.scoring.options import ScoringOptions
@@ -60,8 +60,7 @@ def test_every_task_says_what_its_items_are_for() -> None:
     for name, task in TASKS.items():
         assert task.name == name
         if task.fields:
-            assert f"{{{task.long_field}}}" in task.phrase
-            assert {task.long_field, task.answer_field} <= set(task.fields)
+            assert task.answer_field in task.fields
             assert f"{{{task.answer_field}}}" not in task.request  # the answer is not asked with
         assert (task.scale is not None) == (task.kind == "number")
 
@@ -74,46 +73,25 @@ FIELDS: dict[str, str] = dict.fromkeys(
 @pytest.mark.parametrize(
     ("task", "expected"),
     [
-        ("LaMP-2", 'the tag for the movie: "?" is "?", and the tag for the movie: "?" is "?". Input'),
-        ("LaMP-2N", 'the category for the article: "X" is "?", and the category for the article: "X" is "?". Input'),
-        ("LaMP-3", '4 is the score for "X", and 4 is the score for "X". Input'),
-        ("movie_rating", '0.5 is the score for "X", and 0.5 is the score for "X". Input'),
-        ("LaMP-4", '"T" is the title for "X", and "T" is the title for "X". Input'),
-        ("LaMP-5", '"T" is the title for "X", and "T" is the title for "X". Following the given patterns Input'),
-        ("LaMP-6", '"T" is the title for "X", and "T" is the title for "X". Input'),
-        ("LaMP-7", '"X", and "X" are written by a person. Following the given patterns Input'),
-        (
-            "LongLaMP-abstract",
-            '"X" is the abstract for the title "T", and "X" is the abstract for the title "T". Use the above abstracts '
-            "as context to understand the style and language of the user and, Input",
-        ),
-        (
-            "LongLaMP-review",
-            '"?" is a rating for the product with description "?". "?" is summary for "?", and "?" is a rating for the '
-            'product with description "?". "?" is summary for "?". Following the given patterns Input',
-        ),
-        (
-            "LongLaMP-topic",
-            '"?" is a summary for "?", and "?" is a summary for "?". Following the given patterns, Input',
-        ),
+        ("LaMP-1", "Generate a title for the following abstract of a paper: X"),
+        ("LaMP-4", "Generate a headline for the following article: X"),
+        ("LaMP-5", "Generate a title for the following abstract of a paper: X"),
+        ("LaMP-6", "Generate a subject for the following email: X"),
+        ("LaMP-7", ""),
+        ("movie_rating", "What is the rating of the following movie review on a scale of 0 to 1? review: X"),
+        ("LongLaMP-abstract", 'Generate an abstract for the title "T"'),
+        ("LongLaMP-email", 'Generate an email with the title "T"'),
+        ("LongLaMP-topic", "Generate the content for a reddit post ?"),
     ],
 )
-def test_items_stand_in_a_prompt_as_published(task: str, expected: str) -> None:
-    phrase = TASKS[task].phrase.format(**FIELDS)
-    assert TASKS[task].prompt([phrase, phrase], "Input") == expected
+def test_an_item_answers_a_request_of_its_task(task: str, expected: str) -> None:
+    assert TASKS[task].request_of(FIELDS) == expected
 
 
 CITATION = (
     'For an author who has written the paper with the title "On "Bees"", which reference is related? '
     'Just answer with [1] or [2] without explanation. [1]: "Hives" [2]: "Taxes"'
 )
-
-
-def test_titles_of_an_author_go_beside_the_title_in_the_input() -> None:
-    assert TASKS["LaMP-1"].prompt(['"Wax"', '"Smoke"'], CITATION) == CITATION.replace(
-        '"On "Bees""', '"On "Bees"", and "Wax", and "Smoke"'
-    )
-    assert TASKS["LaMP-1"].prompt(['"Wax"'], "Generate a title") == '"Wax". Generate a title'
 
 
 @pytest.mark.parametrize(
@@ -420,7 +398,7 @@ def make(tiny_model: TinyModel) -> Make:
     def prompter(
         items: tuple[dict[str, str], ...] = ARTICLES,
         task: Task = TASKS["LaMP-4"],
-        budget: int = 300,
+        budget: int = 700,
         most: int = 3,
         chosen_by: ItemSelection = "bm25",
         preferences: tuple[str, ...] = (),
@@ -432,71 +410,73 @@ def make(tiny_model: TinyModel) -> Make:
     return prompter
 
 
-def tokens(p: TaskPrompter, text: str) -> int:
-    return len(p.model.tokenize(text, special=False))
+def added(p: TaskPrompter, request: Request) -> int:
+    """Tokens that exchanges add to a prompt."""
+    return len(p.prompt("", request)) - len(p.prompt("", Request(request.text)))
 
 
 def test_the_most_relevant_items_stand_before_the_input(make: Make) -> None:
-    text, shown = make(most=2).request(f"{HEADLINE}Some boats")
-    assert shown == [0, 6]  # the shortest of the three that are about boats, and the next
-    assert text == (
-        '"Note 0" is the title for "All about boats, .", and '
-        '"Note 6" is the title for "All about boats, more more .". '
-        f"{HEADLINE}Some boats"
-    )
+    request = make(most=2).request(f"{HEADLINE}Some boats")
+    assert request.items == [6, 0]  # the shortest of the three that are about boats next to the input
+    assert request.exchanges == [
+        (f"{HEADLINE}All about boats, more more .", "Note 6"),
+        (f"{HEADLINE}All about boats, .", "Note 0"),
+    ]
+    assert request.text == f"{HEADLINE}Some boats"
 
 
 def test_the_newest_make_up_for_too_few_that_are_relevant(make: Make) -> None:
-    assert make(most=5).request(f"{HEADLINE}boats")[1][3:] == [8, 7]
-    assert make().request("Zzz?")[1] == [8, 7, 6]
+    assert make(most=5).request(f"{HEADLINE}boats").items[:2] == [7, 8]
+    assert make().request("Zzz?").items == [6, 7, 8]
 
 
-def test_the_newest_items_come_first_where_they_are_asked_for(make: Make) -> None:
+def test_the_newest_items_come_last_where_they_are_asked_for(make: Make) -> None:
     p = make(chosen_by="recent")
-    assert p.request("boats")[1] == [8, 7, 6]
-    assert p.request("boats", before=4)[1] == [3, 2, 1]
-    assert p.request("boats", exclude={8, 6})[1] == [7, 5, 4]
+    assert p.request("boats").items == [6, 7, 8]
+    assert p.request("boats", before=4).items == [1, 2, 3]
+    assert p.request("boats", exclude={8, 6}).items == [4, 5, 7]
 
 
 def test_without_items_and_preferences_the_input_stands_alone(make: Make) -> None:
-    assert make(items=()).request("boats") == ("boats", [])
-    assert make(most=0).request("boats") == ("boats", [])
-    assert make().request("boats", before=0) == ("boats", [])
-    assert make().system() == ("", 0)
+    alone = Request("boats", [], [])
+    assert make(items=()).request("boats") == alone
+    assert make(most=0).request("boats") == alone
+    assert make().request("boats", before=0) == alone
+    assert make().system == ""
+    assert make().earlier() == []
 
 
 def test_preferences_stand_before_the_input(make: Make) -> None:
     p = make(items=(), task=TASKS["preference_following"], preferences=("I eat no eggs. ", "Be brief"), most=0)
-    assert p.request("What to eat?") == ("My preferences: I eat no eggs; Be brief.\n\nWhat to eat?", [])
-    text, shown = make(most=1, preferences=("Be brief",)).request("boats")
-    assert text.startswith('My preferences: Be brief.\n\n"Note 0" is the title')
-    assert shown == [0]
+    assert p.request("What to eat?").text == "My preferences: I eat no eggs; Be brief.\n\nWhat to eat?"
+    request = make(most=1, preferences=("Be brief",)).request("boats")
+    assert request.text == "My preferences: Be brief.\n\nboats"
+    assert request.items == [0]
 
 
-def test_what_does_not_fit_loses_the_end_of_its_long_field(make: Make) -> None:
+def test_what_does_not_fit_loses_the_end_of_its_long_text(make: Make) -> None:
     items = tuple({"title": f"Note {i}", "text": "boats and " * 60} for i in range(2))
-    p = make(items, budget=160, most=2)
-    text, shown = p.request("boats")
-    assert shown == [1, 0]
-    assert tokens(p, text) <= 160 + tokens(p, "boats")
-    assert tokens(p, text) >= 120
-    assert text.count(' …"') == 2
-    assert all(f'"Note {i}" is the title for "boats and ' in text for i in shown)
+    p = make(items, budget=400, most=2)
+    request = p.request("boats")
+    assert request.items == [0, 1]
+    assert 320 <= added(p, request) <= 400
+    for i, exchange in enumerate(request.exchanges):
+        assert exchange.request.startswith(f"{HEADLINE}boats and ")
+        assert exchange.request.endswith(" …")
+        assert exchange.answer == f"Note {i}"
 
 
 def test_what_one_item_leaves_goes_to_the_next(make: Make) -> None:
     items = ({"title": "Long", "text": "bread " * 100}, {"title": "Short", "text": "boats"})
-    alone = make(items[:1], budget=140, most=2, chosen_by="recent")
-    both = make(items, budget=280, most=2, chosen_by="recent")
-    shown = both.phrases([1, 0])
-    assert list(shown) == [1, 0]
-    assert tokens(both, shown[0]) > tokens(alone, alone.phrases([0])[0]) + 40
+    alone = make(items[:1], budget=250, most=2, chosen_by="recent").request("Say.")
+    both = make(items, budget=500, most=2, chosen_by="recent").request("Say.")
+    assert both.items == [0, 1]
+    assert len(both.exchanges[0].request) > len(alone.exchanges[0].request) + 100
 
 
-def test_an_item_whose_other_fields_take_too_much_is_left_out(make: Make) -> None:
-    items = ({"title": "Note", "text": "boats"}, {"title": "boats " * 80, "text": "boats"})
-    assert make(items, budget=160, most=2, chosen_by="recent").request("Say.")[1] == [0]
-    assert make(items, budget=8, most=2).request("Say.") == ("Say.", [])
+def test_an_item_that_has_no_room_is_left_out(make: Make) -> None:
+    assert make(budget=16, most=2).request("Say.") == Request("Say.", [], [])
+    assert make(budget=0, most=2).request("Say.") == Request("Say.", [], [])
 
 
 @settings(max_examples=25, deadline=None)
@@ -519,11 +499,10 @@ def test_any_items_stay_within_the_budget(
 ) -> None:
     items = tuple({"title": title, "text": text, "abstract": text} for title, text in texts)
     p = make(items, TASKS[name], budget, most, chosen_by)
-    text, shown = p.request(request)
-    assert len(set(shown)) == len(shown) <= most
-    assert tokens(p, text) <= budget + tokens(p, request) + 2 if shown else text == request
-    for i in range(len(items)):
-        assert not (phrase := p.phrase(i, budget)) or tokens(p, f", and {phrase}") <= budget
+    asked = p.request(request)
+    assert len(set(asked.items)) == len(asked.items) == len(asked.exchanges) <= most
+    assert added(p, asked) <= budget
+    assert asked.text == request
 
 
 # --- scoring examples
@@ -535,7 +514,7 @@ def test_an_example_shows_nothing_of_itself_and_what_came_after(chosen_by: ItemS
     for i in range(9):
         prompt, target, _ = p.example(i, 32)
         text = p.model.detokenize(prompt)
-        shown = [int(n[0]) for n in text.split('"Note ')[1:]]
+        shown = [int(n[0]) for n in text.split("Note ")[1:]]
         assert len(shown) == min(3, i)
         assert all(n < i for n in shown)
         assert f"{HEADLINE}{ARTICLES[i]['text']}" in text
@@ -554,7 +533,8 @@ def test_a_bare_example_shows_nothing_of_the_user(make: Make) -> None:
 def test_what_nobody_asked_for_is_scored_with_the_default_request(make: Make) -> None:
     p = make(({"text": "Rain."}, {"text": "Tea at six."}), TASKS["LaMP-7"])
     text = p.model.detokenize(p.example(1, 32)[0])
-    assert f'"Rain." are written by a person. Following the given patterns {DEFAULT_REQUEST}' in text
+    assert text.count(DEFAULT_REQUEST) == 2
+    assert text.index(DEFAULT_REQUEST) < text.index("Rain.") < text.rindex(DEFAULT_REQUEST)
     assert p.model.detokenize(p.example(1, 32)[1]) == "Tea at six."
 
 
@@ -579,7 +559,7 @@ def test_a_user_is_embedded_by_the_newest_of_the_items(make: Make) -> None:
     assert text.startswith("My preferences: Be brief.\n\n")
     assert [f"Note {i}" in text for i in range(9)] == [True] * 8 + [False]
     assert text.index("Note 0") < text.index("Note 7")
-    few = replace(p, budget=200).describe()
+    few = replace(p, budget=500).describe()
     assert "Note 8" in few
     assert "Note 0" not in few
 

@@ -21,9 +21,10 @@ from dps_local.bench.forced_sampler import ForcedSampler
 from dps_local.chat.session import Session
 from dps_local.engine.context import Context, Run
 from dps_local.engine.model import Model, head_mask
-from dps_local.engine.sampler import Sampling
+from dps_local.engine.sampler import Sampler, Sampling
 from dps_local.errors import DataError, DpsError, Remedy
 from dps_local.evaluation import evaluation, evaluation_options, head_map_store
+from dps_local.evaluation.answer_generator import AnswerGenerator
 from dps_local.evaluation.condition import METHODS, Condition
 from dps_local.evaluation.dataset import Query, User
 from dps_local.evaluation.evaluation import Evaluation
@@ -31,13 +32,18 @@ from dps_local.evaluation.evaluation_options import EvaluationOptions
 from dps_local.evaluation.grid import Grid
 from dps_local.evaluation.head_map_store import HeadMapStore, halves
 from dps_local.evaluation.likelihood import Likelihood
+from dps_local.evaluation.ngram_cache import NgramCache, NgramModel
 from dps_local.evaluation.outcome import outcomes_of
 from dps_local.evaluation.prompted_query import PromptedQuery
 from dps_local.evaluation.record import Record
 from dps_local.evaluation.record_file import RecordFile
+from dps_local.evaluation.style_margin import StyleMargin
+from dps_local.evaluation.task_prompter import TaskPrompter
 from dps_local.evaluation.treatment import UNSTEERED, Treatment, random_heads, treatment_of
-from dps_local.prompting.chat_template import ChatTemplate
+from dps_local.maps.head_map import HeadMap
+from dps_local.prompting.chat_template import ChatTemplate, Exchange
 from dps_local.prompting.profile import Profile
+from dps_local.prompting.prompt import Request
 from dps_local.scoring.calibrate import TEMPERATURES
 from dps_local.scoring.options import ScoringOptions
 from dps_local.scoring.scoring import Scoring
@@ -54,6 +60,7 @@ OPTIONS = EvaluationOptions(
     n_ctx=768,
     n_threads=1,
     n_predict=8,
+    samples=1,
     target_tokens=8,
     scoring=replace(SCORING, n_threads=1),
 )
@@ -222,6 +229,43 @@ def test_results_of_another_version_or_of_none_are_not_taken_up(
     assert run.records() == []
 
 
+def test_results_of_another_head_map_are_not_taken_up(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = evaluated(model, tmp_path, methods=("profile", "gain"))
+    paths = sorted((tmp_path / "maps").iterdir())
+    assert len(paths) == 2  # of the two halves, which each have 2 users of 2 queries
+    found = HeadMap.load(paths[0])
+    replace(found, gain=found.gain[::-1].copy()).save(paths[0])
+    options, file = replace(OPTIONS, methods=("profile", "gain")), tmp_path / "records.jsonl"
+    known = f"taking up an earlier run: {len(before) - 4} of {len(before)} results are known"
+    outdated = f"4 results in {file} are of other data, options or code: they are not used"
+    assert Evaluation(model, USERS, options, tmp_path).notices() == [known, outdated]
+    again = evaluated(model, tmp_path, methods=("profile", "gain"))
+    assert len({r.key for r in again} - {r.key for r in before}) == 4
+    # a map that is lost is made again, and is the same
+    for path in paths:
+        path.unlink()
+    monkeypatch.setattr(evaluation, "outcomes_of", None)
+    lost = evaluated(model, tmp_path, methods=("profile", "gain"))
+    assert sorted(r.key for r in without_time(lost)) == sorted(r.key for r in without_time(before))
+
+
+def test_results_of_another_prompt_are_not_taken_up(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = evaluated(model, tmp_path, methods=("none", "profile"))
+
+    def exchange(self: TaskPrompter, i: int, _: int | None = None) -> Exchange:
+        return Exchange("Put a title over it.", self.profile.history[i].output)
+
+    monkeypatch.setattr(TaskPrompter, "exchange", exchange)
+    again = evaluated(model, tmp_path, methods=("none", "profile"))
+    by_method = [{r.key for r in records if r.condition.method == m} for records in (found, again) for m in METHODS[:2]]
+    assert by_method[0] == by_method[2]  # which shows no item
+    assert by_method[1].isdisjoint(by_method[3])
+
+
 def test_results_of_other_tasks_stay_in_the_report(model: Model, tmp_path: Path) -> None:
     evaluated(model, tmp_path, methods=("profile",))
     other = [replace(u, task="email_subject", items=(), queries=u.queries[:1]) for u in USERS[:2]]
@@ -316,7 +360,7 @@ def test_numbers_are_measured_by_how_far_they_are(model: Model, tmp_path: Path) 
 def best_number(model: Model, person: User) -> float:
     """Return the rating whose tokens, with the end of the turn, a context finds the likeliest, on average."""
     prompter = Evaluation(model, [person], OPTIONS, Path("unused")).stores["movie_rating"].prompters["Ada"]
-    prompt = prompter.prompt("", prompter.request(person.queries[0].input)[0])
+    prompt = prompter.prompt("", prompter.request(person.queries[0].input))
     options = [f"{i / 10:.1f}" for i in range(1, 11)]
     losses = []
     for option in options:
@@ -329,13 +373,15 @@ def best_number(model: Model, person: User) -> float:
     return float(options[int(np.argmin(losses))])
 
 
-def forced_nll(model: Model, request: str, target: Sequence[int], steering: Steering | None, alone: str = "") -> float:
+def forced_nll(
+    model: Model, request: Request, target: Sequence[int], steering: Steering | None, alone: str = ""
+) -> float:
     """Return the NLL of a target by the probabilities that a session gives its tokens, one after the other."""
     options: dict[str, Any] = {"engine": "eager", "probs": True, "n_threads": 1}
-    session = Session(model, ChatTemplate(model), recall=lambda *_: (request, ()), steering=steering, **options)
+    session = Session(model, ChatTemplate(model), recall=lambda *_: request, steering=steering, **options)
     session.sampler = ForcedSampler(Sampling(temp=0), list(target))
     try:
-        tokens = list(session.ask(alone or request, len(target)))
+        tokens = list(session.ask(alone or request.text, len(target)))
     finally:
         session.close()
     assert [t.id for t in tokens] == list(target)
@@ -363,7 +409,7 @@ def test_likelihoods_are_those_of_the_session(model: Model, tmp_path: Path, mode
     expected = [
         forced_nll(model, request, asked.targets[0], steering, question),
         forced_nll(model, request, asked.targets[0], None),
-        forced_nll(model, question, asked.targets[0], None),
+        forced_nll(model, Request(question), asked.targets[0], None),
     ]
     # scoring's attention kernel rounds otherwise than chat's
     assert [r.nll[0] for r in found] == pytest.approx(expected, abs=0.02)
@@ -444,3 +490,163 @@ def test_maps_are_kept_and_found_again(model: Model, tmp_path: Path, monkeypatch
     (found,) = run.maps().values()
     # not one for each user: the report would say that all users have the same heads
     assert sorted(found) == ["part choose", "part confirm"]
+
+
+def generator_of(model: Model, samples: int, seed: int = 3) -> AnswerGenerator:
+    return AnswerGenerator(Session(model, n_ctx=768, n_threads=1), Sampling(temp=0.8, seed=seed), 8, samples)
+
+
+ASKED = Request("Ada says much. Who asks?")
+
+
+def test_several_answers_share_one_reading_of_the_prompt(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = generator_of(model, 4)
+    read: list[int] = []
+    original = Context.decode
+
+    def counted(self: Context, runs: Sequence[Run]) -> Any:
+        read.extend(len(run.tokens) for run in runs)
+        return original(self, runs)
+
+    monkeypatch.setattr(Context, "decode", counted)
+    cad = Treatment(steering=Steering(head_mask(model, []), Gamma(0.5), mode="cad"))
+    muted = Treatment(steering=Steering(head_mask(model, [(1, 0)]), Gamma(0.5)))
+    answers = [generator.answers("Who asks?", ASKED, t) for t in (UNSTEERED, muted, cad)]
+    n_prompts = sum(n > 8 for n in read)
+    assert n_prompts == 2  # with the profile, and the question alone
+    texts = [[turn.text for turn in turns] for turns in answers]
+    assert all(len(set(its)) > 1 for its in texts)
+    generator.chat.close()
+    for i in (0, 3):  # as if they had been asked for alone
+        alone = generator_of(model, 1, seed=3 + i)
+        for treatment, its in zip((UNSTEERED, muted, cad), texts, strict=True):
+            assert alone.answers("Who asks?", ASKED, treatment)[0].text == its[i]
+        alone.chat.close()
+
+
+def test_each_answer_has_a_record_and_likelihoods_come_with_the_first(model: Model, tmp_path: Path) -> None:
+    found = evaluated(model, tmp_path, methods=("profile",), samples=3)
+    assert [r.sample for r in found] == [0, 1, 2] * 8
+    assert not any("end_nll" in r.values for r in found)  # texts are cut
+    found = evaluated(model, tmp_path, methods=("profile",), samples=3, target_tokens=16)
+    assert all(bool(r.nll) == ("end_nll" in r.values) == (r.sample == 0) for r in found)
+    assert all({"rouge_l", "style", "answer_tokens", "answer_ended", "repetition"} <= r.values.keys() for r in found)
+    assert len({r.answer for r in found}) > 8
+    again = evaluated(model, tmp_path / "again", methods=("profile",), samples=3, target_tokens=16)
+    assert without_time(again) == without_time(found)
+    greedy = evaluated(model, tmp_path, methods=("profile",), samples=3, sampling=Sampling(temp=0))
+    assert [r.sample for r in greedy] == [0] * 8
+
+
+def test_an_answer_has_ended_where_its_end_came_before_the_cap(model: Model, tmp_path: Path) -> None:
+    ended = set()
+    for n in (1, 64):
+        for record in evaluated(model, tmp_path, methods=("profile",), n_predict=n, samples=4):
+            assert record.values["answer_ended"] == (record.values["answer_tokens"] < n)
+            ended.add(record.values["answer_ended"])
+    assert ended == {0.0, 1.0}
+
+
+def test_style_margins_are_of_what_everyone_writes_now(model: Model, tmp_path: Path) -> None:
+    before = evaluated(model, tmp_path, methods=("profile",))
+    people = [*USERS[:3], replace(USERS[3], items=({"title": before[0].answer or "", "text": "Dot's."},))]
+    margin = StyleMargin({person.id: [item["title"] for item in person.items] for person in people})
+    after = evaluated(model, tmp_path, people, methods=("profile",))
+    assert len({r.key for r in after} & {r.key for r in before}) == 6  # not measured again
+    assert [r.values["style"] for r in after] == [margin(r.user, r.answer or "") for r in after]
+    assert before[0].user != "Dot"
+    (same,) = [r for r in after if r.key == before[0].key]
+    assert same.values["style"] < before[0].values["style"]  # Dot writes like that, now
+
+
+def test_the_end_is_measured_where_the_text_is_not_cut(model: Model, tmp_path: Path) -> None:
+    run = Evaluation(model, USERS[:1], OPTIONS, tmp_path)
+    prompter, query = run.stores["news_headline"].prompters["Ada"], USERS[0].queries[0]
+    n = len(prompter.answer(query.output)) + len(prompter.end)
+    ends = []
+    for n_target in (n, n - 1):
+        asked = PromptedQuery(prompter, query, n_target)
+        likelihood = Likelihood(model, asked.texts([UNSTEERED], 8), "generated", n_threads=1)
+        ends.append(outcomes_of(asked, [UNSTEERED], likelihood, None)[0].values.get("end_nll"))
+        likelihood.close()
+    prompt = PromptedQuery(prompter, query, n).prompts([])["profile"]
+    context = Context(model, 768, n_threads=1)
+    logits = context.decode([Run(0, 0, [*prompt, *prompter.answer(query.output)], 1)])[0].astype(np.float64)
+    context.close()
+    (end,) = model.tokenize("<|im_end|>", special=True)
+    assert ends == [pytest.approx(np.log(np.exp(logits).sum()) - logits[end], abs=0.05), None]
+
+
+@pytest.mark.parametrize("peer", ["style-vector", "cache"])
+def test_the_answers_of_a_peer_are_those_that_its_likelihoods_favour(model: Model, tmp_path: Path, peer: Any) -> None:
+    """Greedy: each token is the likeliest of all, by the losses of the answer with another one in its place."""
+    run = Evaluation(model, USERS, replace(OPTIONS, samples=1), tmp_path)
+    store = run.stores["news_headline"]
+    treatment = treatment_of(Condition(peer, Gamma(2.0)), "Ada", store, model)
+    assert treatment.key != UNSTEERED.key
+    asked = PromptedQuery(store.prompters["Ada"], USERS[0].queries[0], 8)
+    generator = AnswerGenerator(Session(model, n_ctx=768, n_threads=1), Sampling(temp=0), 4, 1)
+    answers = [
+        generator.answers(asked.question, asked.request("profile"), t)[0].ids for t in (treatment, UNSTEERED, treatment)
+    ]
+    generator.chat.close()
+    assert answers[0] == answers[2] != answers[1]
+    ids = answers[0]
+    likelihood = Likelihood(model, asked.texts([treatment], 8), "generated", n_threads=1)
+    rng = np.random.default_rng(0)
+    prompts = asked.prompts([treatment])
+    best = likelihood.losses([treatment], prompts, ids)[0][:, 0]
+    for i in range(len(ids)):
+        for other in rng.integers(model.n_vocab, size=5).tolist():
+            if other != ids[i]:
+                assert likelihood.losses([treatment], prompts, [*ids[:i], other])[0][i, 0] > best[i] - 0.02
+    likelihood.close()
+
+
+def test_the_likelihood_under_a_cache_is_that_of_the_sum(model: Model, tmp_path: Path) -> None:
+    prompter = Evaluation(model, USERS[:1], OPTIONS, tmp_path).stores["news_headline"].prompters["Ada"]
+    asked = PromptedQuery(prompter, USERS[0].queries[0], 8)
+    target = asked.targets[0]
+    cache = NgramCache(NgramModel([target, target]), NgramModel([target[::-1]]), model.n_vocab, 0.7)
+    likelihood = Likelihood(model, asked.texts([UNSTEERED], 8), "generated", n_threads=1)
+    prompts = asked.prompts([])
+    found, plain = likelihood.losses([Treatment(cache=cache), UNSTEERED], prompts, target)
+    likelihood.close()
+    context = Context(model, 768, n_outputs=8, n_threads=1)
+    prompt = prompts["profile"]
+    context.decode([Run(0, 0, prompt[:-1])])
+    rows = context.decode([Run(0, len(prompt) - 1, [prompt[-1], *target[:-1]], len(target))]).astype(np.float64)
+    context.close()
+    rows += [cache.bias(target[:i]) for i in range(len(target))]
+    expected = np.log(np.exp(rows).sum(axis=1)) - rows[np.arange(len(target)), target]
+    np.testing.assert_allclose(found[:, 0], expected, atol=0.05)
+    assert found[:, 0].mean() < plain[:, 0].mean() - 1
+
+
+def test_a_style_vector_leads_from_the_model_s_answer_to_the_person_s(model: Model, tmp_path: Path) -> None:
+    store = Evaluation(model, USERS, OPTIONS, tmp_path).stores["news_headline"]
+    vectors, prompter = store.style_vector("Ada"), store.prompters["Ada"]
+    assert vectors is not None
+    differences = []
+    context = Context(model, 768, n_outputs=8, n_threads=1)
+    for i in (1, 2):  # as many as heads are scored on, of three
+        prompt = prompter.example(i, 6, with_profile=False)[0]
+        states = []
+        own = model.tokenize(f"Ada item {i}", special=False)[:6]
+        session = Session(model, n_ctx=768, n_threads=1)
+        neutral = [t.id for t in session.ask(prompter.profile.history[i].input, 6, sampler=Sampler(Sampling(temp=0)))]
+        session.close()
+        for answer in (own, neutral):
+            context.truncate(0, 0)
+            with context.keep_layers(range(3)):
+                context.decode([Run(0, 0, [*prompt, *answer], len(answer))])
+            kept = context.layer_output(1, len(prompt) + len(answer))
+            assert kept is not None
+            states.append(kept[-len(answer) :].mean(axis=0))
+        differences.append(states[0] - states[1])
+    context.close()
+    np.testing.assert_allclose(vectors[0], np.mean(differences, axis=0), atol=0.02)
+    assert np.abs(vectors[0]).max() > 0.2
+    nobody = replace(USERS[0], id="Eve", items=())
+    store = Evaluation(model, [*USERS, nobody], OPTIONS, tmp_path).stores["news_headline"]
+    assert treatment_of(Condition("style-vector", Gamma(1.0)), "Eve", store, model) == UNSTEERED

@@ -17,7 +17,7 @@ from dps_local.engine import native
 from dps_local.engine.model import Model
 from dps_local.errors import ModelError
 from dps_local.prompting import template_renderer
-from dps_local.prompting.chat_template import FALLBACK_TEMPLATE, ChatTemplate
+from dps_local.prompting.chat_template import FALLBACK_TEMPLATE, ChatTemplate, Exchange
 from dps_local.prompting.template_renderer import MAX_LINES, _builtin
 
 BOS, EOS = 1, 2
@@ -138,6 +138,79 @@ def test_a_dropped_system_message_becomes_the_beginning_of_the_first_question() 
     assert conversation(template, "Be brief.", ["Q1", "Q2", "Q3"], [" A1", " A2"]) == (
         "<s>[INST] Be brief.\n\nQ1 [/INST] A1 </s><s>[INST] Q2 [/INST] A2 </s><s>[INST] Q3 [/INST]"
     )
+
+
+# --- earlier exchanges
+
+EARLIER = (Exchange("R1", "A1"), Exchange("R2", "A2"))
+
+
+def test_earlier_exchanges_are_turns() -> None:
+    template = ChatTemplate(model(CHAT_ML))
+    assert template.first("Be brief.", "Hello?", EARLIER) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n"
+        "<|im_start|>user\nR1<|im_end|>\n<|im_start|>assistant\nA1<|im_end|>\n"
+        "<|im_start|>user\nR2<|im_end|>\n<|im_start|>assistant\nA2<|im_end|>\n"
+        "<|im_start|>user\nHello?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert template.next("Be brief.", 3, "And then?", EARLIER[:1]) == (
+        "<|im_end|>\n<|im_start|>user\nR1<|im_end|>\n<|im_start|>assistant\nA1<|im_end|>\n"
+        "<|im_start|>user\nAnd then?<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (GEMMA, "<s><start_of_turn>user\nBe brief.\n\nR1<end_of_turn>\n<start_of_turn>model\nA1<end_of_turn>\n"),
+        (LLAMA_2, "<s>[INST] Be brief.\n\nR1 [/INST] A1 </s>"),
+        (MOVING, "<s>[INST]Be brief.\n\nR1[/INST]A1</s>"),
+    ],
+)
+def test_a_system_message_without_a_place_begins_the_first_exchange(source: str, expected: str) -> None:
+    prompt = ChatTemplate(model(source)).first("Be brief.", "Hello?", EARLIER)
+    assert prompt.startswith(expected)
+    assert prompt.count("Be brief.") == 1
+
+
+def test_an_earlier_answer_has_no_thought() -> None:
+    assert ChatTemplate(model(THINKING)).first("", "Q", EARLIER[:1]) == (
+        "<|im_start|>user\nR1<|im_end|>\n<|im_start|>assistant\nA1<|im_end|>\n"
+        "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    )
+    opens = ChatTemplate(model(REASONING))
+    assert opens.first("", "Q", EARLIER[:1]) == "<s>U:R1A:A1<e>U:QA:<think>\n\n</think>\n\n"
+
+
+LIST = "Be brief.\n\nEarlier writing:\n\nRequest: R1\nAnswer: A1\n\nRequest: R2\nAnswer: A2"
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (None, f"{LIST}\n\nRequest: Q\nAnswer:"),
+        ("{{ messages[-1].content }}", f"{LIST}\n\nQ"),
+        ("{% if messages | length > 2 %}{{ raise_exception('one turn') }}{% endif %}" + CHAT_ML, f"system\n{LIST}<"),
+        ("{% for m in messages if m.role != 'assistant' %}{{ m.content }};{% endfor %}", f"{LIST};Q;"),
+    ],
+)
+def test_where_there_are_no_turns_earlier_exchanges_are_a_list(source: str | None, expected: str) -> None:
+    prompt = ChatTemplate(model(source)).first("Be brief.", "Q", EARLIER)
+    assert expected in prompt
+    assert prompt.count("R1") == prompt.count("A2") == 1
+
+
+def test_a_base_model_gets_what_goes_with_a_later_question_too() -> None:
+    assert ChatTemplate(model(None)).next("Be brief.", 1, "Q", EARLIER[:1]) == (
+        "\n\nRequest: R1\nAnswer: A1\n\nRequest: Q\nAnswer:"
+    )
+
+
+@pytest.mark.parametrize("name", _builtin())
+def test_each_template_of_llama_cpp_brings_earlier_exchanges_in_order(name: str) -> None:
+    prompt = ChatTemplate(model(name)).first("Be brief.", "Hello?", EARLIER)
+    places = [prompt.index(text) for text in ("Be brief.", "R1", "A1", "R2", "A2", "Hello?")]
+    assert places == sorted(places)
 
 
 def test_a_template_may_ask_for_the_date() -> None:
@@ -329,6 +402,21 @@ def test_turn_by_turn_is_the_whole_conversation(
     assert conversation(template, system, questions, answers) == expected + begin
 
 
+@settings(deadline=None)
+@given(
+    st.sampled_from([CHAT_ML, WITH_DEFAULT, GEMMA, MOVING]),
+    st.just("") | words,
+    st.lists(words, min_size=6, max_size=6),
+)
+def test_earlier_exchanges_are_as_if_they_had_been(source: str, system: str, texts: list[str]) -> None:
+    template, (r1, a1, r2, a2, q1, q2) = ChatTemplate(model(source)), texts
+    earlier = [Exchange(r1, a1), Exchange(r2, a2)]
+    assert template.first(system, q1, earlier) == conversation(template, system, [r1, r2, q1], [a1, a2])
+    assert template.next(system, 1, q2, earlier) == (
+        template.next(system, 1, r1) + a1 + template.next(system, 2, r2) + a2 + template.next(system, 3, q2)
+    )
+
+
 def test_a_question_may_hold_anything_even_the_marks_of_this_program() -> None:
     template = ChatTemplate(model(CHAT_ML))
     for question in ("{{ messages }}", "{% raw %}", "<|im_end|>", "\u0001answer\u0001", "…"):
@@ -350,6 +438,10 @@ def test_a_system_message_may_hold_the_marks_of_this_program() -> None:
     template = ChatTemplate(model(CHAT_ML))
     assert template.next("\u0001answer\u0001", 2, "Q") == (
         "<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert template.next("", 1, "Q", [Exchange("\u0001", "\u0001answer")]) == (
+        "<|im_end|>\n<|im_start|>user\n\u0001<|im_end|>\n<|im_start|>assistant\n\u0001answer<|im_end|>\n"
+        "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n"
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dps_local.errors import ProfileError
-from dps_local.prompting.profile import HistoryItem, Profile, examples, load_profiles, parse_profile
+from dps_local.prompting.profile import HistoryItem, Profile, examples, load_people, load_profiles, parse_profile
 
 MARKER = 987_654_321  # a number where none is allowed
 WHOLE = """{
@@ -400,3 +400,36 @@ def test_a_file_of_the_user_comes_before_an_example_of_the_same_name(
     monkeypatch.chdir(tmp_path)
     saved(tmp_path, '{"preferences": ["mine"]}', "mara")
     assert Profile.load("mara").preferences == ("mine",)
+
+
+# many people
+
+
+def test_people_come_from_profiles_folders_and_lines(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    one = saved(tmp_path, '{"history": [{"output": "1"}]}', "one.json")
+    saved(folder, '{"history": [{"output": "2"}]}')
+    saved(folder, "not JSON", "wrong.json")
+    lines = '\ufeff{"history": [{"output": "3\u2028"}]}\r\n\r\n'
+    lines += '{"history": [{"output": "4"}]}\n{"history": [{"output": "1"}]}'
+    file = saved(tmp_path, lines, "more.jsonl")
+    notices: list[str] = []
+    people = load_people([Path(one), folder, Path(file), Path(one)], notices.append)
+    assert [person.history[0].output for person in people] == ["1", "2", "3\u2028", "4"]
+    assert len({str(person.identity) for person in people}) == 4
+    assert len(notices) == 1
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        ('{"history": [{"output": 3}]}', r"line 3: history\[0\]\.output must be a string, not a number$"),
+        ("[1, 2]", r"line 3: the profile must be an object, not a list$"),
+        ('{"history": }', r"line 3: not valid JSON: Expecting value \(column 13\)$"),
+    ],
+)
+def test_a_wrong_line_of_people_is_named(tmp_path: Path, last: str, said: str) -> None:
+    path = saved(tmp_path, '{"history": [{"output": "1"}]}\n\n' + last, "more.jsonl")
+    with pytest.raises(ProfileError, match=f"^{re.escape(path)}: {said}"):
+        load_people([Path(path)])

@@ -15,9 +15,9 @@ from tiny import TinyModel
 from dps_local.chat.session import Session
 from dps_local.engine.model import Model
 from dps_local.engine.sampler import Sampling
-from dps_local.prompting.chat_template import ChatTemplate
+from dps_local.prompting.chat_template import ChatTemplate, Exchange
 from dps_local.prompting.profile import HistoryItem, Profile
-from dps_local.prompting.prompt import EARLIER, ITEM_SHARE, RELATED_SHARE, Prompter
+from dps_local.prompting.prompt import ITEM_SHARE, RELATED_SHARE, Prompter, Request
 from dps_local.prompting.retrieval import most_relevant
 from dps_local.steering.mixing import Gamma
 from dps_local.steering.steering import Steering
@@ -85,63 +85,74 @@ LONG = Profile(
 
 @pytest.fixture
 def prompter(tiny_model: TinyModel, load: Load) -> Callable[..., Prompter]:
-    def make(profile: Profile = LONG, budget: int = 300) -> Prompter:
+    def make(profile: Profile = LONG, budget: int = 600) -> Prompter:
         model = load(tiny_model())
         return Prompter(model, ChatTemplate(model), profile, budget, 2048)
 
     return make
 
 
-def tokens(p: Prompter, text: str) -> int:
-    return len(p.model.tokenize(text, special=False))
+def added(p: Prompter, request: Request, *, profile: bool = False) -> int:
+    """Tokens that exchanges add to the prompt of a request; profile: and what all prompts show."""
+    shown = p.prompt(p.system, request, p.earlier()) if profile else p.prompt("", request)
+    return len(shown) - len(p.prompt("", Request(request.text)))
+
+
+def written(i: int) -> Exchange:
+    return Exchange(f"Write {i}.", f"Note {i} about {'boats' if i % 7 == 3 else 'bread'}.")
 
 
 def test_a_long_history_keeps_a_core_of_the_newest_and_brings_what_is_related(
     prompter: Callable[..., Prompter],
 ) -> None:
     p = prompter()
-    system, core = p.system()
-    assert "Note 39" in system
-    assert f"Note {40 - core} " in system
-    assert f"Note {39 - core} " not in system
-    assert tokens(p, system) <= p.budget - p.budget // RELATED_SHARE
-    text, related = p.request("Something about boats?")
-    assert related
-    assert all(i % 7 == 3 and i < 40 - core for i in related)
-    assert related == sorted(related, reverse=True)  # equals: the newest first
-    for i in related:
-        assert f"Answer: Note {i} about boats." in text
-    assert text.startswith(EARLIER)
-    assert text.endswith("\n\nRequest: Something about boats?")
-    assert tokens(p, text) <= p.budget // RELATED_SHARE + tokens(p, f"{EARLIER}\n\nRequest: Something about boats?") + 4
+    core = p.shown()
+    assert 2 < len(core) < 30
+    assert core.stop == 40
+    assert p.earlier() == [written(i) for i in core]
+    assert added(p, Request("Q"), profile=True) <= p.budget - p.budget // RELATED_SHARE + 8  # of the system message
+    request = p.request("Something about boats?")
+    assert request.text == "Something about boats?"
+    assert request.items
+    assert all(i % 7 == 3 and i < core.start for i in request.items)
+    assert request.items == sorted(request.items)  # equals: the newest last
+    assert request.exchanges == [written(i) for i in request.items]
+    assert 0 < added(p, request) <= p.budget // RELATED_SHARE
 
 
 def test_the_core_does_not_depend_on_the_request(prompter: Callable[..., Prompter]) -> None:
     p = prompter()
-    assert p.system() == p.system()
-    first, second = (p.example(39, 5)[0], p.prompt(p.system(39)[0], p.request("boats", 39)[0]))
+    first, second = p.example(39, 5)[0], p.prompt(p.system, p.request("boats", 39), p.earlier(39))
     same = next(i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
-    assert same > tokens(p, p.system(39)[0])
+    assert "Note 38" in p.model.detokenize(first[:same])
 
 
 def test_a_history_that_fits_is_all_there(prompter: Callable[..., Prompter]) -> None:
-    p = prompter(budget=2000)
-    system, shown = p.system()
-    assert shown == 40
-    assert "Note 0 about bread." in system
-    assert p.request("boats") == ("boats", [])
+    p = prompter(budget=3000)
+    assert p.earlier() == [written(i) for i in range(40)]
+    assert p.request("boats") == Request("boats", [], [])
 
 
 def test_nothing_related_leaves_the_request_as_it_is(prompter: Callable[..., Prompter]) -> None:
-    assert prompter().request("Zzz?") == ("Zzz?", [])
+    assert prompter().request("Zzz?") == Request("Zzz?", [], [])
 
 
 def test_what_is_in_the_conversation_is_not_brought_again(prompter: Callable[..., Prompter]) -> None:
     p = prompter()
-    _, first = p.request("boats")
-    _, second = p.request("boats", exclude=set(first))
+    first = p.request("boats").items
+    second = p.request("boats", exclude=set(first)).items
     assert second
     assert not set(first) & set(second)
+
+
+def test_the_best_of_what_is_related_stands_next_to_the_question(prompter: Callable[..., Prompter]) -> None:
+    history = tuple(HistoryItem("so " * (i % 5) + "boats") for i in range(40))
+    p = prompter(Profile(history=history))
+    items = p.request("boats").items
+    texts = tuple(f" {item.output}" for item in history[: p.shown().start])
+    assert len(items) > 1
+    assert items == most_relevant(texts, "boats")[: len(items)][::-1]
+    assert history[items[-1]].output == "boats"  # the shortest
 
 
 def test_an_example_sees_nothing_of_itself_and_what_came_after(prompter: Callable[..., Prompter]) -> None:
@@ -151,15 +162,29 @@ def test_an_example_sees_nothing_of_itself_and_what_came_after(prompter: Callabl
         numbers = [int(n.split()[0]) for n in prompt.split("Note ")[1:]]
         assert max(numbers) < i
         assert len(set(numbers)) == len(numbers)
-        assert len(numbers) > p.system(i)[1]  # and some that are related
+        assert len(numbers) > len(p.shown(i))  # and some that are related
 
 
 def test_a_related_item_takes_its_share_at_most(prompter: Callable[..., Prompter]) -> None:
     history = (HistoryItem("boats " * 500), *(HistoryItem(f"bread {i} " * 8) for i in range(20)))
-    p = prompter(Profile(history=history), budget=400)
-    text, related = p.request("boats")
-    assert related in ([0], [])  # what a cut adds may be too much
-    assert tokens(p, text) <= 400 // ITEM_SHARE + 40
+    p = prompter(Profile(history=history), budget=600)
+    request = p.request("boats")
+    assert request.items == [0]
+    assert 600 // ITEM_SHARE - 30 <= added(p, request) <= 600 // ITEM_SHARE
+
+
+@pytest.mark.parametrize(
+    ("asked", "wrote", "cut"), [(5, 90, (False, True)), (90, 5, (True, False)), (90, 90, (True, True))]
+)
+def test_a_long_item_keeps_what_the_user_wrote(
+    prompter: Callable[..., Prompter], asked: int, wrote: int, cut: tuple[bool, bool]
+) -> None:
+    p = prompter(Profile(history=(HistoryItem("boats " * wrote, "bread " * asked),)), budget=600)
+    (exchange,) = p.earlier()
+    assert tuple(text.endswith(" …") for text in exchange) == cut
+    assert exchange.answer.count("boats") >= min(wrote, 6)
+    assert exchange.request.count("bread") >= min(asked, 5)
+    assert added(p, Request("Q", [exchange])) <= 600 // ITEM_SHARE
 
 
 @settings(max_examples=20, deadline=None)
@@ -169,32 +194,36 @@ def test_any_history_stays_within_its_tokens(
 ) -> None:
     model = Model(tiny_model())
     p = Prompter(model, ChatTemplate(model), Profile(history=tuple(map(HistoryItem, outputs))), budget, 2048)
-    system, shown = p.system()
-    text, related = p.request(request)
-    frame = tokens(p, p.system(0)[0]) + tokens(p, f"{EARLIER}\n\n{EARLIER}\n\nRequest: {request}")
-    assert tokens(p, system) + tokens(p, text) <= max(budget, tokens(p, p.system(0)[0])) + frame
-    assert all(i < len(outputs) - shown for i in related)
+    asked = p.request(request)
+    head = len(p.prompt(p.system, Request(request))) - len(p.prompt("", Request(request)))
+    assert added(p, asked, profile=True) <= max(budget, head) + 8  # of the system message itself
+    assert all(i < p.shown().start for i in asked.items)
+    assert len(p.earlier()) == len(p.shown())
     model.close()
 
 
 # --- in a chat
 
 
-@pytest.fixture
-def session(prompter: Callable[..., Prompter]) -> Iterator[Session]:
-    p = prompter()
+def open_session(p: Prompter) -> Session:
     null = Steering(np.ones((p.model.n_layer, p.model.n_head_max), np.float32), Gamma(3.0), 0.0)
-    session = Session(
+    return Session(
         p.model,
         p.template,
-        system=p.system()[0],
+        system=p.system,
+        earlier=p.earlier(),
         recall=lambda question, known: p.request(question, exclude=known),
         steering=null,
         sampling=Sampling(temp=0.9, seed=1),
         probs=True,
-        n_ctx=1024,
+        n_ctx=1536,
         n_threads=1,
     )
+
+
+@pytest.fixture
+def session(prompter: Callable[..., Prompter]) -> Iterator[Session]:
+    session = open_session(prompter())
     yield session
     session.close()
 
@@ -208,7 +237,7 @@ def test_a_chat_recalls_what_goes_with_each_question_once(session: Session) -> N
     assert found
     assert len(set(found)) == len(found)
     text = session.model.detokenize(session.full.tokens())
-    assert all(text.count(f"Answer: Note {i} about boats.") == 1 for i in found)
+    assert all(text.count(f"Write {i}.") == text.count(f"Note {i} about") == 1 for i in found)
     assert [turn.user for turn in session.turns] == ["Something about boats?"] * 3
 
 
@@ -228,3 +257,37 @@ def test_an_answer_given_again_keeps_what_came_with_its_question(session: Sessio
     recalled = session.turns[0].recalled
     list(session.regenerate(4))
     assert session.turns[0].recalled == recalled
+
+
+def test_what_every_prompt_shows_is_read_once_and_stays(session: Session) -> None:
+    prefix = session.model.detokenize(session.prompts.prefix)
+    assert prefix.count("Note") == len(session.prompts.earlier) > 2
+    read = []
+    for _ in range(20):
+        list(session.ask("Something about boats?", 4))
+        assert session.full.tokens()[: len(session.prompts.prefix)] == session.prompts.prefix
+        if session.past:
+            break
+        read.append(session.turns[-1].timings.prompt_n)
+    assert session.past
+    assert max(read[1:]) < len(session.prompts.prefix) < read[0]
+
+
+def test_a_chat_that_is_restored_has_the_same_tokens(session: Session, prompter: Callable[..., Prompter]) -> None:
+    for question in ("Something about boats?", "And bread 3?", "Boats again?"):
+        list(session.ask(question, 4))
+    assert any(turn.recalled for turn in session.turns[1:])
+    other = open_session(prompter())
+    assert other.restore(session.messages())
+    assert other.full.calls == session.full.calls
+    assert [turn.recalled for turn in other.turns] == [turn.recalled for turn in session.turns]
+    other.close()
+
+
+def test_a_system_message_that_is_restored_takes_the_place_of_the_profile(session: Session) -> None:
+    session.recall = None
+    session.restore([{"role": "system", "content": "Be brief."}])
+    list(session.ask("Hello?", 4))
+    text = session.model.detokenize(session.full.tokens())
+    assert "Be brief." in text
+    assert "Note" not in text

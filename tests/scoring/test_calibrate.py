@@ -178,3 +178,28 @@ def test_held_out_losses_are_what_separate_contexts_say(scope: Literal["generate
         expected = [nll(mixed, t) for t in TEMPERATURES]
         assert losses[i] == pytest.approx(expected, abs=2e-4), candidate
     assert losses[0, 0] != pytest.approx(losses[-1, 0], abs=1e-3)
+
+
+def test_what_is_known_is_added_to_what_was_measured_each_by_its_precision() -> None:
+    plain = np.linspace(3, 5, 12)
+    gains = 0.1 + 0.05 * np.array([1, -1] * 6)
+    losses = table(plain, plain + 0.3, plain - gains)
+    alone = calibrate(losses, TRIED)
+    below, _ = simultaneous_t(np.stack([np.full(12, -0.3), gains], axis=1))
+    error = below * gains.std(ddof=1) / math.sqrt(12) / 1.96
+    known = calibrate(losses, TRIED, expected=[None, (-0.2, 0.1)])
+    mean = (0.1 / error**2 - 0.2 / 0.1**2) / (1 / error**2 + 1 / 0.1**2)
+    deviation = (1 / error**2 + 1 / 0.1**2) ** -0.5
+    assert known.probability == pytest.approx(0.5 + 0.5 * math.erf(mean / deviation / math.sqrt(2)))
+    assert (known.gain, known.low, known.high) == (alone.gain, alone.low, alone.high)
+
+
+def test_few_items_leave_the_decision_to_what_is_known() -> None:
+    plain = np.linspace(3, 5, 3)
+    losses = table(plain, plain + 0.1, plain + 0.1 * np.array([1, 0, -1]))
+    assert not calibrate(losses, TRIED).helps
+    known = calibrate(losses, TRIED, expected=[None, (0.1, 0.02)])
+    assert known.best == TRIED[2]
+    assert known.helps
+    assert known.probability == pytest.approx(1, abs=1e-3)
+    assert not calibrate(losses, TRIED, expected=[None, (0.02, 0.1)]).helps

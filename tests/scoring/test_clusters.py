@@ -379,7 +379,7 @@ def test_a_new_user_of_a_baked_model_is_routed_without_scoring(
         raise AssertionError("nothing is to be scored")
 
     own = CachedMap(Prompter.of(baked, user, n_ctx=512), OPTIONS)
-    chosen = choose_map(baked, own, score=scored, notice=notices.append)
+    chosen = choose_map(baked, own, begin=scored, notice=notices.append)
     assert isinstance(chosen, ClusterMap)
     assistant = Assistant(baked, user, chosen, settings, notice=notices.append)
     steering = assistant.steering
@@ -406,7 +406,7 @@ def test_a_users_own_map_is_used_where_it_has_enough_evidence(
     for gain, expected in ((0.02, HeadMap), (-0.02, ClusterMap)):
         calibration = Calibration(gain, gain - 0.01, gain + 0.01, 4, Candidate("contrast", 1, 0.5), 1.0, 1.0)
         replace(own, calibration=calibration).save(cached.path)
-        chosen = choose_map(model, cached, tmp_path / "c.dps.gguf", score=lambda _: own, notice=notices.append)
+        chosen = choose_map(model, cached, tmp_path / "c.dps.gguf", begin=lambda _: own, notice=notices.append)
         assert isinstance(chosen, expected)
     assert notices[-2:] == [
         "your own head map is used: it has more evidence than the clusters'",

@@ -13,6 +13,8 @@ from dps_local.chat.turn import Token
 from dps_local.engine.context import Context, Run
 from dps_local.engine.model import Model, head_mask
 from dps_local.engine.sampler import Sampling
+from dps_local.prompting.chat_template import Exchange
+from dps_local.prompting.prompt import Request
 from dps_local.steering import speculative
 from dps_local.steering.decoding import Engine
 from dps_local.steering.mixing import Gamma, mix, probabilities
@@ -29,8 +31,8 @@ def cad(model: Model, gamma: float = 1.5, beta: float = 0.02) -> Steering:
     return Steering(head_mask(model, []), Gamma(gamma), beta, mode="cad")
 
 
-def recall(question: str, _: Container[int]) -> tuple[str, Sequence[int]]:
-    return f"Ada said: no.\n\n{question}", []
+def recall(question: str, _: Container[int]) -> Request:
+    return Request(f"Ada said: no.\n\n{question}", [Exchange("Tea?", "No, no.")])
 
 
 def steps(tokens: Sequence[Token]) -> list[tuple[int, float | None, float | None]]:
@@ -57,9 +59,10 @@ def test_the_second_stream_is_the_chat_without_system_message_and_recalled_items
     answers = [list(session.ask(question, 6)) for question in QUESTIONS]
     full, alone = Reader(model), Reader(model)
     for i, (question, answer) in enumerate(zip(QUESTIONS, answers, strict=True)):
-        texts = [(full, SYSTEM, recall(question, ())[0]), (alone, "", question)]
-        for reader, system, asked in texts:
-            text = template.next(system, i, asked) if i else template.first(system, asked)
+        told = recall(question, ())
+        texts = [(full, SYSTEM, told.text, told.exchanges), (alone, "", question, [])]
+        for reader, system, asked, exchanges in texts:
+            text = template.next(system, i, asked, exchanges) if i else template.first(system, asked, exchanges)
             tokens = model.tokenize(text, special=True) if i else model.prompt_tokens(text)
             reader.read([*([answers[i - 1][-1].id] if i else []), *tokens[:-1]])
         token = tokens[-1]

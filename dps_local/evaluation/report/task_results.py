@@ -10,7 +10,7 @@ from typing import Literal
 
 from dps_local.drawing.text import counted
 from dps_local.evaluation.comparison import Estimate
-from dps_local.evaluation.condition import METHODS, Condition
+from dps_local.evaluation.condition import METHODS, PEER_METHODS, Condition
 from dps_local.evaluation.report.finding import Finding
 from dps_local.evaluation.report.wording import direction_text, metric_label
 from dps_local.maps.head_map import HeadMap
@@ -28,8 +28,8 @@ PRIMARY_METRICS = (
     "nll_matched",
 )
 LIKELIHOOD_METRIC = "nll_matched"  # tells more from few queries than answers do, and less of what a user will read
-STEERED_METHODS = [m for m in METHODS if m not in ("none", "profile", "cad", "random", "calibrated")]
-CONTROL_METHODS = ("none", "profile", "cad", "random")
+CONTROL_METHODS = ("none", "profile", "random", *PEER_METHODS)
+STEERED_METHODS = [m for m in METHODS if m not in (*CONTROL_METHODS, "calibrated")]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ VERDICTS = ("helps", "no difference shown", "hurts", TOO_FEW)
 METRIC_LABELS = {
     "nll": "NLL",
     "nll_matched": "NLL at the best temperature",
+    "end_nll": "NLL of the end",
+    "style": "style margin",
     "rouge_1": "ROUGE-1",
     "rouge_l": "ROUGE-L",
     "meteor": "METEOR",
@@ -33,8 +35,10 @@ METRIC_LABELS = {
     "answer_perplexity": "perplexity of the answer",
     "time": "time a token",
     "length": "length ratio",
+    "answer_tokens": "tokens",
+    "answer_ended": "ended by itself",
 }
-METRIC_DIGITS = {"nll": 4, "nll_matched": 4, "time": 2, "answer_perplexity": 1}
+METRIC_DIGITS = {"nll": 4, "nll_matched": 4, "style": 4, "answer_tokens": 1, "time": 2, "answer_perplexity": 1}
 READING_NOTES = (
     f"Numbers in square brackets are 95 % intervals over users, by bootstrap-t: {DRAWS} times, as many users as there "
     "are are drawn with replacement, and the interval is as many standard errors wide as it takes to hold for 95 % of "

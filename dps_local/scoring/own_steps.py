@@ -1,0 +1,77 @@
+"""`OwnSteps`: the steps that a person's history gives, with all items and with one held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dps_local.errors import NativeError
+from dps_local.maps.prior import Prior
+from dps_local.prompting.prompt import Prompter
+from dps_local.scoring.head_slopes import NO_SLOPES
+from dps_local.scoring.intervals import FEWEST
+from dps_local.scoring.mixture import mixed
+from dps_local.scoring.own_slopes import OwnSlopes
+from dps_local.scoring.personal_step import PersonalStep
+from dps_local.scoring.slopes import Slopes
+from dps_local.system.progress import Notice, Progress
+
+SAMPLES = 2  # of each text, where there is no prior that tells the Fisher matrix
+
+
+@dataclass(frozen=True, eq=False)
+class OwnSteps:
+    """items: numbers of history items, in the order of the slopes. k: heads of a step, None for all."""
+
+    prompter: Prompter
+    priors: Sequence[Prior]
+    items: Sequence[int]
+    own: Slopes
+    k: int | None = None
+
+    @classmethod
+    def measured(
+        cls,
+        prompter: Prompter,
+        priors: Sequence[Prior],
+        newest: int | None = None,
+        *,
+        k: int | None = None,
+        n_threads: int | None = None,
+        progress: Progress | None = None,
+        notice: Notice | None = None,
+    ) -> OwnSteps | None:
+        """Measure the slopes of the newest items, or of all; what is known is not measured again.
+
+        None where nothing can be known: the architecture has no backward pass, of which `notice` is told, or there is
+        no prior, and fewer than FEWEST texts.
+        """
+        own = OwnSlopes(prompter, 0 if priors else SAMPLES, n_threads)
+        items = list(own.texts)[-newest if newest else None :]
+        if not priors and len(items) < FEWEST:
+            return None
+        try:
+            return cls(prompter, priors, items, own.of(items, progress), k)
+        except NativeError as exc:
+            if NO_SLOPES not in str(exc):
+                raise
+            if notice:
+                why = str(exc).rpartition(f"{NO_SLOPES}: ")[2]
+                notice(f"{prompter.model.name}: {why}; heads are scored by ablation alone")
+            return None
+
+    def before_own(self) -> PersonalStep:
+        """Return the step of all items, with the posterior that others' texts give it: own ones tell the kind alone."""
+        step = self.step()
+        kinds = [prior.population for prior in self.priors]
+        return replace(step, posterior=mixed(kinds, np.array(step.shares), None))
+
+    def step(self, without: int | None = None) -> PersonalStep:
+        """Return the step of all items, or of all but one, by its number in the history."""
+        own = self.own
+        if without in self.items:
+            own = own.without(self.items.index(without))
+        step = PersonalStep.of(self.prompter.model, self.priors, own)
+        return step if self.k is None else step.sparse(self.k)
