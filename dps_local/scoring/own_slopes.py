@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from dps_local.engine import native
+from dps_local.errors import ProfileError
 from dps_local.prompting import prompt
 from dps_local.prompting.prompt import Prompter
 from dps_local.scoring.forked_sequences import ScoredText
@@ -39,7 +40,10 @@ class OwnSlopes:
         longest = min(longest_target(self.prompter.model), self.prompter.n_ctx // 4)
         texts = {}
         for i, window in enumerate(self.prompter.windows()):
-            tokens, target, _ = self.prompter.example(i, longest, window=window)
+            try:
+                tokens, target, _ = self.prompter.example(i, longest, window=window)
+            except ProfileError:  # a large profile leaves less of the context
+                tokens, target, _ = self.prompter.example(i, longest // 4, window=window)
             if target:
                 texts[i] = ScoredText(tokens, target)
         return texts
