@@ -55,8 +55,8 @@ class Assistant:
     """Answers questions in one conversation. A context manager, that frees the contexts at the end; the model stays.
 
     profile: or a prompter that shows it otherwise than by default. heads: a map, or the file of one; None steers by
-    nothing. notice: is told what a person should know, such as what
-    steering is worth on their own text. Raises HeadMapError when the map belongs to another model.
+    nothing. notice: is told what a person should know, such as what steering is worth on their own text. Raises
+    HeadMapError when the map belongs to another model.
     """
 
     def __init__(

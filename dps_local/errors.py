@@ -2,7 +2,8 @@
 
 DpsError                  one line of facts, and a `Remedy`; never raised itself
 ├── NativeError           the patched library is missing, does not match, or refused a call
-│   └── SelfTestError     … crashes on this machine, or computes wrong numbers there
+│   ├── SelfTestError     … crashes on this machine, or computes wrong numbers there
+│   └── NoSlopesError     … the slopes of heads, as the architecture has no backward pass
 ├── ModelError            a GGUF that is missing, damaged or has no attention heads to steer
 ├── ProfileError          a profile that breaks its contract: names the field and the line
 ├── HeadMapError          a head map or a prior that is damaged or belongs to another model
@@ -67,6 +68,14 @@ class DpsError(Exception):
 
 class NativeError(DpsError):
     """The patched libllama is missing, does not match this package, or refused a call."""
+
+
+class NoSlopesError(NativeError):
+    """why: what has no backward pass."""
+
+    def __init__(self, message: str, why: str) -> None:
+        super().__init__(message)
+        self.why = why
 
 
 class SelfTestError(NativeError):

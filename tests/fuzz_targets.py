@@ -26,7 +26,7 @@ from dps_local.engine import native, registry, self_test
 from dps_local.engine.context import Context
 from dps_local.engine.gguf_file import GGUFFile
 from dps_local.engine.model import Model
-from dps_local.engine.prefix_cache import DIGEST, PrefixCache
+from dps_local.engine.prefix_cache import PrefixCache
 from dps_local.engine.sampler import Sampling
 from dps_local.engine.stream import Stream
 from dps_local.errors import DpsError
@@ -46,6 +46,7 @@ from dps_local.prompting.prompt import Prompter, Request
 from dps_local.scoring.mixture import mixture
 from dps_local.scoring.score_store import Measured, ScoreStore
 from dps_local.system.files import cache_folder
+from dps_local.system.sealed_file import DIGEST
 
 Try = Callable[[bytes], None]  # raises DpsError to refuse
 

@@ -14,7 +14,7 @@ import numpy as np
 from dps_local.engine.context import N_UBATCH, Context, Run
 from dps_local.engine.model import Head, Model, head_mask
 from dps_local.engine.stream import Stream, in_batches
-from dps_local.errors import NativeError
+from dps_local.errors import NoSlopesError
 from dps_local.scoring.forked_sequences import ScoredText
 from dps_local.scoring.head_ablation import HeadAblation
 from dps_local.scoring.head_slopes import N_SEQ, HeadSlopes, longest_target
@@ -162,7 +162,7 @@ def _backward(model: Model, texts: Sequence[ScoredText], n_threads: int | None) 
         with HeadSlopes(model, len(texts[0].prompt) + len(texts[0].target), n_threads) as slopes:
             slopes.of(texts)  # reads the prompt, and touches memory that the others find ready
             return median(_seconds(partial(slopes.of, texts)) for _ in range(3))
-    except NativeError:
+    except NoSlopesError:
         return None
 
 

@@ -14,7 +14,8 @@ from dps_local.cli.terminal import terminal
 def chat(chat: ChatOptions, score: ScoreOptions, model: ModelOptions) -> None:
     """Chat with a model that is steered to write as you do, where that was measured to help.
 
-    On first use with a profile its heads are scored, which takes minutes; later starts are immediate.
+    A chat begins with what others' texts tell, where the model has priors. Else a profile's heads are scored on first
+    use, which takes minutes; later starts are immediate.
     Without a terminal, questions are read from stdin, one a line; one that fails is said, and ends the run with exit
     code 1 after the others.
     """

@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dps_local.engine.model import HeadScales, Model
-from dps_local.errors import ContextFullError, NativeError, Remedy
+from dps_local.errors import ContextFullError, NativeError, NoSlopesError, Remedy
 
 N_UBATCH = 512  # llama.cpp's default; larger brings nothing on a CPU
 Logits = NDArray[np.float32]
 LayerVectors = NDArray[np.float32]  # [n_layer - 1, n_embd], of all layers after the first
 KV_STEP = 256  # attention looks at so many KV cells more at a time
 MAX_INVARIANT_BATCH = 8  # tokens of a batch-invariant call: LLAMA_MAX_BATCH_INVARIANT of the patch
+NO_SLOPES = "no slopes of heads: "  # how the patch begins to say why
 ROW_STEP = 16  # Context.decode_rows computes a multiple of so many rows
 
 
@@ -226,13 +227,19 @@ class Context:
         targets: the token that follows each of the runs' outputs. Returns F32 [n_outputs] with softmax(logits)[target],
         and F32 [n_runs, n_layer, n_head_max]: the derivative of a run's sum of log softmax(logits)[target] with respect
         to the scale of each head at the run's tokens; 0 where a layer has no such head. What is in the KV cache counts
-        as a constant. Needs a context made with `slopes=True`. Raises NativeError that names an operation of the
-        architecture that has no backward pass.
+        as a constant. Needs a context made with `slopes=True`. Raises NoSlopesError where an operation of the
+        architecture has no backward pass.
         """
         tokens = np.asarray(targets, np.int32)
         lengths = [len(run.tokens) for run in runs]
         with self._logits_part(tokens, LogitsPart.SLOPES):
-            p = self._part(self._decode(runs))
+            try:
+                p = self._part(self._decode(runs))
+            except NativeError as exc:
+                _, said, why = str(exc).partition(NO_SLOPES)
+                if said:
+                    raise NoSlopesError(str(exc), why) from exc
+                raise
             shape = (self.model.n_layer, sum(lengths), self.model.n_head_max)
             each = np.ctypeslib.as_array(self.native.get_head_slopes(self.handle), shape)
             starts = np.cumsum([0, *lengths[:-1]])

@@ -16,12 +16,12 @@ from dps_local.engine import native
 from dps_local.engine.context import Context
 from dps_local.engine.model import HeadScales
 from dps_local.errors import DpsError, NativeError
-from dps_local.system.files import atomic_write, sweep
+from dps_local.system.files import sweep
+from dps_local.system.sealed_file import DIGEST, load_sealed, save_sealed
 
 LEAST = 64  # tokens: a shorter beginning is read faster than it is loaded
 CAP = 2_000_000_000  # bytes of all entries together
 DAYS = 30  # that an entry stays without being used: its profile may have changed, or be gone
-DIGEST = hashlib.sha256().digest_size
 
 
 class PrefixCache:
@@ -46,11 +46,10 @@ class PrefixCache:
     def load(self, context: Context, tokens: Sequence[int], scales: HeadScales | None) -> bool:
         """Put the state into an empty context; False, with the context still empty, when there is none."""
         path = self.path(context, tokens, scales)
+        state = load_sealed(path)
+        if state is None:
+            return False
         try:
-            data = memoryview(path.read_bytes())
-            state = data[DIGEST:]
-            if hashlib.sha256(state).digest() != data[:DIGEST]:
-                return False
             context.set_state(state)
             os.utime(path)
         except NativeError:
@@ -67,9 +66,7 @@ class PrefixCache:
             return
         path = self.path(context, tokens, scales)
         try:
-            with atomic_write(path) as stream:
-                stream.write(hashlib.sha256(state).digest())
-                stream.write(state)
+            save_sealed(path, state)
         except DpsError:
             return
         self.tidy(path)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import ClassVar, Self, get_args
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Self, get_args
 
 from dps_local.engine.identity import Identity
-from dps_local.engine.model import Scope
+from dps_local.engine.model import Model, Scope
 from dps_local.maps import map_file
 from dps_local.maps.fields import ARCHITECTURE, TEXT, one_of, optional, read_fields, write_map
 from dps_local.system.files import StrPath
+
+
+def bound_to(model: Model) -> dict[str, Any]:
+    """Return the fields by which a map belongs to a model."""
+    return {"model": model.name, "architecture": model.architecture, **asdict(model.identity)}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from dps_local.maps.fields import COUNT, COUNTS, NUMBER, TEXT, fields_as_json, inline, nulls
 from dps_local.maps.model_map import ModelMap
 from dps_local.maps.population import Population
-from dps_local.maps.scored_heads import Scores
+from dps_local.maps.scored_heads import Scores, grid
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -48,9 +46,7 @@ class Prior(ModelMap):
     @property
     def step(self) -> Scores:
         """δ by which it steers, F32 [n_layer, n_head_max], NaN where there is no head."""
-        step = np.full((self.n_layer, self.n_head), np.nan, np.float32)
-        step[np.arange(self.n_head) < np.array(self.n_heads)[:, None]] = self.population.step
-        return step
+        return grid(self.n_heads, self.population.step)
 
     def as_json(self) -> dict[str, Any]:
         """Return what a reader wants to know, for JSON: the step, and not the matrices; null where there is no head."""

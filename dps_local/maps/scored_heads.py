@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,16 @@ from dps_local.maps.reliability import SplitHalfReliability
 from dps_local.maps.selection import Ranking
 
 Scores = NDArray[np.float32]  # [n_layer, n_head_max], NaN where a layer has no such head, or none that can be muted
+
+
+def grid(n_heads: Sequence[int], values: NDArray[np.floating]) -> Scores:
+    """Return one number of each head as [n_layer, n_head_max], NaN where a layer has fewer heads.
+
+    n_heads: of each layer. values: [sum of n_heads], layer by layer.
+    """
+    scores = np.full((len(n_heads), max(n_heads, default=0)), np.nan, np.float32)
+    scores[np.arange(scores.shape[1]) < np.array(n_heads)[:, None]] = values
+    return scores
 
 
 class ScoredHeads(Protocol):

@@ -193,11 +193,11 @@ class Prompter:
         """
         item = self.profile.history[i]
         request = shown = Request(request_of(item))
-        system, earlier = (self.system, self.earlier(before=i)) if with_profile else ("", [])
+        system, earlier = self.system if with_profile else "", list[Exchange]()
         if window is not None:
             earlier = list(map(self.exchange, window))
         elif with_profile:
-            shown = self.request(request.text, before=i)
+            earlier, shown = self.earlier(before=i), self.request(request.text, before=i)
         prompt = self.prompt(system, shown, earlier)
         if (excess := len(prompt) + target_tokens - self.n_ctx) > 0:
             prompt = self.prompt(system, request, earlier)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from dps_local.engine.model import Model
-from dps_local.errors import NativeError, ProfileError
+from dps_local.errors import NativeError, NoSlopesError, ProfileError
+from dps_local.maps.model_map import bound_to
 from dps_local.maps.prior import Prior
 from dps_local.prompting.profile import Profile
 from dps_local.prompting.prompt import Prompter
@@ -49,18 +49,16 @@ def build_prior(
     tell(0, 0)
     for person, count in zip(people, counts, strict=True):
         try:
-            own = OwnSlopes(Prompter.of(model, person, n_ctx=n_ctx), n_samples, n_threads)
-            measured.append(own.of(list(own.texts)[-count:], tell))
+            own = OwnSlopes(Prompter.of(model, person, n_ctx=n_ctx), n_samples, n_threads, count)
+            measured.append(own.of(list(own.texts), tell))
         except ProfileError as exc:
             raise ProfileError(f"{person.path or person.name}: {exc}", exc.remedy) from exc
-        except NativeError as exc:
+        except NoSlopesError as exc:
             raise NativeError(f"a prior is made of slopes, and those of {model.name} cannot be had: {exc}") from exc
         done += count
     everyone = joined(measured)
     return Prior(
-        model=model.name,
-        architecture=model.architecture,
-        **asdict(model.identity),
+        **bound_to(model),
         scope="generated",
         writing=writing,
         source=source,

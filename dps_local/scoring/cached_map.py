@@ -46,13 +46,18 @@ class CachedMap:
 
     def load_or_begin(self, progress: Progress | None = None, notice: Notice | None = None) -> HeadMap:
         """Return the map, or else the one that a chat begins with; where that cannot be had, heads are scored now."""
-        head_map = self.load() if self.options.resume else None
-        head_map = head_map or first_map(self.prompter, self.options, progress, notice)
-        return head_map or self.load_or_score(progress, notice)
+        known = self._known()
+        first = None if known else first_map(self.prompter, self.options, progress, notice)
+        return first or self._scored(known, progress, notice)
 
     def load_or_score(self, progress: Progress | None = None, notice: Notice | None = None) -> HeadMap:
         """Return the map, scored now and kept unless that was done before, or is to be done anew (options.resume)."""
-        head_map = self.load() if self.options.resume else None
+        return self._scored(self._known(), progress, notice)
+
+    def _known(self) -> HeadMap | None:
+        return self.load() if self.options.resume else None
+
+    def _scored(self, head_map: HeadMap | None, progress: Progress | None, notice: Notice | None) -> HeadMap:
         if head_map is None:
             head_map = score(self.prompter.model, self.prompter, self.options, progress, notice)
             head_map.save(self.path)

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dps_local.maps.calibration import NO_STEERING, Calibration, Candidate
-from dps_local.scoring.intervals import FEWEST, simultaneous_t
+from dps_local.scoring.intervals import FEWEST, probability_above_0, simultaneous_t
 
 # Few, as the interval of the best of many is wide: these were worth most to users of the evaluation that they were
 # chosen on (README). 0, no steering, is always a candidate.
@@ -67,7 +66,7 @@ def calibrate(
             for m, s, known in zip(mean, stderr, expected, strict=True)
         ]
         i = int(np.argmax([m - BOUND * deviation for m, deviation in sums]))
-        probability = NormalDist().cdf(sums[i][0] / sums[i][1]) if sums[i][1] else float(sums[i][0] > 0)
+        probability = probability_above_0(*sums[i])
     else:
         i = int((mean - below * stderr).argmax())
     gain, low, high = (float((mean + t * stderr)[i]) for t in (0.0, -below, above))

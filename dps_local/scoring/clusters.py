@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +14,8 @@ from dps_local.engine.model import Model, head_mask
 from dps_local.errors import ProfileError
 from dps_local.maps.calibration import NO_STEERING, Calibration, Candidate
 from dps_local.maps.cluster_map import GRIDS, ClusterMap, cluster_weights, group, n_clusters
-from dps_local.maps.scored_heads import Scores
+from dps_local.maps.model_map import bound_to
+from dps_local.maps.scored_heads import Scores, grid
 from dps_local.prompting.prompt import Prompter
 from dps_local.scoring.calibrate import GAMMAS, by_user, calibrate
 from dps_local.scoring.example import Example, make_example
@@ -22,7 +23,7 @@ from dps_local.scoring.head_effects import HeadEffects
 from dps_local.scoring.held_out_losses import HeldOutLosses
 from dps_local.scoring.intervals import FEWEST
 from dps_local.scoring.options import ScoringOptions
-from dps_local.scoring.scoring import grid, grids_of
+from dps_local.scoring.scoring import grids_of
 from dps_local.scoring.statistics import choose, mean_stderr
 from dps_local.scoring.successive_halving import SuccessiveHalving
 from dps_local.steering.mixing import Gamma
@@ -121,9 +122,7 @@ def _cluster_map(
     scores = [_scores(model, h, e, options, power) for h, e in zip(halvings, effects, strict=True)]
     grids: dict[str, Any] = {name: np.array([s[name] for s in scores]) for name in GRIDS}
     return ClusterMap(
-        model=model.name,
-        architecture=model.architecture,
-        **asdict(model.identity),
+        **bound_to(model),
         embedder=embedder.model.fingerprint,
         embedder_metadata=embedder.model.identity.metadata,
         embedder_tokens=embedder.n_ctx,
@@ -174,7 +173,7 @@ def _scores(
     """Return a cluster's PCS and gain with their standard errors, and its weights, by the ranking of the options."""
     values = effects.ranked_by(options.ranking)
     weights = cluster_weights(mean_stderr(values)[0], choose(values, halving.k), power)
-    grids = grids_of(model, effects, options.ablation_scale) | {"weights": grid(model, weights)}
+    grids = grids_of(model, effects, options.ablation_scale) | {"weights": grid(model.n_heads, weights)}
     return {name: grids[name] for name in GRIDS}
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from dps_local.maps.head_map import SCORES, HeadMap
+from dps_local.maps.model_map import bound_to
 from dps_local.maps.selection import top_k
 from dps_local.maps.shipped_priors import shipped_priors
 from dps_local.prompting.prompt import Prompter
@@ -45,9 +45,7 @@ def first_map(
     unknown = np.full((model.n_layer, model.n_head_max), np.nan, np.float32)
     grids: dict[str, Any] = dict.fromkeys(SCORES, unknown) | {"weights": step.weights}
     return HeadMap(
-        model=model.name,
-        architecture=model.architecture,
-        **asdict(model.identity),
+        **bound_to(model),
         **grids,
         scope=options.scope,
         ranking=options.ranking,

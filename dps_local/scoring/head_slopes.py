@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from dps_local.engine.context import N_UBATCH, Context, Run
 from dps_local.engine.model import Model
 from dps_local.engine.stream import common, in_batches
-from dps_local.errors import NativeError
+from dps_local.errors import NoSlopesError
 from dps_local.scoring.forked_sequences import ScoredText
-from dps_local.scoring.slopes import Slopes
+from dps_local.scoring.slopes import Slopes, joined
 from dps_local.system.progress import Progress
 
-NO_SLOPES = "no slopes of heads"  # how llama.cpp begins to say why
 N_SEQ = 64  # texts of one backward pass, and the one that reads prompts
 MAX_LOGITS = 1 << 26  # of one backward pass, which keeps three numbers for each: 800 MB
 CELLS = 2048  # of the KV cache: more texts fit into one pass, but attention looks at all of them
@@ -30,12 +29,11 @@ def longest_target(model: Model) -> int:
 
 
 @dataclass(frozen=True)
-class _Pending:
-    """A text whose prompt is in a sequence of its own, but for the prompt's last token."""
+class _Fork:
+    """A text, and its run in a sequence of its own, where the prompt is but for the last token."""
 
-    i: int
+    text: ScoredText
     run: Run
-    target: list[int]
 
 
 class HeadSlopes:
@@ -48,7 +46,8 @@ class HeadSlopes:
 
     def __init__(self, model: Model, length: int, n_threads: int | None = None) -> None:
         if not model.rewinds:
-            raise NativeError(f"{NO_SLOPES}: recurrent layers have no backward pass")
+            why = "recurrent layers have no backward pass"
+            raise NoSlopesError(f"{model.name}: {why}", why)
         self.weights = Model(model.path, n_gpu_layers=0, repack=False)
         self.largest = longest_target(model)
         self.context = Context(
@@ -59,9 +58,8 @@ class HeadSlopes:
             n_threads=n_threads,
             slopes=True,
         )
+        self._heads = tuple(np.array(self.weights.heads()).T)
         self._read: list[int] = []  # tokens of sequence 0
-        self._pending: list[_Pending] = []
-        self._cells = 0  # that the pending texts take, and the prompt that is being read
 
     def close(self) -> None:
         self.context.close()
@@ -82,78 +80,74 @@ class HeadSlopes:
     ) -> Slopes:
         """Return the slopes of texts, and of `n_samples` texts each that the model draws at the same positions.
 
-        No target is longer than `longest_target`. progress: counts texts. Raises NativeError where the architecture has
-        an operation without a backward pass.
+        No target is longer than `longest_target`. progress: counts texts. Raises NoSlopesError where the architecture
+        has an operation without a backward pass.
         """
-        n, heads = len(texts), tuple(np.array(self.weights.heads()).T)
-        slopes = Slopes(
-            slopes=np.zeros((n, len(heads[0])), np.float32),
-            tokens=np.array([len(text.target) for text in texts], np.int64),
-            nll=np.zeros(n),
-            samples=np.zeros((n, n_samples, len(heads[0])), np.float32),
-        )
-
-        def finish() -> None:
-            pending, self._pending, self._cells = self._pending, [], len(self._read)
-            targets = [text.target for text in pending]
-            p, each = self._differentiate(pending, targets)
-            drawn = self._draw(pending, [texts[text.i] for text in pending], n_samples, seed) if n_samples else []
-            samples = [self._differentiate(pending, drawn_targets)[1] for drawn_targets in drawn]
-            start = 0
-            for k, text in enumerate(pending):
-                end = start + len(text.target)
-                slopes.nll[text.i] = -np.log(p[start:end].astype(np.float64)).sum()
-                slopes.slopes[text.i] = each[k][heads]
-                for s, sample in enumerate(samples):
-                    slopes.samples[text.i, s] = sample[k][heads]
-                self.context.truncate(text.run.seq, 0)
-                start = end
+        parts = [Slopes.none(len(self._heads[0]), n_samples)]
+        for done, part in self.passes(texts, n_samples, seed):
+            parts.append(part)
             if progress:
-                progress(int((slopes.nll > 0).sum()), n)
+                progress(done, len(texts))
+        return joined(parts)
 
-        for i, text in enumerate(texts):
+    def passes(self, texts: Sequence[ScoredText], n_samples: int = 0, seed: int = 0) -> Iterator[tuple[int, Slopes]]:
+        """Yield the slopes of as many of the next texts as one backward pass takes, and how many are done; as `of`."""
+        done = 0
+        for forks in self._forks(texts):
+            targets = [fork.text.target for fork in forks]
+            p, slopes = self._differentiate(forks, targets)
+            drawn = self._draw(forks, n_samples, seed) if n_samples else []
+            samples = [self._differentiate(forks, drawn_targets)[1] for drawn_targets in drawn]
+            for fork in forks:
+                self.context.truncate(fork.run.seq, 0)
+            tokens = np.array([len(target) for target in targets], np.int64)
+            nll = -np.add.reduceat(np.log(p.astype(np.float64)), np.cumsum(tokens) - tokens)
+            none = np.empty((len(forks), 0, len(self._heads[0])), np.float32)
+            done += len(forks)
+            yield done, Slopes(slopes, tokens, nll, np.stack(samples, axis=1) if samples else none)
+
+    def _forks(self, texts: Sequence[ScoredText]) -> Iterator[list[_Fork]]:
+        """Read prompts, and yield texts whenever there are as many as one pass takes, in tokens and KV cells."""
+        forks, n_targets, cells = list[_Fork](), 0, len(self._read)
+        for text in texts:
             shared = common(self._read, text.prompt[:-1])
             needed = len(text.prompt) - shared + len(text.target)
-            n_pending = sum(len(pending.target) for pending in self._pending)
-            full = len(self._pending) == N_SEQ - 1 or n_pending + len(text.target) > self.largest
-            if self._pending and (full or self._cells + needed > self.context.n_ctx):
-                finish()
-            self._fork(i, text, shared)
-        if self._pending:
-            finish()
-        return slopes
+            full = len(forks) == N_SEQ - 1 or n_targets + len(text.target) > self.largest
+            if forks and (full or cells + needed > self.context.n_ctx):
+                yield forks
+                forks, n_targets, cells = [], 0, len(self._read)
+            self._read_prompt(text.prompt[:-1], shared)
+            seq, start = len(forks) + 1, len(self._read)
+            self.context.copy(0, seq)
+            run = Run(seq, start, [text.prompt[-1], *text.target[:-1]], len(text.target))
+            forks.append(_Fork(text, run))
+            n_targets, cells = n_targets + len(text.target), cells + needed
+        if forks:
+            yield forks
 
-    def _fork(self, i: int, text: ScoredText, shared: int) -> None:
-        """Read a prompt but for its last token, and let a sequence of its own go on from there."""
+    def _read_prompt(self, prompt: list[int], shared: int) -> None:
+        """Put a prompt into sequence 0, which has its first `shared` tokens."""
         self.context.truncate(0, shared)
-        prompt = text.prompt[:-1]
-        start = shared
-        for part in in_batches(prompt[shared:]):
+        for start, part in zip(range(shared, len(prompt), N_UBATCH), in_batches(prompt[shared:]), strict=True):
             self.context.decode([Run(0, start, part)])
-            start += len(part)
         self._read = prompt
-        seq = len(self._pending) + 1
-        self.context.copy(0, seq)
-        run = Run(seq, len(prompt), [text.prompt[-1], *text.target[:-1]], len(text.target))
-        self._pending.append(_Pending(i, run, text.target))
-        self._cells += len(text.prompt) - shared + len(text.target)
 
     def _differentiate(
-        self, pending: Sequence[_Pending], targets: Sequence[Sequence[int]]
+        self, forks: Sequence[_Fork], targets: Sequence[Sequence[int]]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return p of all target tokens in a row, and slopes F32 [n_pending, n_layer, n_head_max]."""
-        self._rewind(pending)
-        return self.context.slopes([text.run for text in pending], [token for target in targets for token in target])
+        """Return p of all target tokens in a row, and slopes F32 [n_forks, n_heads]."""
+        self._rewind(forks)
+        runs, tokens = [fork.run for fork in forks], [token for target in targets for token in target]
+        p, slopes = self.context.slopes(runs, tokens)
+        return p, slopes[:, *self._heads]
 
-    def _draw(
-        self, pending: Sequence[_Pending], texts: Sequence[ScoredText], n_samples: int, seed: int
-    ) -> list[list[list[int]]]:
+    def _draw(self, forks: Sequence[_Fork], n_samples: int, seed: int) -> list[list[list[int]]]:
         """Return, for each sample and each text, tokens that the model draws at the text's positions."""
-        self._rewind(pending)
-        logits = self.context.decode([text.run for text in pending])
+        self._rewind(forks)
+        logits = self.context.decode([fork.run for fork in forks])
         drawn: list[list[list[int]]] = [[] for _ in range(n_samples)]
         start = 0
-        for text in texts:
+        for text in (fork.text for fork in forks):
             rows = logits[start : start + len(text.target)]
             start += len(rows)
             # the same for a text wherever it stands
@@ -165,6 +159,6 @@ class HeadSlopes:
                 sample.append([int(np.searchsorted(row, x, side="right")) for row, x in zip(heights, at, strict=True)])
         return drawn
 
-    def _rewind(self, pending: Sequence[_Pending]) -> None:
-        for text in pending:
-            self.context.truncate(text.run.seq, text.run.start)
+    def _rewind(self, forks: Sequence[_Fork]) -> None:
+        for fork in forks:
+            self.context.truncate(fork.run.seq, fork.run.start)

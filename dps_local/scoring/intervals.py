@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,11 @@ from dps_local.maps.selection import student_t
 CONFIDENCE = 0.95  # two-sided
 FEWEST = 6  # items or users; fewer can look like anything
 DRAWS = 4000
+
+
+def probability_above_0(mean: float, deviation: float) -> float:
+    """Return the probability that a normal number is above 0; one that is sure to be 0 is not."""
+    return NormalDist().cdf(mean / deviation) if deviation else float(mean > 0)
 
 
 def simultaneous_t(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from dps_local.errors import NativeError
+from dps_local.errors import NoSlopesError
 from dps_local.maps.prior import Prior
 from dps_local.prompting.prompt import Prompter
-from dps_local.scoring.head_slopes import NO_SLOPES
 from dps_local.scoring.intervals import FEWEST
 from dps_local.scoring.mixture import mixed
 from dps_local.scoring.own_slopes import OwnSlopes
@@ -48,18 +48,15 @@ class OwnSteps:
         None where nothing can be known: the architecture has no backward pass, of which `notice` is told, or there is
         no prior, and fewer than FEWEST texts.
         """
-        own = OwnSlopes(prompter, 0 if priors else SAMPLES, n_threads)
-        items = list(own.texts)[-newest if newest else None :]
+        own = OwnSlopes(prompter, 0 if priors else SAMPLES, n_threads, newest)
+        items = list(own.texts)
         if not priors and len(items) < FEWEST:
             return None
         try:
             return cls(prompter, priors, items, own.of(items, progress), k)
-        except NativeError as exc:
-            if NO_SLOPES not in str(exc):
-                raise
+        except NoSlopesError as exc:
             if notice:
-                why = str(exc).rpartition(f"{NO_SLOPES}: ")[2]
-                notice(f"{prompter.model.name}: {why}; heads are scored by ablation alone")
+                notice(f"{prompter.model.name}: {exc.why}; heads are scored by ablation alone")
             return None
 
     def before_own(self) -> PersonalStep:
@@ -70,8 +67,12 @@ class OwnSteps:
 
     def step(self, without: int | None = None) -> PersonalStep:
         """Return the step of all items, or of all but one, by its number in the history."""
-        own = self.own
-        if without in self.items:
-            own = own.without(self.items.index(without))
+        return self._step(self.own.without(self.items.index(without))) if without in self.items else self._of_all
+
+    @cached_property
+    def _of_all(self) -> PersonalStep:
+        return self._step(self.own)
+
+    def _step(self, own: Slopes) -> PersonalStep:
         step = PersonalStep.of(self.prompter.model, self.priors, own)
         return step if self.k is None else step.sparse(self.k)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 
 import numpy as np
 
 from dps_local.engine.model import Head, Model
 from dps_local.maps.fisher import Vector
 from dps_local.maps.prior import Prior
-from dps_local.maps.scored_heads import Scores
-from dps_local.maps.step_evidence import NO_KIND, StepEvidence
+from dps_local.maps.scored_heads import Scores, grid
+from dps_local.maps.step_evidence import NO_KIND, StepEvidence, of_no_kind
 from dps_local.scoring.mixture import mixture
 from dps_local.scoring.posterior import Posterior, own_alone
 from dps_local.scoring.slopes import Slopes
@@ -51,7 +50,7 @@ class PersonalStep:
     @property
     def no_kind(self) -> bool:
         """Whether the person's text is more likely of none of the kinds that there are priors of."""
-        return bool(self.kinds) and self.shares[-1] > 0.5
+        return of_no_kind(self.shares)
 
     @property
     def gamma(self) -> float:
@@ -66,12 +65,13 @@ class PersonalStep:
     @property
     def weights(self) -> Scores:
         """The step at length 1, F32 [n_layer, n_head_max]; NaN where there is no head."""
-        return self._grid(self.direction)
+        return grid(self.model.n_heads, self.direction)
 
     @property
     def slopes(self) -> Scores:
         """Own text's slopes per token, likewise; NaN without own text."""
-        return self._grid(self.own.mean if self.own and self.own.n_tokens else np.full(len(self.direction), np.nan))
+        known = self.own and self.own.n_tokens
+        return grid(self.model.n_heads, self.own.mean if self.own and known else np.full(len(self.step), np.nan))
 
     def expected(self, gamma: float) -> tuple[float, float]:
         """Return the expected gain at a strength in nats a token, and its standard deviation."""
@@ -84,7 +84,7 @@ class PersonalStep:
             shares=self.shares,
             gain=gain,
             deviation=deviation,
-            probability=NormalDist().cdf(gain / deviation) if deviation else float(gain > 0),
+            probability=self.posterior.helps(gamma * self.direction),
             tokens=self.own.n_tokens if self.own else 0,
             texts=len(self.own.tokens) if self.own else 0,
         )
@@ -97,9 +97,3 @@ class PersonalStep:
     def sparse(self, k: int) -> PersonalStep:
         """Return the best step of k heads alone."""
         return replace(self, step=sparse(self.step, self.posterior.fisher, k)[1])
-
-    def _grid(self, values: Vector) -> Scores:
-        grid = np.full((self.model.n_layer, self.model.n_head_max), np.nan, np.float32)
-        for head, value in zip(self.model.heads(), values, strict=True):
-            grid[head] = value
-        return grid

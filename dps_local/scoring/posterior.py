@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
 from dps_local.maps.fisher import Fisher, Matrix, Vector
 from dps_local.maps.population import Population
+from dps_local.scoring.intervals import probability_above_0
 from dps_local.scoring.people import dispersion_of
 from dps_local.scoring.slopes import Slopes
 
@@ -33,8 +33,7 @@ class Posterior:
 
     def helps(self, delta: Vector) -> float:
         """Return the probability that a step gains anything; 0 for none at all."""
-        mean, deviation = self.gain(delta)
-        return NormalDist().cdf(mean / deviation) if deviation else float(mean > 0)
+        return probability_above_0(*self.gain(delta))
 
 
 def posterior(population: Population, own: Slopes | None = None) -> Posterior:

@@ -15,9 +15,9 @@ import numpy as np
 
 from dps_local.scoring.head_effects import Effects
 from dps_local.system.files import atomic_write
+from dps_local.system.sealed_file import load_sealed, save_sealed
 
 FORMAT = 2
-DIGEST = hashlib.sha256().digest_size
 _NAME = re.compile(r"[0-9a-f]{32}\.f64")
 
 
@@ -60,22 +60,15 @@ class ScoreStore:
     def load(self, text: Any) -> Measured:
         """Return what is known of a text: nothing, where its file is missing or damaged."""
         measured = Measured(self.n_heads)
-        try:
-            data = self.path(text).read_bytes()
-        except OSError:
-            return measured
-        digest, numbers = data[:DIGEST], data[DIGEST:]
-        if hashlib.sha256(numbers).digest() != digest or len(numbers) != 8 * 3 * (self.n_heads + 1):
+        numbers = load_sealed(self.path(text))
+        if numbers is None or len(numbers) != 8 * 3 * (self.n_heads + 1):
             return measured
         rows = np.frombuffer(numbers, np.float64).reshape(-1, 3).copy()
         measured.nll, measured.null, measured.effects = float(rows[0, 0]), float(rows[0, 1]), rows[1:]
         return measured
 
     def save(self, text: Any, measured: Measured) -> None:
-        numbers = np.vstack([[measured.nll, measured.null, 0.0], measured.effects]).tobytes()
-        with atomic_write(self.path(text)) as stream:
-            stream.write(hashlib.sha256(numbers).digest())
-            stream.write(numbers)
+        save_sealed(self.path(text), np.vstack([[measured.nll, measured.null, 0.0], measured.effects]).tobytes())
 
     def plan(self, name: Any, texts: Sequence[Any]) -> Plan:
         """Keep that `texts` are what is scored for `name` from now on, and forget what is stored of its former ones."""

@@ -8,19 +8,19 @@ history item, with the profile in the prompt as it was when the user wrote it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dps_local.engine.model import Model
 from dps_local.errors import ModelError, ProfileError
 from dps_local.maps.calibration import Calibration, Candidate
 from dps_local.maps.head_map import HeadMap
+from dps_local.maps.model_map import bound_to
 from dps_local.maps.prior import Prior
-from dps_local.maps.scored_heads import Scores
+from dps_local.maps.scored_heads import Scores, grid
 from dps_local.maps.shipped_priors import shipped_priors
 from dps_local.prompting.profile import Profile
 from dps_local.prompting.prompt import Prompter
@@ -32,7 +32,6 @@ from dps_local.scoring.options import ScoringOptions
 from dps_local.scoring.own_steps import OwnSteps
 from dps_local.scoring.statistics import choose, mean_stderr, split_half_reliability
 from dps_local.scoring.successive_halving import SuccessiveHalving
-from dps_local.steering.steering import Steering
 from dps_local.system.progress import Notice, Progress
 
 MIN_SPLIT = 12  # history items; with fewer, calibration is cross-validated (k-fold)
@@ -101,6 +100,7 @@ def score(
     examples = {i: example for i in newest if (example := make_example(prompter, i, options))}
     split = split_history(list(examples), options.examples)
     steps = None
+    # slopes are those of the answer's tokens; another scale asks for slopes by ablation
     if options.scope == "generated" and options.ablation_scale == ScoringOptions.ablation_scale:
         measured = partial(
             OwnSteps.measured, prompter, k=options.top, n_threads=options.n_threads, progress=progress, notice=notice
@@ -160,9 +160,7 @@ class Scoring:
             )
         texts = [self.examples[i].text for i in self.split.scored]
         return HeadMap(
-            model=self.model.name,
-            architecture=self.model.architecture,
-            **asdict(self.model.identity),
+            **bound_to(self.model),
             scope=self.options.scope,
             ranking=self.options.ranking,
             ablation_scale=self.options.ablation_scale,
@@ -195,11 +193,12 @@ class Scoring:
         losses = []
         try:
             for fold in self.split.folds:
-                seen = [k for k, i in enumerate(self.split.scored) if i not in fold]
-                steerings = self._steerings(effects.of(seen), tried)
+                seen = effects.of([k for k, i in enumerate(self.split.scored) if i not in fold])
+                chosen = [self.halving.heads[i] for i in choose(seen.ranked_by(self.options.ranking), self.halving.k)]
+                of_fold = seen.weights(self.options.ablation_scale)
                 for i in fold:
-                    if self.steps:
-                        steerings = self._steerings(effects.of(seen), tried, i)
+                    weights = self.steps.step(i).weights if self.steps else grid(self.model.n_heads, of_fold)
+                    steerings = [c.steering(self.model, chosen, weights, self.options.scope) for c in tried]
                     losses.append(held_out_losses.of(self.examples[i].text, steerings))
                     self.halving.advance(held_out_losses.streams)
         finally:
@@ -216,25 +215,6 @@ class Scoring:
         before = self.steps.before_own()
         return [before.expected(c.gamma) if c.mode == "amplify" else None for c in tried[1:]]
 
-    def _steerings(
-        self, effects: HeadEffects, tried: Sequence[Candidate], without: int | None = None
-    ) -> list[Steering]:
-        """Return how each candidate steers by the heads and weights that these effects, or the steps, give."""
-        chosen = [self.halving.heads[i] for i in choose(effects.ranked_by(self.options.ranking), self.halving.k)]
-        if self.steps:
-            weights = self.steps.step(without).weights
-        else:
-            weights = grid(self.model, effects.weights(self.options.ablation_scale))
-        return [c.steering(self.model, chosen, weights, self.options.scope) for c in tried]
-
-
-def grid(model: Model, values: NDArray[np.floating]) -> Scores:
-    """Return one number of each head as [n_layer, n_head_max], NaN where a layer has fewer heads."""
-    scores = np.full((model.n_layer, model.n_head_max), np.nan, np.float32)
-    for head, value in zip(model.heads(), values, strict=True):
-        scores[head] = value
-    return scores
-
 
 def grids_of(model: Model, effects: HeadEffects, ablation_scale: float) -> dict[str, Scores]:
     """Return the arrays of the head map."""
@@ -249,7 +229,7 @@ def grids_of(model: Model, effects: HeadEffects, ablation_scale: float) -> dict[
         values[name], values[f"{name}_stderr"], n = mean_stderr(measured)
         values.setdefault("counts", n.astype(np.float64))
     values["variance"] = mean_stderr(effects.with_profile[..., VARIANCE])[0]
-    grids = {name: grid(model, numbers) for name, numbers in values.items()}
+    grids = {name: grid(model.n_heads, numbers) for name, numbers in values.items()}
     # a layer whose heads change nothing at all is not reached: recurrent, or attention of the architecture's own
     unreached = [bool((np.nan_to_num(row) == 0).all()) for row in grids["pcs"]]
     for scores in grids.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,12 @@ class Slopes:
     tokens: NDArray[np.int64]
     nll: NDArray[np.float64]
     samples: NDArray[np.float32]
+
+    @classmethod
+    def none(cls, n_heads: int, n_samples: int) -> Self:
+        """Return the slopes of no text."""
+        slopes = np.empty((0, n_heads), np.float32)
+        return cls(slopes, np.empty(0, np.int64), np.empty(0), slopes.reshape(0, n_samples, n_heads))
 
     @property
     def n_tokens(self) -> int:

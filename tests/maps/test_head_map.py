@@ -15,6 +15,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+from damaged import cut_anywhere, with_one_byte_changed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -363,20 +364,12 @@ def test_garbage_is_no_map(tmp_path: Path, data: bytes) -> None:
 
 
 def test_a_map_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
-    whole = write_gguf(tmp_path / "whole.dps.gguf", BY_HAND).read_bytes()
-    path = tmp_path / "a.dps.gguf"
-    for n in range(len(whole.rstrip(b"\0")) - 2):  # zeros at the end are padding
-        path.write_bytes(whole[:n])
+    for path in cut_anywhere(write_gguf(tmp_path / "a.dps.gguf", BY_HAND)):
         refused(path)
 
 
 def test_a_map_with_any_one_byte_changed_is_a_map_or_an_error(tmp_path: Path) -> None:
-    whole = bytearray(write_gguf(tmp_path / "whole.dps.gguf", BY_HAND).read_bytes())
-    path = tmp_path / "a.dps.gguf"
-    for n in range(len(whole)):
-        changed = whole.copy()
-        changed[n] ^= 0xFF
-        path.write_bytes(changed)
+    for path in with_one_byte_changed(write_gguf(tmp_path / "a.dps.gguf", BY_HAND)):
         try:
             HeadMap.load(path)
         except HeadMapError:

@@ -10,6 +10,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+from damaged import cut_anywhere, with_one_byte_changed
 from priors import POPULATION, PRIOR, assert_same
 from tiny import TinyModel
 
@@ -221,20 +222,12 @@ def test_a_prior_with_a_wrong_value_is_refused(tmp_path: Path, wrong: dict[str, 
 
 
 def test_a_prior_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
-    whole = write_gguf(tmp_path / "whole.prior.gguf", BY_HAND).read_bytes()
-    path = tmp_path / "a.prior.gguf"
-    for n in range(len(whole.rstrip(b"\0")) - 2):  # zeros at the end are padding
-        path.write_bytes(whole[:n])
+    for path in cut_anywhere(write_gguf(tmp_path / "a.prior.gguf", BY_HAND)):
         refused(path)
 
 
 def test_a_prior_with_any_one_byte_changed_is_a_prior_or_an_error(tmp_path: Path) -> None:
-    whole = bytearray(write_gguf(tmp_path / "whole.prior.gguf", BY_HAND).read_bytes())
-    path = tmp_path / "a.prior.gguf"
-    for n in range(len(whole)):
-        changed = whole.copy()
-        changed[n] ^= 0xFF
-        path.write_bytes(changed)
+    for path in with_one_byte_changed(write_gguf(tmp_path / "a.prior.gguf", BY_HAND)):
         try:
             loaded = Prior.load(path)
         except HeadMapError:

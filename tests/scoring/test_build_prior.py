@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from dps_local.scoring.head_slopes import HeadSlopes
 from dps_local.scoring.own_slopes import OwnSlopes
 from dps_local.scoring.people import population_of
 from dps_local.scoring.slopes import Slopes
-from dps_local.system.progress import Progress
 
 WORDS = ("the word", "you or the other", "an inn")
 PEOPLE = [
@@ -43,11 +42,9 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[ScoredText
     measured: list[ScoredText] = []
 
     class Counted(HeadSlopes):
-        def of(
-            self, texts: Sequence[ScoredText], n_samples: int = 0, seed: int = 0, progress: Progress | None = None
-        ) -> Slopes:
+        def passes(self, texts: Sequence[ScoredText], *arguments: Any) -> Iterator[tuple[int, Slopes]]:
             measured.extend(texts)
-            return super().of(texts, n_samples, seed, progress)
+            return super().passes(texts, *arguments)
 
     monkeypatch.setattr(own_slopes, "HeadSlopes", Counted)
     return measured

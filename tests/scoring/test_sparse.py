@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from dps_local.maps.fisher import Fisher
 from dps_local.scoring.sparse import sparse
-from dps_local.scoring.step_length import multiplier
 
 Array = NDArray[np.float64]
 
@@ -64,18 +63,3 @@ def test_no_more_heads_are_chosen_than_there_are() -> None:
     assert sorted(sparse(step, fisher, 9)[0].tolist()) == [0, 1, 2]
     chosen, few = sparse(step, fisher, 0)
     assert (chosen.size, few.tolist()) == (0, [0, 0, 0])
-
-
-# --- length
-
-
-@pytest.mark.parametrize(
-    ("length", "expected"), [(0, 0), (0.1, 0.25), (0.2, 0.5), (0.4, 0.75), (0.6, 1), (0.9, 1)], ids=str
-)
-def test_a_multiplier_goes_by_the_lengths_that_were_measured(length: float, expected: float) -> None:
-    """KLs of 0.02 and 0.18 nats are lengths of 0.2 and 0.6."""
-    assert multiplier(length, [0.5, 1.0], [0.02, 0.18]) == pytest.approx(expected)
-
-
-def test_a_kl_that_falls_again_or_is_noise_below_zero_does_no_harm() -> None:
-    assert multiplier(0.2, [0.5, 1.0, 2.0], [-1e-9, 0.02, 0.01]) == pytest.approx(1)
