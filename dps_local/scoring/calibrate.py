@@ -46,7 +46,8 @@ def calibrate(
     """Choose the candidate whose gain over the plain model has the highest lower bound.
 
     expected: of each candidate but the first the gain that other knowledge promises, with its standard deviation, or
-    None; the measured gains are then added to that, each by its precision, and the bound is that of the sum.
+    None; the measured gains are then added to that, each by its precision, and the bound is that of the sum. Where
+    FEWEST items or more lost, what they measured counts alone.
 
     tried[0] is NO_STEERING. Bounds hold for all candidates at once (`simultaneous_t`), so the best of many is not
     taken for help by chance; fewer than FEWEST items never are. messages_per_item: how much history one more item
@@ -61,12 +62,12 @@ def calibrate(
     probability = None
     if expected:
         # the measured error as wide as the interval that holds for all candidates
-        sums = [
-            _added(float(m), float(below * s) / NORMAL, known)
-            for m, s, known in zip(mean, stderr, expected, strict=True)
-        ]
+        measured = [(float(m), float(below * error) / NORMAL) for m, error in zip(mean, stderr, strict=True)]
+        sums = [_added(*one, known) for one, known in zip(measured, expected, strict=True)]
         i = int(np.argmax([m - BOUND * deviation for m, deviation in sums]))
-        probability = probability_above_0(*sums[i])
+        # a promise does not overrule a loss that was measured
+        lost = n >= FEWEST and mean[i] < 0
+        probability = probability_above_0(*(measured[i] if lost else sums[i]))
     else:
         i = int((mean - below * stderr).argmax())
     gain, low, high = (float((mean + t * stderr)[i]) for t in (0.0, -below, above))

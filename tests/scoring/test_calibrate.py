@@ -203,3 +203,14 @@ def test_few_items_leave_the_decision_to_what_is_known() -> None:
     assert known.helps
     assert known.probability == pytest.approx(1, abs=1e-3)
     assert not calibrate(losses, TRIED, expected=[None, (0.02, 0.1)]).helps
+
+
+def test_a_promise_does_not_overrule_a_loss_that_was_measured() -> None:
+    plain = np.linspace(3, 5, 12)
+    losses = table(plain, plain + 0.3, plain + 0.013 + 0.05 * np.array([1, -1] * 6))
+    promised = calibrate(losses, TRIED, expected=[None, (0.05, 0.01)])
+    assert promised.best == TRIED[2]
+    assert promised.gain == pytest.approx(-0.013)
+    assert promised.probability is not None
+    assert promised.probability < 0.5
+    assert not promised.helps
