@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from dps_local.steering.mixing import Gamma
 
+StepMethod = Literal["prior", "prior-own", "own", "another", "prior-contrast"]
 Method = Literal[
     "none",
     "profile",
@@ -20,6 +21,7 @@ Method = Literal[
     "amplify",
     "amplify-positive",
     "calibrated",
+    StepMethod,
     "style-vector",
     "cache",
 ]
@@ -37,6 +39,11 @@ METHOD_MEANINGS: dict[Method, str] = {
     "amplify": "heads scaled by their gain, up and down, in one stream",
     "amplify-positive": "heads of positive gain scaled up, in one stream",
     "calibrated": "mode, heads and γ as chat would choose them",
+    "prior": "all heads scaled by the step of other users’ texts",
+    "prior-own": "… of other users’ texts and the user’s own",
+    "own": "… of the user’s own texts alone",
+    "another": "… of other users’ texts and one other user’s own, in place of the user’s",
+    "prior-contrast": "contrast with a stream that goes the step of other users’ texts backwards",
     "style-vector": "no heads: layers moved from the model’s own answers to the user’s (a control vector)",
     "cache": "no heads: the user’s own phrases (n-grams) made likelier than others’",
 }
@@ -45,7 +52,8 @@ TOP_K_METHODS: tuple[Method, ...] = ("random", "pcs", "gain", "contrast")
 CLUSTER_METHODS: tuple[Method, ...] = ("cluster-hard", "cluster-soft")
 PEER_METHODS: tuple[Method, ...] = ("cad", "style-vector", "cache")  # others' ways, to compare with
 METHODS_WITHOUT_HEAD_MAP: tuple[Method, ...] = ("none", "profile", "random", *PEER_METHODS)
-AMPLIFY_METHODS: tuple[Method, ...] = ("amplify", "amplify-positive")
+STEP_METHODS: tuple[StepMethod, ...] = get_args(StepMethod)
+AMPLIFY_METHODS: tuple[Method, ...] = ("amplify", "amplify-positive", *STEP_METHODS)  # their γ is a length
 
 
 @dataclass(frozen=True)

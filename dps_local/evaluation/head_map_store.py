@@ -14,12 +14,13 @@ from typing import TypeVar, get_args
 from dps_local.engine.context import LayerVectors
 from dps_local.engine.embedding import Embedder, Vector
 from dps_local.errors import DataError, Remedy
-from dps_local.evaluation.condition import CLUSTER_METHODS, METHODS_WITHOUT_HEAD_MAP, Condition
+from dps_local.evaluation.condition import CLUSTER_METHODS, METHODS_WITHOUT_HEAD_MAP, STEP_METHODS, Condition
 from dps_local.evaluation.dataset import User
 from dps_local.evaluation.evaluation_options import Half, HeadSource
 from dps_local.evaluation.ngram_cache import NgramModel
 from dps_local.evaluation.style_vector import style_vector
 from dps_local.evaluation.task_prompter import TaskPrompter
+from dps_local.evaluation.user_steps import UserSteps
 from dps_local.maps.cluster_map import ClusterMap
 from dps_local.maps.head_map import HeadMap
 from dps_local.maps.selection import Ranking
@@ -68,6 +69,9 @@ class HeadMapStore:
         self._users_of_other_half: dict[Half, list[TaskPrompter]] = {}
         self._style_vectors: dict[str, LayerVectors | None] = {}
         self._texts: dict[str, list[list[int]]] = {}  # of users, in tokens
+        self.steps = UserSteps(
+            self._other_users, self._companion, self.prompters, self.options.n_threads, self.progress
+        )
 
     def scored_on_own(self, user: str) -> bool:
         """Whether a user's heads come from their own history."""
@@ -107,6 +111,8 @@ class HeadMapStore:
             return [prompter.digest for prompter in self.prompters.values()]
         if condition.method in METHODS_WITHOUT_HEAD_MAP:
             return []
+        if condition.method in STEP_METHODS:
+            return [prompter.digest for prompter in [*self._other_users(user), self.prompters[self._companion(user)]]]
         if condition.method in CLUSTER_METHODS:
             path = self._path(ClusterMap, prompters := self._other_users(user), self.options)
         else:
@@ -156,6 +162,11 @@ class HeadMapStore:
         if half not in self._users_of_other_half:
             self._users_of_other_half[half] = self._users_of(OTHER_HALF[half])
         return self._users_of_other_half[half]
+
+    def _companion(self, user: str) -> str:
+        """Return another user of the same half, the next in a random order."""
+        same = [name for name in shuffled(list(self.half), self.options.seed) if self.half[name] == self.half[user]]
+        return same[(same.index(user) + 1) % len(same)]
 
     def _users_of(self, half: Half) -> list[TaskPrompter]:
         others = [name for name in self.prompters if self.half[name] == half]

@@ -13,7 +13,7 @@ from dps_local.engine.context import LayerVectors
 from dps_local.engine.model import Head, HeadScales, Model, head_mask
 from dps_local.engine.sampler import Sampler, Sampling
 from dps_local.errors import SettingsError
-from dps_local.evaluation.condition import Condition, Method
+from dps_local.evaluation.condition import STEP_METHODS, Condition, Method
 from dps_local.evaluation.head_map_store import HeadMapStore
 from dps_local.evaluation.ngram_cache import CacheSampler, NgramCache
 from dps_local.maps.cluster_map import Routing
@@ -99,6 +99,8 @@ def _steering(condition: Condition, user: str, head_maps: HeadMapStore, model: M
     if condition.method in AMPLIFICATIONS:
         weights = AMPLIFICATIONS[condition.method](condition, user, head_maps, model)
         return Steering(amplified(weights), gamma, scope=scope, mode="amplify")
+    if condition.method == "prior-contrast":
+        return Steering(_backwards(condition, user, head_maps, model), Gamma(1.0), beta, scope)
     return Steering(CONTRASTS[condition.method](condition, user, head_maps, model), gamma, beta, scope)
 
 
@@ -138,12 +140,26 @@ def _clusters(routing: Routing) -> ForHeads:
     return scales
 
 
+def _step(condition: Condition, user: str, head_maps: HeadMapStore, model: Model) -> HeadScales:
+    assert condition.method in STEP_METHODS
+    return head_maps.steps.weights(condition.method, user, model)
+
+
+def _backwards(condition: Condition, user: str, head_maps: HeadMapStore, model: Model) -> HeadScales:
+    """Return scales 1 - γ·w: mixed as 2·full - own, they lead as far as 1 + γ·w does, to first order."""
+    return amplified(-_step(condition, user, head_maps, model), _number(condition))
+
+
 # weights w: heads are scaled by 1 + γ·w in the one stream
 AMPLIFICATIONS: dict[Method, ForHeads] = {
     "amplify": _gain_weights,
     "amplify-positive": lambda *arguments: np.maximum(_gain_weights(*arguments), 0),
+    "prior": _step,
+    "prior-own": _step,
+    "own": _step,
+    "another": _step,
 }
-# scales of the second stream; of weights w, 1 - c·w is amplified(-w, c)
+# scales of the second stream
 CONTRASTS: dict[Method, ForHeads] = {
     "random": _random,
     "pcs": _top_heads("pcs"),

@@ -104,9 +104,10 @@ def without_time(records: Sequence[Record]) -> list[Record]:
 
 
 def test_every_query_has_a_record_in_every_arm(model: Model, tmp_path: Path) -> None:
-    found = evaluated(model, tmp_path, methods=METHODS, clusters=2)
+    people = [*USERS, *(user(name) for name in ("Eve", "Fay", "Gus", "Hal"))]  # a step is made of three or more
+    found = evaluated(model, tmp_path, people, methods=METHODS, clusters=2)
     conditions = OPTIONS.grid.conditions(METHODS)
-    assert len({r.key for r in found}) == len(found) == len(USERS) * 2 * len(conditions)
+    assert len({r.key for r in found}) == len(found) == len(people) * 2 * len(conditions)
     for record in found:
         assert len(record.nll) == len(TEMPERATURES)
         assert {"rouge_1", "rouge_l", "repetition", "length"} <= record.values.keys()
