@@ -39,6 +39,7 @@ from dps_local.maps.cluster_map import ARRAYS, ClusterMap
 from dps_local.maps.fisher import Fisher
 from dps_local.maps.population import Population
 from dps_local.maps.prior import Prior
+from dps_local.maps.quadratic_error import QuadraticError
 from dps_local.maps.scored_heads import ScoredHeads
 from dps_local.prompting.chat_template import FALLBACK_TEMPLATE, ChatTemplate, Exchange
 from dps_local.prompting.profile import EXAMPLES, HistoryItem, Profile
@@ -166,13 +167,14 @@ def head_maps(folder: Path) -> Target:
 def priors(folder: Path) -> Target:
     row = np.array([0.5, 0.25, 0.125], np.float32)
     population = Population(
-        row, Fisher(row, np.ones((2, 3), np.float32)), 1.5, 0.03, np.ones((2, 3), np.float32), row[:2]
+        row, Fisher(row, np.ones((2, 3), np.float32), 0.5), 1.5, 0.03, np.ones((2, 3), np.float32), row[:2]
     )
+    error = QuadraticError(np.array([0.25, 0.5], np.float32), row[:2], row[:2])
     user = scores_map(np.array([[0.02, -0.01], [np.nan, 0.03]]))
     same: dict[str, Any] = {name: getattr(user, name) for name in ("model", "architecture", "fingerprint", "scope")}
     numbers: dict[str, Any] = {"people": 3, "texts": 9, "tokens": 300, "nll": 3.5, "n_heads": (2, 1)}
     seed = folder / "prior"
-    Prior(**same, **numbers, writing="mail", source="s", licence="l", population=population).save(seed)
+    Prior(**same, **numbers, writing="mail", source="s", licence="l", population=population, error=error).save(seed)
 
     def open_(here: Path) -> Try:
         path = here / "a.prior.gguf"

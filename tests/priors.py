@@ -10,6 +10,7 @@ import numpy as np
 from dps_local.maps.fisher import Fisher
 from dps_local.maps.population import Population
 from dps_local.maps.prior import Prior
+from dps_local.maps.quadratic_error import QuadraticError
 
 
 def row(*numbers: float) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -18,7 +19,7 @@ def row(*numbers: float) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 POPULATION = Population(
     mu=row(0.5, -0.25, 0.125),
-    fisher=Fisher(row(1, 0, 0.5), np.array([[1, 2, 0], [0, 1, -1]], np.float32)),
+    fisher=Fisher(row(1, 0, 0.5), np.array([[1, 2, 0], [0, 1, -1]], np.float32), 0.0625),
     dispersion=1.5,
     spread=0.03,
     directions=np.array([[1, 0, 0], [0, 0.5, 0.25]], np.float32),
@@ -38,6 +39,7 @@ PRIOR = Prior(
     nll=3.5,
     n_heads=(2, 0, 1),
     population=POPULATION,
+    error=QuadraticError(row(0.25, 0.5), row(-0.125, -0.25), row(0.0625, 0.5)),
 )
 
 
@@ -47,7 +49,7 @@ def assert_same(one: Any, other: Any) -> None:
         if isinstance(a, np.ndarray):
             assert (a.dtype, a.shape) == (b.dtype, b.shape), field.name
             np.testing.assert_array_equal(a, b)
-        elif isinstance(a, Population | Fisher):
+        elif isinstance(a, Population | Fisher | QuadraticError):
             assert_same(a, b)
         else:
             assert a == b, field.name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,7 +14,9 @@ from dps_local.engine import self_test
 from dps_local.maps.prior import Prior
 from dps_local.prompting.profile import load_people
 from dps_local.scoring.build_prior import build_prior
+from dps_local.scoring.intervals import probability_above_0
 from dps_local.scoring.posterior import posterior
+from dps_local.scoring.promised_step import PromisedStep
 
 prior_app = typer.Typer(
     no_args_is_help=True,
@@ -80,10 +82,12 @@ def show(
 
 
 def _show(prior: Prior, as_json: bool) -> None:
-    anyone, step = posterior(prior.population), prior.population.step
-    gain, deviation = anyone.gain(step)
+    anyone = posterior(prior.population)
+    step = PromisedStep(anyone, anyone.step, (1.0, 0.0), (prior.error,))
+    gain, deviation = step.expected(step.gamma)
+    helps = probability_above_0(gain, deviation)
     if as_json:
-        promise: dict[str, Any] = {"gain": gain, "gain_deviation": deviation, "helps": anyone.helps(step)}
+        promise = {"gamma": step.gamma, "gain": gain, "gain_deviation": deviation, "helps": helps}
         terminal.json(prior.as_json() | promise)
         return
     rows = [
@@ -93,8 +97,12 @@ def _show(prior: Prior, as_json: bool) -> None:
         ["tokens", f"{prior.tokens} of {prior.nll:.2f} nats"],
         ["source", prior.source],
         ["licence", prior.licence],
-        ["length of the step", f"γ {prior.population.fisher.length(step):.3f}"],
-        ["expected gain", f"{gain:.4f} ± {deviation:.4f} nats a token"],
-        ["helps a new person", f"with probability {anyone.helps(step):.2f}"],
+        *(
+            [f"worth at γ {gamma:g}", f"{gain:+.4f} ± {deviation:.4f} nats a token"]
+            for gamma in map(float, prior.error.gammas)
+            for gain, deviation in [step.expected(gamma)]
+        ),
+        ["γ of the best lower bound", f"{step.gamma:.2f}"],
+        ["helps a new person", f"with probability {helps:.2f}"],
     ]
     terminal.table(["writing", prior.writing], rows)

@@ -107,6 +107,13 @@ class GGUFFile:
             raise ValueError(f"{key} is no text")
         return value
 
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Return the texts of `key`, none where it is missing; raises ValueError when it is no array of texts."""
+        value = self.get(key, [])
+        if not isinstance(value, list):
+            raise ValueError(f"{key} is no array of texts")
+        return tuple(value)
+
     def number(self, key: str) -> float:
         """Return the finite number of `key`; raises ValueError or TypeError when it is none."""
         value = float(self.get(key))

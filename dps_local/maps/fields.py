@@ -156,6 +156,11 @@ def _integer(file: GGUFFile, key: str) -> int:
 
 
 TEXT = _type(gguf.GGUFWriter.add_string, GGUFFile.text)
+TEXTS = _type(
+    lambda writer, key, value: writer.add_array(key, list(value)) if value else None,  # GGUF has no empty arrays
+    lambda file, key: file.texts(key),
+    list,
+)
 NUMBER = _type(gguf.GGUFWriter.add_float64, GGUFFile.number)
 COUNT = _type(gguf.GGUFWriter.add_uint32, _integer)
 SEED = _type(gguf.GGUFWriter.add_int64, _integer)
@@ -165,7 +170,7 @@ COUNTS = _type(
     list,
 )
 NUMBERS = _type(
-    lambda writer, key, value: writer.add_array(key, list(value)) if value else None,  # GGUF has no empty arrays
+    lambda writer, key, value: writer.add_array(key, list(value)) if value else None,
     lambda file, key: tuple(float(x) for x in file.get(key, [])),
     list,
 )

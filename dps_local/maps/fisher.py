@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from dps_local.engine.gguf_file import GGUFFile
 from dps_local.errors import ModelError
-from dps_local.maps.fields import array
+from dps_local.maps.fields import NUMBER, array
 
 Vector = NDArray[np.float64]  # [n_heads], of the model's real heads, layer by layer
 Matrix = NDArray[np.float64]  # [n_heads, n_heads]
 
-RIDGE = 0.01  # of the mean of F's diagonal: what makes F invertible where a head is dead
+RIDGE = 0.3  # of the mean of F's diagonal, where there are no people on whom to try it (`fisher_of` chose it)
 LARGEST_RANK = 1024  # rows of the factor, so that a file of a model with 5,120 heads has 21 MB
 
 
@@ -30,11 +30,13 @@ class Fisher:
     """The Fisher information matrix of the head scales at 1, per token: F = diag(diagonal) + factorᵀ·factor.
 
     Scaling heads by 1 + δ moves the distribution by a KL of about δᵀFδ/2 nats a token. diagonal: F32 [n_heads], not
-    negative. factor: F32 [rank, n_heads]. Raises ValueError where the numbers are no such matrix.
+    negative. factor: F32 [rank, n_heads]. ridge: is added to the diagonal where F is inverted: the directions in which
+    F is small are those in which it is least known. Raises ValueError where the numbers are no such matrix.
     """
 
     diagonal: NDArray[np.float32] = field(metadata=array(lambda _: (-1,)))
     factor: NDArray[np.float32] = field(metadata=array(_factor_shape))
+    ridge: float = field(metadata=NUMBER)
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.diagonal).all() and np.isfinite(self.factor).all() and (self.diagonal >= 0).all()):
@@ -43,16 +45,20 @@ class Fisher:
             raise ValueError("the Fisher matrix has parts of other sizes")
         if not (self.diagonal.any() or self.factor.any()):
             raise ValueError("the Fisher matrix is zero")
+        if not self.ridge > 0:
+            raise ValueError("the Fisher matrix has no ridge")
 
     @classmethod
-    def from_scores(cls, scores: NDArray[np.floating], tokens: NDArray[np.number]) -> Self:
+    def from_scores(
+        cls, scores: NDArray[np.floating], tokens: NDArray[np.number], ridge: float = RIDGE, scale: float = 1.0
+    ) -> Self:
         """Estimate F from texts that the model itself drew.
 
-        scores: [n, n_heads], of each the slopes of its log-likelihood, summed over its tokens. tokens: [n].
-        Raises ModelError where no head moves the model's words.
+        scores: [n, n_heads], of each the slopes of its log-likelihood, summed over its tokens. tokens: [n]. ridge: as a
+        share of the mean of the diagonal. scale: of all of F. Raises ModelError where no head moves the model's words.
         """
         scores, n_tokens = scores.astype(np.float64), float(tokens.sum())
-        mean = scores.T @ scores / n_tokens
+        mean = scores.T @ scores * (scale / n_tokens)
         diagonal = np.diag(mean)
         if not diagonal.any():
             raise ModelError("no head of this model moves its words: choose another model")
@@ -61,7 +67,7 @@ class Fisher:
         rank = min(len(scores), len(diagonal), LARGEST_RANK)
         factor = np.sqrt(kept * np.maximum(values[-rank:], 0))[:, None] * vectors[:, -rank:].T
         rest = np.maximum(diagonal - (factor**2).sum(axis=0), 0)
-        return cls(rest.astype(np.float32), factor.astype(np.float32))
+        return cls(rest.astype(np.float32), factor.astype(np.float32), ridge * float(diagonal.mean()))
 
     @cached_property
     def matrix(self) -> Matrix:
@@ -71,8 +77,8 @@ class Fisher:
 
     @cached_property
     def ridged(self) -> Matrix:
-        """F with a ridge, so that it can be inverted."""
-        return np.asarray(self.matrix + RIDGE * np.trace(self.matrix) / len(self.diagonal) * np.eye(len(self.diagonal)))
+        """F with its ridge, so that it can be inverted."""
+        return np.asarray(self.matrix + self.ridge * np.eye(len(self.diagonal)))
 
     @cached_property
     def inverse(self) -> Matrix:

@@ -14,7 +14,7 @@ from dps_local.engine.identity import Identity
 from dps_local.errors import HeadMapError, ModelError, Remedy
 from dps_local.system.files import StrPath, atomic_write
 
-FORMAT = 3
+FORMAT = 4
 MapKind = Literal["user", "clusters", "prior"]
 WHAT = {"user": "a head map", "clusters": "a cluster map", "prior": "a prior"}
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from dps_local.maps.fields import COUNT, COUNTS, NUMBER, TEXT, fields_as_json, inline, nulls
+from dps_local.maps.fields import COUNT, COUNTS, NUMBER, TEXT, fields_as_json, inline, nulls, record
 from dps_local.maps.model_map import ModelMap
 from dps_local.maps.population import Population
+from dps_local.maps.quadratic_error import QuadraticError
 from dps_local.maps.scored_heads import Scores, grid
 
 
@@ -16,7 +17,8 @@ class Prior(ModelMap):
     """What many people's texts of one kind of writing say about one model's heads: numbers, none of the texts.
 
     writing: the kind, such as "mail". source, licence: of the texts. n_heads: of each layer. nll: of the texts, in nats
-    per token. Raises ValueError where the population has another number of heads.
+    per token. error: of the steps of all people but one, on that one. Raises ValueError where the population has
+    another number of heads.
     """
 
     kind = "prior"
@@ -30,8 +32,11 @@ class Prior(ModelMap):
     nll: float = field(metadata=NUMBER)
     n_heads: tuple[int, ...] = field(metadata=COUNTS)
     population: Population = field(metadata=inline(Population))
+    error: QuadraticError = field(metadata=record(QuadraticError, present="gammas"))
 
     def __post_init__(self) -> None:
+        if self.error is None:  # in a file
+            raise ValueError("nothing says what its steps were worth")
         if min(self.n_heads) < 0 or sum(self.n_heads) != len(self.population.mu):
             raise ValueError("layers and slopes have other numbers of heads")
 

@@ -10,12 +10,14 @@ from dps_local.maps.model_map import bound_to
 from dps_local.maps.prior import Prior
 from dps_local.prompting.profile import Profile
 from dps_local.prompting.prompt import Prompter
+from dps_local.scoring.measured_error import MeasuredPerson, measured_error
 from dps_local.scoring.own_slopes import OwnSlopes
-from dps_local.scoring.people import check_enough, population_of
-from dps_local.scoring.slopes import Slopes, joined
+from dps_local.scoring.people import FEWEST, check_enough, population_of
+from dps_local.scoring.slopes import joined
 from dps_local.system.progress import Progress
 
 FEWEST_ITEMS = 2  # of a person, so that how their texts differ is known
+FEWEST_PEOPLE = FEWEST + 1  # a step is made of all but one, and tried on that one
 
 
 def build_prior(
@@ -33,14 +35,14 @@ def build_prior(
 ) -> Prior:
     """Return the prior of those who have 2 history items or more, from the newest `items` of each.
 
-    n_samples: as in OwnSlopes, at least 1. progress: counts texts. What was measured before is not measured again.
-    Raises DataError for fewer than 3 people, NativeError where the model has no slopes, and ProfileError that names a
-    profile that the context has no room for.
+    n_samples: as in OwnSlopes, at least 1. progress: counts texts, and then those on whom the others' step is tried.
+    Slopes that were measured before are not measured again. Raises DataError for fewer than 4 people, NativeError where
+    the model has no slopes, and ProfileError that names a profile that the context has no room for.
     """
     people = [person for person in people if len(person.history) >= FEWEST_ITEMS]
-    check_enough(len(people))
+    check_enough(len(people), FEWEST_PEOPLE)
     counts = [min(items, len(person.history)) for person in people]
-    measured, done, total = list[Slopes](), 0, sum(counts)
+    measured, done, total = list[MeasuredPerson](), 0, sum(counts) + len(people)
 
     def tell(part: int, _: int) -> None:
         if progress:
@@ -50,13 +52,15 @@ def build_prior(
     for person, count in zip(people, counts, strict=True):
         try:
             own = OwnSlopes(Prompter.of(model, person, n_ctx=n_ctx), n_samples, n_threads, count)
-            measured.append(own.of(list(own.texts), tell))
+            if own.texts:
+                measured.append(MeasuredPerson(list(own.texts.values()), own.of(list(own.texts), tell)))
         except ProfileError as exc:
             raise ProfileError(f"{person.path or person.name}: {exc}", exc.remedy) from exc
         except NoSlopesError as exc:
             raise NativeError(f"a prior is made of slopes, and those of {model.name} cannot be had: {exc}") from exc
         done += count
-    everyone = joined(measured)
+    slopes = [person.slopes for person in measured]
+    everyone = joined(slopes)
     return Prior(
         **bound_to(model),
         scope="generated",
@@ -68,5 +72,6 @@ def build_prior(
         tokens=everyone.n_tokens,
         nll=float(everyone.nll.sum()) / everyone.n_tokens,
         n_heads=tuple(model.n_heads),
-        population=population_of(measured),
+        population=population_of(slopes),
+        error=measured_error(model, measured, n_threads, tell),
     )

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dps_local.maps.calibration import NO_STEERING, Calibration, Candidate
+from dps_local.maps.step_evidence import BOUND
 from dps_local.scoring.intervals import FEWEST, probability_above_0, simultaneous_t
 
 # Few, as the interval of the best of many is wide: these were worth most to users of the evaluation that they were
@@ -25,7 +26,6 @@ STEPS = (0.2, 0.4, 0.8)  # γ of the amplification
 # would pass for help.
 TEMPERATURES = (1.0, 0.6, 0.7, 0.8, 0.9, 1.1, 1.2, 1.35, 1.5)
 NORMAL = 1.96  # standard deviations, of a 95 % interval
-BOUND = 1.28  # standard deviations, of a one-sided bound that holds with HELPFUL
 NEVER = 99.0  # standard errors, from fewer than FEWEST items
 MOST = 1000  # messages; what would take more than that is not announced
 LossTable = NDArray[np.float64]  # [n_items, n_candidates, n_temperatures], nats per token

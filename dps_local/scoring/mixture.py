@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,40 +16,68 @@ from dps_local.scoring.slopes import Slopes
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """probabilities: F64 [n_kinds + 1], of each kind and, last, of none of them; posterior: over all of these."""
+    """probabilities: F64 [n_kinds + 1], of each kind and, last, of something else; posterior: over all of these."""
 
     probabilities: Vector
     posterior: Posterior
 
 
 def mixture(kinds: Sequence[Population], own: Slopes | None = None) -> Mixture:
-    """Weigh kinds by how likely each one's step makes the person's own text, and mix their posteriors in these shares.
+    """Weigh kinds, and something else, by how likely each makes the slopes of own text, and mix their posteriors.
 
-    None of the kinds is at first as likely as each of them, and it is the plain model; so without own text the step is
-    short, and where no kind fits, there is none.
+    Each is at first as likely; so without own text the step is short.
     """
-    shares = _softmax(np.array([*(log_likelihood(kind, own) for kind in kinds), 0.0]))
+    populations = [*kinds, something_else(kinds)]
+    densities = np.array([log_density(one, [kind.step for kind in kinds], own) for one in populations])
+    shares = _softmax(densities)
     return Mixture(shares, mixed(kinds, shares, own))
 
 
 def mixed(kinds: Sequence[Population], shares: Vector, own: Slopes | None) -> Posterior:
-    """Return the posterior over kinds of these probabilities, the last of which is that of none of them."""
-    found = [posterior(kind, own) for kind in kinds]
-    steps = np.array([*(one.step for one in found), np.zeros_like(found[0].step)])
+    """Return the posterior over kinds, and something else, of these probabilities."""
+    found = [posterior(one, own) for one in [*kinds, something_else(kinds)]]
+    steps = np.array([one.step for one in found])
     step = shares @ steps
     apart = steps - step
-    within = sum(share * one.covariance for share, one in zip(shares[:-1], found, strict=True))
-    between = (apart.T * shares) @ apart
+    within = sum(share * one.covariance for share, one in zip(shares, found, strict=True))
     of_kinds = shares[:-1] / shares[:-1].sum() if shares[:-1].any() else np.full(len(kinds), 1 / len(kinds))
-    return Posterior(step, within + between, _mean_fisher([kind.fisher for kind in kinds], of_kinds))
+    fisher = _mean_fisher([kind.fisher for kind in kinds], of_kinds)
+    return Posterior(step, within + (apart.T * shares) @ apart, fisher)
 
 
-def log_likelihood(kind: Population, own: Slopes | None) -> float:
-    """Return how much likelier a kind's step makes a person's text, in nats of independent tokens, to second order."""
+def something_else(kinds: Sequence[Population]) -> Population:
+    """Return writing that is none of the kinds, but may have some of each, or as much of its opposite.
+
+    Its mean is no step at all; people of it go along each kind's step by a standard deviation of that step's length,
+    and scatter in every direction as people of the kinds do.
+    """
+    fisher = _mean_fisher([kind.fisher for kind in kinds], np.full(len(kinds), 1 / len(kinds)))
+    lengths = np.array([fisher.length(kind.step) for kind in kinds])
+    return Population(
+        mu=np.zeros_like(kinds[0].mu),
+        fisher=fisher,
+        dispersion=float(np.mean([kind.dispersion for kind in kinds])),
+        spread=float(np.mean([kind.spread for kind in kinds])),
+        directions=np.array([fisher.scaled_to(kind.step, 1.0) for kind in kinds], np.float32),
+        lambdas=(lengths**2).astype(np.float32),
+    )
+
+
+def log_density(population: Population, steps: Sequence[Vector], own: Slopes | None) -> float:
+    """Return the log density of how steep own text is along some steps, for a person of a population.
+
+    What a person gains along the kinds' steps is normal among people of a population, and own text shows it with the
+    noise of its length. In a few directions this holds; in all of them, each small error of F would decide.
+    """
     if own is None or not own.n_tokens:
         return 0.0
-    gain = own.mean @ kind.step - kind.fisher.length(kind.step) ** 2 / 2
-    return float(own.n_tokens / kind.dispersion * gain)
+    along = np.array(steps)
+    slopes, noise = along @ population.fisher.ridged, population.dispersion / own.n_tokens
+    covariance = slopes @ population.covariance @ slopes.T + noise * along @ population.fisher.matrix @ along.T
+    covariance += np.eye(len(along)) * (1e-6 * np.trace(covariance) or 1.0)  # two kinds may have one step, or none
+    root = np.linalg.cholesky(covariance)
+    away = np.linalg.solve(root, along @ (own.mean - population.mu))
+    return float(-away @ away / 2 - np.log(np.diag(root)).sum() - len(along) / 2 * math.log(2 * math.pi))
 
 
 def _softmax(values: Vector) -> Vector:
@@ -58,5 +87,6 @@ def _softmax(values: Vector) -> Vector:
 
 def _mean_fisher(fishers: Sequence[Fisher], shares: Vector) -> Fisher:
     diagonal = sum(share * fisher.diagonal for share, fisher in zip(shares, fishers, strict=True))
+    ridge = sum(share * fisher.ridge for share, fisher in zip(shares, fishers, strict=True))
     factors = [np.sqrt(share) * fisher.factor for share, fisher in zip(shares, fishers, strict=True)]
-    return Fisher(np.asarray(diagonal, np.float32), np.concatenate(factors, dtype=np.float32))
+    return Fisher(np.asarray(diagonal, np.float32), np.concatenate(factors, dtype=np.float32), float(ridge))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dps_local.errors import DataError
 from dps_local.maps.fisher import Fisher, Matrix, Vector
@@ -14,12 +15,14 @@ from dps_local.scoring.slopes import Slopes, joined
 
 FEWEST = 3  # people, so that how they differ has two directions
 DIRECTIONS = 8
+RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+FOLDS = 10
 
 
-def check_enough(people: int) -> None:
-    """Raise DataError for fewer than 3 people."""
-    if people < FEWEST:
-        raise DataError(f"a prior needs texts of {FEWEST} people or more, and there are {people}: give more files")
+def check_enough(people: int, fewest: int = FEWEST) -> None:
+    """Raise DataError for too few people."""
+    if people < fewest:
+        raise DataError(f"a prior needs texts of {fewest} people or more, and there are {people}: give more files")
 
 
 def population_of(people: Sequence[Slopes], fisher: Fisher | None = None) -> Population:
@@ -34,7 +37,7 @@ def population_of(people: Sequence[Slopes], fisher: Fisher | None = None) -> Pop
     """
     people = [person for person in people if person.n_tokens]
     check_enough(len(people))
-    fisher = fisher or joined(people).fisher
+    fisher = fisher or fisher_of(people)
     means = np.array([person.mean for person in people])
     (n, n_heads), mu = means.shape, means.mean(axis=0)
     away = means - mu
@@ -61,6 +64,40 @@ def population_of(people: Sequence[Slopes], fisher: Fisher | None = None) -> Pop
         directions=np.array([along, *directions], np.float32),
         lambdas=np.array([max(more, 0.0), *lambdas], np.float32),
     )
+
+
+def fisher_of(people: Sequence[Slopes]) -> Fisher:
+    """Return F with the ridge and the scale that hold for people, or texts of one, who had no part in it.
+
+    A step F⁻¹μ goes where F is too small by chance; there, too, its length is too small. So people are held out, in
+    turn: the ridge is the one whose steps gain them most on the quadratic model, and F is scaled until it gives these
+    steps the length that the held-out samples do.
+    """
+    slopes, lengths, kls = np.array([_tried_on(people, held_out) for held_out in _folds(len(people))]).sum(axis=0)
+    gains = np.where(slopes > 0, slopes, 0) ** 2 / np.maximum(kls, np.finfo(np.float64).tiny)
+    best = int(np.argmax(gains)) if gains.any() else len(RIDGES) - 1
+    scale = kls[best] / lengths[best] if lengths[best] and kls[best] else 1.0
+    return joined(list(people)).fisher(RIDGES[best], float(scale))
+
+
+def _folds(n: int) -> list[NDArray[np.int64]]:
+    return np.array_split(np.random.default_rng(0).permutation(n), min(FOLDS, n))
+
+
+def _tried_on(people: Sequence[Slopes], held_out: NDArray[np.int64]) -> Matrix:
+    """Return of the others' step, for each ridge: its slopes, its lengths by F and those by samples, squared.
+
+    [3, n_ridges], each summed over the people held out.
+    """
+    others = [person for i, person in enumerate(people) if i not in held_out]
+    matrix, mu = joined(others).fisher().matrix, np.mean([person.mean for person in others], axis=0)
+    tried = [people[i] for i in held_out]
+    rows = list[tuple[float, float, float]]()
+    for ridge in RIDGES:
+        step = np.linalg.solve(matrix + ridge * np.trace(matrix) / len(mu) * np.eye(len(mu)), mu)
+        slope, kl = sum(person.mean @ step for person in tried), sum(person.sampled_kl(step) for person in tried)
+        rows.append((slope, len(tried) * float(step @ matrix @ step), kl))
+    return np.array(rows).T
 
 
 def _along_the_step(step: Vector, away: Matrix, noise: float, fisher: Fisher) -> tuple[Vector, float]:

@@ -8,32 +8,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dps_local.engine.model import Head, Model
-from dps_local.maps.fisher import Vector
 from dps_local.maps.prior import Prior
 from dps_local.maps.scored_heads import Scores, grid
-from dps_local.maps.step_evidence import NO_KIND, StepEvidence, of_no_kind
+from dps_local.maps.step_evidence import NO_KIND, StepEvidence
+from dps_local.scoring.intervals import probability_above_0
 from dps_local.scoring.mixture import mixture
-from dps_local.scoring.posterior import Posterior, own_alone
+from dps_local.scoring.posterior import own_alone
+from dps_local.scoring.promised_step import PromisedStep
 from dps_local.scoring.slopes import Slopes
 from dps_local.scoring.sparse import sparse
 
-# of γ before it is calibrated. Twice as long, a step helped headlines more, but not mail, and beyond that it did harm:
-# the loss is not quadratic so far out.
-LONGEST = 0.2
-
 
 @dataclass(frozen=True, eq=False)
-class PersonalStep:
-    """A step δ, by which heads are scaled to 1 + δ, and the posterior of the one that suits the person best.
-
-    kinds, shares: of the writing that others' priors are of, and the probability of each; the last is none of them.
-    """
+class PersonalStep(PromisedStep):
+    """The step that priors and the person's own text give. kinds: of writing, as `shares`; the last is NO_KIND."""
 
     model: Model
-    posterior: Posterior
-    step: Vector
     kinds: tuple[str, ...]
-    shares: tuple[float, ...]
     own: Slopes | None
 
     @classmethod
@@ -42,25 +33,11 @@ class PersonalStep:
         if not priors:
             assert own is not None
             alone = own_alone(own)
-            return cls(model, alone, alone.step, (), (), own)
+            return cls(alone, alone.step, (), (), model, (), own)
         found = mixture([prior.population for prior in priors], own)
         kinds = (*(prior.writing for prior in priors), NO_KIND)
-        return cls(model, found.posterior, found.posterior.step, kinds, tuple(map(float, found.probabilities)), own)
-
-    @property
-    def no_kind(self) -> bool:
-        """Whether the person's text is more likely of none of the kinds that there are priors of."""
-        return of_no_kind(self.shares)
-
-    @property
-    def gamma(self) -> float:
-        """The length of the step, which is where its expected gain is largest, or LONGEST."""
-        return min(self.posterior.fisher.length(self.step), LONGEST)
-
-    @property
-    def direction(self) -> Vector:
-        """The step at length 1; 0 where nothing is known."""
-        return self.posterior.fisher.scaled_to(self.step, 1.0)
+        shares, errors = tuple(map(float, found.probabilities)), tuple(prior.error for prior in priors)
+        return cls(found.posterior, found.posterior.step, shares, errors, model, kinds, own)
 
     @property
     def weights(self) -> Scores:
@@ -73,18 +50,14 @@ class PersonalStep:
         known = self.own and self.own.n_tokens
         return grid(self.model.n_heads, self.own.mean if self.own and known else np.full(len(self.step), np.nan))
 
-    def expected(self, gamma: float) -> tuple[float, float]:
-        """Return the expected gain at a strength in nats a token, and its standard deviation."""
-        return self.posterior.gain(gamma * self.direction)
-
     def evidence(self, gamma: float) -> StepEvidence:
         gain, deviation = self.expected(gamma)
         return StepEvidence(
-            kinds=", ".join(self.kinds),
+            kinds=self.kinds,
             shares=self.shares,
             gain=gain,
             deviation=deviation,
-            probability=self.posterior.helps(gamma * self.direction),
+            probability=probability_above_0(gain, deviation),
             tokens=self.own.n_tokens if self.own else 0,
             texts=len(self.own.tokens) if self.own else 0,
         )

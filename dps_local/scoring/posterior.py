@@ -10,7 +10,7 @@ import numpy as np
 from dps_local.maps.fisher import Fisher, Matrix, Vector
 from dps_local.maps.population import Population
 from dps_local.scoring.intervals import probability_above_0
-from dps_local.scoring.people import dispersion_of
+from dps_local.scoring.people import dispersion_of, fisher_of
 from dps_local.scoring.slopes import Slopes
 
 
@@ -18,7 +18,8 @@ from dps_local.scoring.slopes import Slopes
 class Posterior:
     """The step that suits the person best is normal, with mean `step` and `covariance`.
 
-    To second order, scaling the heads by 1 + δ gains δᵀF·best - δᵀFδ/2 nats a token on the person's text.
+    To second order, scaling the heads by 1 + δ gains δᵀF·best - δᵀFδ/2 nats a token on the person's text; where F is
+    inverted, and so in its product with a step, it has its ridge.
     """
 
     step: Vector
@@ -27,9 +28,9 @@ class Posterior:
 
     def gain(self, delta: Vector) -> tuple[float, float]:
         """Return the expected gain of a step in nats a token, and its standard deviation."""
-        moved = self.fisher.matrix @ delta
-        variance = float(moved @ self.covariance @ moved)
-        return float(moved @ (self.step - delta / 2)), math.sqrt(max(variance, 0.0))
+        slope = self.fisher.ridged @ delta
+        variance = float(slope @ self.covariance @ slope)
+        return float(slope @ self.step) - self.fisher.length(delta) ** 2 / 2, math.sqrt(max(variance, 0.0))
 
     def helps(self, delta: Vector) -> float:
         """Return the probability that a step gains anything; 0 for none at all."""
@@ -47,16 +48,17 @@ def posterior(population: Population, own: Slopes | None = None) -> Posterior:
         return Posterior(prior, covariance, fisher)
     noise = population.dispersion / own.n_tokens
     # the same, without the inverse of a covariance that may be 0 in some directions
-    gain = np.linalg.solve(covariance @ fisher.matrix + noise * np.eye(len(prior)), covariance)
-    return Posterior(prior + gain @ (own.mean - fisher.matrix @ prior), np.asarray(noise * gain), fisher)
+    gain = np.linalg.solve(covariance @ fisher.ridged + noise * np.eye(len(prior)), covariance)
+    return Posterior(prior + gain @ (own.mean - fisher.ridged @ prior), np.asarray(noise * gain), fisher)
 
 
 def own_alone(own: Slopes) -> Posterior:
     """Return the posterior of a person of whose kind of writing nothing is known.
 
-    Steps are as long, in every direction, as the slopes exceed their noise: the shrinkage of James and Stein.
+    F is the one that holds for texts held out. Steps are as long, in every direction, as the slopes exceed their noise:
+    the shrinkage of James and Stein.
     """
-    fisher, n_heads = own.fisher, own.slopes.shape[1]
+    fisher, n_heads = fisher_of([own.one(i) for i in range(len(own.tokens))]), own.slopes.shape[1]
     dispersion = dispersion_of([own], fisher)
     noise = dispersion * fisher.ridged_heads / own.n_tokens
     spread = max(float(own.mean @ fisher.inverse @ own.mean) - noise, 0.0) / n_heads

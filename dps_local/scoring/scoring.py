@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -102,12 +101,9 @@ def score(
     steps = None
     # slopes are those of the answer's tokens; another scale asks for slopes by ablation
     if options.scope == "generated" and options.ablation_scale == ScoringOptions.ablation_scale:
-        measured = partial(
-            OwnSteps.measured, prompter, k=options.top, n_threads=options.n_threads, progress=progress, notice=notice
+        steps = OwnSteps.measured(
+            prompter, priors, k=options.top, n_threads=options.n_threads, progress=progress, notice=notice
         )
-        steps = measured(priors)
-        if steps and steps.priors and steps.step().no_kind:
-            steps = measured([])  # own text alone
     return Scoring(model, examples, split, options, prompter.identity, progress, notice, steps).head_map()
 
 

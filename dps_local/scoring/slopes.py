@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dps_local.maps.fisher import Fisher, Vector
+from dps_local.maps.fisher import RIDGE, Fisher, Vector
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +46,24 @@ class Slopes:
         """Each text's slopes less those that the mean gives it: the noise of the text."""
         return np.asarray(self.slopes - self.tokens[:, None] * self.mean)
 
-    @property
-    def fisher(self) -> Fisher:
-        """The Fisher matrix, from the samples."""
+    def fisher(self, ridge: float = RIDGE, scale: float = 1.0) -> Fisher:
+        """Return the Fisher matrix that the samples give."""
         n_texts, n_samples, n_heads = self.samples.shape
-        return Fisher.from_scores(self.samples.reshape(n_texts * n_samples, n_heads), self.tokens.repeat(n_samples))
+        samples = self.samples.reshape(n_texts * n_samples, n_heads)
+        return Fisher.from_scores(samples, self.tokens.repeat(n_samples), ridge, scale)
+
+    def sampled_kl(self, delta: Vector) -> float:
+        """Return twice the KL per token, to second order, of scaling heads by 1 + δ, on the samples alone."""
+        moved = self.samples.astype(np.float64) @ delta
+        return float((moved**2).mean(axis=1).sum() / self.n_tokens)
 
     def one(self, i: int) -> Slopes:
         """Return text i alone."""
-        return Slopes(*(getattr(self, name)[i : i + 1] for name in Slopes.__match_args__))
+        return self.those([i])
+
+    def those(self, chosen: Sequence[int]) -> Slopes:
+        """Return some of the texts."""
+        return Slopes(*(getattr(self, name)[list(chosen)] for name in Slopes.__match_args__))
 
     def without(self, i: int) -> Slopes:
         """Return all texts but i."""

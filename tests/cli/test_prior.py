@@ -27,12 +27,12 @@ def person(i: int, n_items: int = 3) -> str:
 
 @pytest.fixture
 def people(tmp_path: Path) -> list[Path]:
-    """A profile, a folder with one, and two lines: four people, one of whom has one item only."""
+    """A profile, a folder with one, and three lines: five people, one of whom has one item only."""
     one, folder, lines = tmp_path / "one.json", tmp_path / "folder", tmp_path / "more.jsonl"
     folder.mkdir()
     one.write_text(person(0))
     (folder / "two.json").write_text(person(1))
-    lines.write_text(f"{person(2)}\n\n{person(3, 1)}\n")
+    lines.write_text(f"{person(2)}\n\n{person(3, 1)}\n{person(4)}\n")
     return [one, folder, lines]
 
 
@@ -44,14 +44,14 @@ def test_a_prior_is_built_of_files_folders_and_lines(
     result = program(*command)
     assert result.returncode == 0, result.stderr
     prior = Prior.load(output)
-    assert (prior.model, prior.writing, prior.people, prior.texts) == ("Tiny", "mail", 3, 6)
+    assert (prior.model, prior.writing, prior.people, prior.texts) == ("Tiny", "mail", 4, 8)
     assert (prior.source, prior.licence, prior.n_heads) == ("Letters of nobody, 1926", "CC0-1.0", (6, 6, 6))
     lines = result.stderr.splitlines()
     assert lines[0] == "measuring texts: reading the profiles"
     assert lines[-1] == f"wrote {output}"
     again = program(*command, "--json")
     said = json.loads(again.stdout)
-    assert (said["people"], said["texts"], said["tokens"]) == (3, 6, prior.tokens)
+    assert (said["people"], said["texts"], said["tokens"]) == (4, 8, prior.tokens)
     after = Prior.load(output)
     assert after.nll == pytest.approx(prior.nll)  # it is kept in F32
     assert_same(replace(after, nll=prior.nll), prior)
@@ -66,21 +66,23 @@ def test_what_a_prior_holds_and_promises_is_shown(
     shown = program("prior", "show", output).stdout
     rows = dict(re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in shown.splitlines())
     fisher, step = prior.population.fisher.matrix, prior.population.step
-    # a person of whom nothing is known has the mean step, so that gᵀδ - δᵀFδ/2 is δᵀFδ/2
-    assert rows["expected gain"].startswith(f"{step @ fisher @ step / 2:.4f} ± ")
-    assert rows["length of the step"] == f"γ {(step @ fisher @ step) ** 0.5:.3f}"
+    # along the mean step, which is L long, γ is worth γ·L - γ²/2, and what the error adds
+    for gamma, error in zip((0.2, 0.4, 0.8), prior.error.means, strict=True):
+        worth = gamma * (step @ fisher @ step) ** 0.5 - gamma**2 / 2 + error
+        assert rows[f"worth at γ {gamma}"].startswith(f"{worth:+.4f} ± ")
     assert rows["tokens"] == f"{prior.tokens} of {prior.nll:.2f} nats"
     named = ("writing", "model", "people", "texts", "source", "licence")
-    assert [rows[name] for name in named] == ["mail", "Tiny", "3", "9", "Letters of nobody, 1926", "CC0-1.0"]
+    assert [rows[name] for name in named] == ["mail", "Tiny", "4", "12", "Letters of nobody, 1926", "CC0-1.0"]
     said = json.loads(program("prior", "show", output, "--json").stdout)
-    assert said["gain"] == pytest.approx(step @ fisher @ step / 2)
+    assert rows["γ of the best lower bound"] == f"{said['gamma']:.2f}"
+    assert 0 < said["gamma"] <= 0.8
     assert 0 <= said["helps"] <= 1
 
 
 def test_mistakes_are_one_line(program: Program, model: Path, people: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "a.prior.gguf"
     build = ["prior", "build", "-m", model, "-o", output, *ABOUT]
-    assert "a prior needs texts of 3 people or more, and there are 1: give more files" in program.fails(
+    assert "a prior needs texts of 4 people or more, and there are 2: give more files" in program.fails(
         *build, people[2], people[2]
     )
     bad = tmp_path / "bad.jsonl"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dps_local.errors import ModelError
 from dps_local.maps import fisher as fisher_module
-from dps_local.maps.fisher import RIDGE, Fisher, shrinkage
+from dps_local.maps.fisher import Fisher, shrinkage
 
 Array = NDArray[np.float64]
 
@@ -19,20 +19,28 @@ Array = NDArray[np.float64]
 def exact(matrix: Array | list[list[float]]) -> Fisher:
     """The Fisher matrix with these numbers."""
     given_ = np.array(matrix, np.float64)
-    return Fisher(np.zeros(len(given_), np.float32), np.linalg.cholesky(given_).T.astype(np.float32))
+    return Fisher(np.zeros(len(given_), np.float32), np.linalg.cholesky(given_).T.astype(np.float32), 1e-9)
 
 
 def test_a_matrix_is_its_diagonal_and_its_factor() -> None:
-    fisher = Fisher(np.array([1, 2], np.float32), np.array([[1, 3]], np.float32))
+    fisher = Fisher(np.array([1, 2], np.float32), np.array([[1, 3]], np.float32), 0.5)
     assert fisher.matrix.tolist() == [[2, 3], [3, 11]]
-    assert fisher.ridged == pytest.approx(fisher.matrix + RIDGE * 6.5 * np.eye(2))
+    assert fisher.ridged.tolist() == [[2.5, 3], [3, 11.5]]
     assert fisher.inverse @ fisher.ridged == pytest.approx(np.eye(2))
 
 
 def test_a_dead_head_leaves_the_matrix_invertible() -> None:
-    fisher = Fisher(np.array([0, 2], np.float32), np.zeros((1, 2), np.float32))
+    fisher = Fisher(np.array([0, 2], np.float32), np.zeros((1, 2), np.float32), 0.5)
     assert np.isfinite(fisher.inverse).all()
-    assert (fisher.inverse @ [0.0, 2.0]).tolist() == pytest.approx([0, 2 / 2.01])
+    assert (fisher.inverse @ [0.0, 2.0]).tolist() == pytest.approx([0, 2 / 2.5])
+
+
+def test_a_ridge_is_a_share_of_the_mean_of_the_diagonal_and_all_of_it_is_scaled() -> None:
+    scores, tokens = np.array([[1.0, -2.0], [3.0, 0.0]]), np.array([1, 1])
+    fisher = Fisher.from_scores(scores, tokens, ridge=0.5, scale=3.0)
+    assert np.diag(fisher.matrix) == pytest.approx([15, 6])
+    assert fisher.ridge == pytest.approx(0.5 * 10.5)
+    assert fisher.matrix == pytest.approx(3 * Fisher.from_scores(scores, tokens).matrix)
 
 
 def test_a_length_is_the_root_of_twice_the_kl() -> None:
@@ -117,16 +125,18 @@ def test_a_model_whose_heads_do_nothing_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("diagonal", "factor"),
+    ("diagonal", "factor", "ridge"),
     [
-        ([1, -1], [[0, 0]]),
-        ([1, math.nan], [[0, 0]]),
-        ([1, 1], [[math.inf, 0]]),
-        ([1, 1], [[0, 0, 0]]),
-        ([0, 0], [[0, 0]]),
+        ([1, -1], [[0, 0]], 1),
+        ([1, math.nan], [[0, 0]], 1),
+        ([1, 1], [[math.inf, 0]], 1),
+        ([1, 1], [[0, 0, 0]], 1),
+        ([0, 0], [[0, 0]], 1),
+        ([1, 1], [[0, 0]], 0),
+        ([1, 1], [[0, 0]], math.nan),
     ],
     ids=str,
 )
-def test_what_is_no_fisher_matrix_is_refused(diagonal: list[float], factor: list[list[float]]) -> None:
+def test_what_is_no_fisher_matrix_is_refused(diagonal: list[float], factor: list[list[float]], ridge: float) -> None:
     with pytest.raises(ValueError, match="the Fisher matrix"):
-        Fisher(np.array(diagonal, np.float32), np.array(factor, np.float32))
+        Fisher(np.array(diagonal, np.float32), np.array(factor, np.float32), ridge)

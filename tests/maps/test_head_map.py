@@ -120,7 +120,7 @@ def write_gguf(path: Path, values: dict[str, Any], architecture: str = "llama") 
 
 
 BY_HAND: dict[str, Any] = {
-    "dps.format": 3,
+    "dps.format": 4,
     "dps.kind": "user",
     "dps.model": "Tiny",
     "dps.fingerprint": "0123456789abcdef" * 4,

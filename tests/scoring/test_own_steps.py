@@ -13,6 +13,7 @@ from tiny import TinyModel
 
 from dps_local.engine.model import Model
 from dps_local.maps.prior import Prior
+from dps_local.maps.quadratic_error import QuadraticError
 from dps_local.maps.step_evidence import NO_KIND
 from dps_local.prompting.profile import HistoryItem, Profile
 from dps_local.prompting.prompt import Prompter
@@ -25,7 +26,7 @@ from dps_local.scoring.options import ScoringOptions
 from dps_local.scoring.own_slopes import OwnSlopes
 from dps_local.scoring.own_steps import OwnSteps
 from dps_local.scoring.people import population_of
-from dps_local.scoring.personal_step import LONGEST, PersonalStep
+from dps_local.scoring.personal_step import PersonalStep
 from dps_local.scoring.posterior import own_alone
 from dps_local.scoring.scoring import score
 from dps_local.scoring.slopes import Slopes
@@ -70,6 +71,7 @@ def prior(model: Model, writing: str, letters: str) -> Prior:
         nll=1.0,
         n_heads=tuple(model.n_heads),
         population=population_of(people),
+        error=QuadraticError(*(np.array(part, np.float32) for part in ([0.2, 0.8], [0.0, -0.3], [0.01, 0.1]))),
     )
 
 
@@ -167,17 +169,16 @@ def test_without_priors_own_text_of_six_items_is_enough(model: Model) -> None:
     assert OwnSteps.measured(prompter(model, history=HISTORY[:5]), [], n_threads=1) is None
 
 
-def test_weights_have_length_1_and_gamma_the_length_of_the_step(model: Model, priors: list[Prior]) -> None:
+def test_weights_have_length_1_and_promise_a_gain_less_its_error(model: Model, priors: list[Prior]) -> None:
     steps = OwnSteps.measured(prompter(model), priors, n_threads=1)
     assert steps
     step = steps.step()
-    fisher, length = step.posterior.fisher.matrix, float(np.sqrt(step.step @ step.posterior.fisher.matrix @ step.step))
+    fisher, ridged = step.posterior.fisher.matrix, step.posterior.fisher.ridged
     weights = step.weights.ravel().astype(np.float64)
     assert weights @ fisher @ weights == pytest.approx(1, rel=1e-4)
-    assert step.gamma == pytest.approx(min(length, LONGEST))
     delta = 0.3 * weights
-    moved = fisher @ delta
-    assert step.expected(0.3)[0] == pytest.approx(moved @ (step.step - delta / 2), rel=1e-3)
+    quadratic = step.step @ ridged @ delta - delta @ fisher @ delta / 2
+    assert step.expected(0.3)[0] == pytest.approx(quadratic - 0.05, rel=1e-3)
 
 
 def test_a_step_of_few_heads_scales_no_others(model: Model, priors: list[Prior]) -> None:
@@ -216,7 +217,7 @@ def test_a_first_map_steers_by_the_step_of_the_newest_items(
     assert np.allclose(head_map.weights, step.weights)
     assert head_map.step
     assert head_map.step.texts == 6
-    assert head_map.step.kinds == f"vowels, digits, {NO_KIND}"
+    assert head_map.step.kinds == ("vowels", "digits", NO_KIND)
     assert sum(head_map.step.shares) == pytest.approx(1)
     assert head_map.gamma == (step.gamma if head_map.step.helps else 0)
     assert head_map.mode == "amplify"
@@ -230,17 +231,15 @@ def test_a_first_map_steers_by_the_step_of_the_newest_items(
     assert np.array_equal(again.slope, step.slopes)
 
 
-def test_scoring_amplifies_by_own_text_alone_where_no_kind_fits(model: Model, priors: list[Prior]) -> None:
-    head_map = score(model, prompter(model), OPTIONS, priors=priors)
-    steps = OwnSteps.measured(prompter(model), priors, n_threads=1)
-    assert steps
-    assert steps.step().no_kind  # whoever writes so writes of none of these kinds
+def test_scoring_amplifies_by_own_text_alone_where_there_is_no_prior(model: Model) -> None:
+    head_map = score(model, prompter(model), OPTIONS, priors=[])
     alone = OwnSteps.measured(prompter(model), [], n_threads=1)
     assert alone
     assert np.allclose(head_map.weights, alone.step().weights)
     assert head_map.calibration
     assert head_map.calibration.probability is None
     assert head_map.step
+    assert head_map.step.kinds == ()
     assert np.isfinite(head_map.pcs).all()
 
 
@@ -252,7 +251,7 @@ def test_scoring_adds_what_others_tell_to_what_was_measured(model: Model) -> Non
     head_map = score(model, prompter(model), OPTIONS, priors=[same])
     steps = OwnSteps.measured(prompter(model), [same], n_threads=1)
     assert steps
-    assert not steps.step().no_kind
+    assert steps.step().shares[0] > 0.5
     assert np.allclose(head_map.weights, steps.step().weights)
     assert head_map.calibration
     assert head_map.calibration.probability is not None

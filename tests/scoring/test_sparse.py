@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 def random_fisher(seed: int, n: int) -> tuple[Fisher, Array]:
     rng = np.random.default_rng(seed)
     factor = rng.standard_normal((n + 2, n)).astype(np.float32)
-    return Fisher(np.zeros(n, np.float32), factor), rng.standard_normal(n)
+    return Fisher(np.zeros(n, np.float32), factor, 0.1), rng.standard_normal(n)
 
 
 def worth(heads: list[int], step: Array, fisher: Fisher) -> float:
@@ -51,7 +51,7 @@ def test_few_heads_make_the_best_step_that_they_can(seed: int, k: int) -> None:
 def test_heads_that_do_the_same_are_not_both_chosen() -> None:
     """Heads 0 and 1 are nearly one; 2 is less useful than either, and tells what they do not."""
     factor = np.array([[1, 1, 0], [0, 0.01, 0], [0, 0, 1]], np.float32)
-    fisher = Fisher(np.zeros(3, np.float32), factor)
+    fisher = Fisher(np.zeros(3, np.float32), factor, 0.01)
     step = np.linalg.solve(fisher.ridged, np.array([1.0, 0.99, 0.5]))
     chosen, few = sparse(step, fisher, 2)
     assert chosen.tolist() == [0, 2]
