@@ -139,7 +139,9 @@ def _introduces(lines: list[str]) -> bool:
 
 def _forwards(lines: list[str]) -> bool:
     ruled = _RULED.match(lines[0])
-    return bool(FORWARDED_BELOW.match(lines[0])) or bool(ruled and re.search("(?i)forward|weiterg|transf|reenv", ruled[1]))
+    return bool(FORWARDED_BELOW.match(lines[0])) or bool(
+        ruled and re.search("(?i)forward|weiterg|transf|reenv", ruled[1])
+    )
 
 
 # --- what the sender answers
@@ -179,7 +181,11 @@ def _without_card(paragraphs: list[str]) -> list[str]:
     for i, paragraph in enumerate(paragraphs):
         lines = paragraph.split("\n")
         at = next((n for n, line in enumerate(lines) if SIGN_OFF.match(line) and len(line.split()) <= 6), None)
-        rest = [] if at is None else lines[at + 2 :] + [line for later in paragraphs[i + 1 :] for line in later.split("\n")]
+        rest = (
+            []
+            if at is None
+            else lines[at + 2 :] + [line for later in paragraphs[i + 1 :] for line in later.split("\n")]
+        )
         if rest and _is_card(rest):
             return [*paragraphs[:i], "\n".join(lines[: at + 2])] if at is not None else paragraphs
     return paragraphs

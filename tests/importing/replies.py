@@ -257,7 +257,9 @@ REPLIES = {
         "Bin gleich da, zehn Minuten.",
         "Wo bist du?",
     ),
-    "an Outlook tagline": Reply("Will do, thanks!\n\nGet Outlook for Android<https://aka.example/x>\n", "Will do, thanks!"),
+    "an Outlook tagline": Reply(
+        "Will do, thanks!\n\nGet Outlook for Android<https://aka.example/x>\n", "Will do, thanks!"
+    ),
     "a forward with a word": Reply(
         "Tom, can you answer this? I am away.\n\nMara\n\n---------- Forwarded message ---------\n"
         "From: Ina Roth <ina@roth.example>\nDate: Tue, Mar 4, 2025 at 10:12 AM\nSubject: Offer\nTo: Mara Lind\n\n"
@@ -301,9 +303,7 @@ REPLIES = {
         "exclusive de ses destinataires.\n",
         "Voici le devis.\n\nMara",
     ),
-    "a plea for trees": Reply(
-        f"{SIGNED}\n\nPlease consider the environment before printing this email.\n", SIGNED
-    ),
+    "a plea for trees": Reply(f"{SIGNED}\n\nPlease consider the environment before printing this email.\n", SIGNED),
     "a mailing list's footer": Reply(
         "The patch works for me, thanks.\n\nMara\n\n_______________________________________________\n"
         "pumps mailing list\npumps@lists.example\nhttps://lists.example/mailman/listinfo/pumps\n",

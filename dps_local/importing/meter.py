@@ -1,0 +1,43 @@
+"""`Meter`: how much of the sources has been read, whichever format reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from dps_local.system.progress import Progress
+
+
+class Meter:
+    """Counts bytes; a source that is read twice is expected twice."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.done = self.total = 0
+
+    def expect(self, size: int) -> None:
+        self.total += size
+        self.progress(self.done, self.total)
+
+    def read(self, size: int) -> None:
+        self.done = min(self.done + size, self.total)
+        self.progress(self.done, self.total)
+
+
+_meter: ContextVar[Meter] = ContextVar("meter")
+
+
+@contextmanager
+def metered(progress: Progress) -> Iterator[None]:
+    """Tell `progress` of the bytes that are read within."""
+    token = _meter.set(Meter(progress))
+    try:
+        yield
+    finally:
+        _meter.reset(token)
+
+
+def meter() -> Meter:
+    """Return the meter of the work at hand; outside of any, one that tells nobody."""
+    return _meter.get(Meter(lambda done, total: None))
