@@ -86,7 +86,7 @@ class Letter:
         """Decode a mail. Raises ValueError where the standard library cannot read it."""
         raw = raw.lstrip(b"\r\n")
         heading = Heading.of(raw)
-        body = (_BLANK.split(raw, maxsplit=1) + [b""])[1]
+        body = [*_BLANK.split(raw, maxsplit=1), b""][1]
         # fields that are not needed may be hostile, and the parser takes long
         lean = b"\n".join([line[:1000] for line in heading.lines if _KEPT.match(line)]) + b"\n\n" + body
         try:

@@ -46,7 +46,8 @@ DIVIDER = re.compile(
 FORWARDED_BELOW = re.compile(
     r"^\s*"
     + _any(
-        "begin forwarded message|anfang der weitergeleiteten (?:nachricht|e-?mail)|début du message (?:transféré|réexpédié)",
+        "begin forwarded message|anfang der weitergeleiteten (?:nachricht|e-?mail)",
+        "début du message (?:transféré|réexpédié)",
         "inicio del mensaje reenviado|inizio messaggio inoltrato|início da mensagem (?:reenviada|encaminhada)",
         "begin doorgestuurd bericht|vidarebefordrat (?:mejl|brev)|start på videresendt besked|videresendt melding",
         "välitetty viesti alkaa|początek przekazywanej wiadomości|začátek přeposílané zprávy|начало переадресованного",
@@ -79,7 +80,8 @@ DISCLAIMER = re.compile(
         r"diese (?:e-?mail|nachricht|mitteilung)\b.{0,160}?\b(?:vertraulich|ausschließlich|rechtlich)",
         r"(?:der|die) (?:inhalt|informationen?) (?:dieser|in dieser)\b.{0,120}?\bvertraulich",
         r"(?:wichtiger|rechtlicher) hinweis\b|vertraulichkeitshinweis|(?:bitte )?denken sie an die umwelt",
-        r"(?:falls|wenn|sollten) sie (?:nicht der|diese (?:e-?mail|nachricht))\b.{0,160}?\b(?:adressat|empfänger|irrtümlich)",
+        r"(?:falls|wenn|sollten) sie (?:nicht der|diese (?:e-?mail|nachricht))\b.{0,160}?"
+        r"\b(?:adressat|empfänger|irrtümlich)",
         r"ce (?:message|courriel|courrier)\b.{0,160}?\b(?:confidentiel|exclusive|destinataire)",
         r"(?:avant d'imprimer|pensez à l'environnement)|l'information contenue\b.{0,120}?\bconfidentiel",
         r"este (?:mensaje|correo|e-?mail)\b.{0,160}?\b(?:confidencial|exclusiv|destinatari)|aviso (?:legal|de)\b",
@@ -127,6 +129,6 @@ _LABEL = _label_of()
 
 
 def header_role(line: str) -> str:
-    """Return what a line of a quoted mail's header says ("from", "date", "to", "cc", "subject"), "" for another line."""
+    """Return what a line of a quoted mail's header says: "from", "date", "to", "cc", "subject"; "" for another line."""
     match = _LABEL.match(line)
     return (match.lastgroup or "").removeprefix("label_") if match else ""

@@ -14,8 +14,9 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from dps_local.errors import DataError
 from dps_local.importing.meter import meter
@@ -72,8 +73,11 @@ def _members(source: Path) -> Iterator[Part]:
     with _whole(source), zipfile.ZipFile(source) as archive:
         for member in archive.infolist():
             if not member.is_dir():
-                opened = lambda member=member: io.BufferedReader(archive.open(member))  # type: ignore[arg-type, misc]  # noqa: E731
-                yield Part(member.filename, member.file_size, opened)
+                yield Part(member.filename, member.file_size, partial(_opened, archive, member))
+
+
+def _opened(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> io.BufferedReader:
+    return io.BufferedReader(cast(io.RawIOBase, archive.open(member)))
 
 
 class _whole:

@@ -40,4 +40,4 @@ def metered(progress: Progress) -> Iterator[None]:
 
 def meter() -> Meter:
     """Return the meter of the work at hand; outside of any, one that tells nobody."""
-    return _meter.get(Meter(lambda done, total: None))
+    return _meter.get(Meter(lambda _done, _total: None))

@@ -30,8 +30,8 @@ _RULED = re.compile(r"^[ >*]*-{2,}\s*([^-\s].{2,60}?)\s*-{2,}[ *]*$")
 _RULE = re.compile(r"^\s*[_-]{5,}\s*$")
 _SIGNATURE = re.compile(r"^--[ \t]?$")
 _CONTACT = re.compile(
-    r"^\W*(?:tel|phone|mobile?|mob|fax|fon|telefon|téléphone|móvil|cell|handy|e-?mail|web|www\.|https?://)\b|\+\d[\d ()/-]{7,}"
-    r"|\S \| \S|@[\w-]+\.\w",
+    r"^\W*(?:tel|phone|mobile?|mob|fax|fon|telefon|téléphone|móvil|cell|handy|e-?mail|web|www\.|https?://)\b"
+    r"|\+\d[\d ()/-]{7,}|\S \| \S|@[\w-]+\.\w",
     re.IGNORECASE,
 )
 
