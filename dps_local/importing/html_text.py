@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from html import escape
 from html.parser import HTMLParser
 
-MOST_CHARACTERS = 500_000  # of HTML that are read
+MOST_CHARACTERS = 300_000  # of HTML that are read
+_COMMENT = re.compile(r"(?s)<!--.*?(?:-->|\Z)|<[!?][^>]*(?:>|\Z)")  # the parser takes long for those without an end
 _HIDDEN = {"script", "style", "head", "title", "template"}
 _LINES = {"div", "tr", "li", "ul", "ol", "table", "section", "article", "blockquote", "pre", "hr"}
 _PARAGRAPHS = {"p", "h1", "h2", "h3", "h4", "h5", "h6"}
@@ -17,7 +20,8 @@ _SIGNATURES = {"gmail_signature", "moz-signature", "signature"}
 def html_text(html: str) -> str:
     """Return the visible text of HTML, never raising."""
     reader = _Reader()
-    reader.feed(html[:MOST_CHARACTERS])
+    whole, end, rest = _COMMENT.sub("", html[:MOST_CHARACTERS]).rpartition(">")
+    reader.feed(whole + end + escape(rest))
     reader.close()
     return reader.text()
 
@@ -25,77 +29,80 @@ def html_text(html: str) -> str:
 class _Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
-        self.lines = [""]
+        self.lines: list[str] = []
+        self.line: list[str] = []  # words of the line at hand
         self.open: list[tuple[str, str]] = []  # elements, and what they are: "hidden", "quote" or ""
+        self.names: Counter[str] = Counter()  # of those
         self.hidden = self.depth = 0
         self.space = False  # whether one is due before the next word
 
     def text(self) -> str:
-        return re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in self.lines)).strip("\n")
+        self._line()
+        return re.sub(r"\n{3,}", "\n\n", "\n".join(self.lines)).strip("\n")
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "br":
             self._line()
         if tag in _VOID:
             return
-        what = "hidden" if tag in _HIDDEN else "quote" if tag == "blockquote" else ""
         self._break(tag)
-        self.open.append((tag, what))
-        self.hidden += what == "hidden"
-        self.depth += what == "quote"
-        self._break(tag)
+        self._enter(tag)
         names = {name.lower() for key, value in attrs if key in ("class", "id") for name in (value or "").split()}
         if names & _SIGNATURES and not self.depth:
             self._fresh()
-            self.lines[-1] = "--"
+            self._write("--")
             self._line()
         if tag == "li":
             self._write("- ")
 
+    def _enter(self, tag: str) -> None:
+        what = "hidden" if tag in _HIDDEN else "quote" if tag == "blockquote" else ""
+        self.open.append((tag, what))
+        self.names[tag] += 1
+        self.hidden += what == "hidden"
+        self.depth += what == "quote"
+
     def handle_endtag(self, tag: str) -> None:
-        if not any(name == tag for name, _ in self.open):  # was never opened
+        if not self.names[tag]:  # was never opened
             return
         self._break(tag)
-        while True:
+        name = ""
+        while name != tag:
             name, what = self.open.pop()
+            self.names[name] -= 1
             self.hidden -= what == "hidden"
             self.depth -= what == "quote"
-            if name == tag:
-                break
-        self._break(tag)
 
     def handle_data(self, data: str) -> None:
         if self.hidden:
             return
-        if any(tag == "pre" for tag, _ in self.open[-3:]):
+        if self.names["pre"]:
             for i, line in enumerate(data.split("\n")):
                 if i:
                     self._line()
                 self._write(line)
             return
-        words = data.split()
-        if data[:1].isspace():
+        self.space |= data[:1].isspace()
+        for word in data.split():
+            self._write(f" {word}" if self.space and self.line else word)
             self.space = True
-        for i, word in enumerate(words):
-            self._write(f" {word}" if (i or self.space) and self.lines[-1].strip("> ") else word)
-            self.space = False
-        self.space = self.space or (bool(words) and data[-1:].isspace())
+        self.space = data[-1:].isspace()
 
     def _write(self, text: str) -> None:
-        if not self.lines[-1] and self.depth:
-            self.lines[-1] = ">" * min(self.depth, 9) + " "
-        self.lines[-1] += text
+        if text:
+            self.line += [">" * min(self.depth, 9) + " ", text] if self.depth and not self.line else [text]
 
     def _line(self) -> None:
-        self.lines.append("")
+        self.lines.append("".join(self.line).rstrip())
+        self.line = []
         self.space = False
 
     def _fresh(self) -> None:
-        if self.lines[-1].strip():
+        if self.line:
             self._line()
 
     def _break(self, tag: str) -> None:
         if tag in _LINES or tag in _PARAGRAPHS:
             self._fresh()
-        if tag in _PARAGRAPHS and len(self.lines) > 1 and self.lines[-2].strip():
+        if tag in _PARAGRAPHS and self.lines and self.lines[-1]:
             self._line()

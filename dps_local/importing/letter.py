@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import email
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from email.header import decode_header
-from email.message import EmailMessage
-from email.policy import default
+from email.message import Message
 from email.utils import getaddresses, parsedate_to_datetime
 
 from dps_local.importing.html_text import html_text
@@ -15,6 +15,9 @@ from dps_local.importing.mail_phrases import AUTOMATIC_SUBJECT
 
 _BLANK = re.compile(rb"\r?\n\r?\n")
 _KEPT = re.compile(rb"^(?:content-[a-z-]+|mime-version)[ \t]*:", re.IGNORECASE)
+# fields of a part that take the parser long
+_LONG_LINE = re.compile(rb"(?im)^(content-[\w-]{1,40}:[^\n]{1000})[^\n]+")
+_LONG_FIELD = re.compile(rb"(?im)^(content-[\w-]{1,40}:[^\n]*(?:\n[ \t][^\n]*){0,20})(?:\n[ \t][^\n]*)+")
 _ESCAPED = re.compile(rb"^>(>*From )", re.MULTILINE)
 _SINGLE_BYTE = ("ascii", "us-ascii", "iso-8859", "latin", "windows-125", "cp125", "koi8", "macintosh", "unknown")
 
@@ -87,17 +90,17 @@ class Letter:
         raw = raw.lstrip(b"\r\n")
         heading = Heading.of(raw)
         body = [*_BLANK.split(raw, maxsplit=1), b""][1]
-        # fields that are not needed may be hostile, and the parser takes long
-        lean = b"\n".join([line[:1000] for line in heading.lines if _KEPT.match(line)]) + b"\n\n" + body
+        lean = b"\n".join([line for line in heading.lines if _KEPT.match(line)]) + b"\n\n" + body
         try:
-            mail = email.message_from_bytes(lean, policy=default)
+            # not policy.default: a body of 400 kB that is all parameters takes it minutes, and it raises for more
+            mail = email.message_from_bytes(_LONG_LINE.sub(rb"\1", _LONG_FIELD.sub(rb"\1", lean)))
             return cls(heading, _body(mail), _machine(heading, mail))
         except Exception as exc:  # damaged mail makes it raise nearly anything
             raise ValueError("a mail that cannot be read") from exc
 
 
-def _machine(heading: Heading, mail: EmailMessage) -> str:
-    kinds = {part.get_content_type() for part in mail.walk()}
+def _machine(heading: Heading, mail: Message) -> str:
+    kinds = {part.get_content_type() for part in _parts(mail)}
     labels = heading.get("X-Gmail-Labels").casefold()
     if "multipart/report" in kinds:
         return "bounce"
@@ -105,29 +108,39 @@ def _machine(heading: Heading, mail: EmailMessage) -> str:
         return "calendar"
     if heading.get("Auto-Submitted").casefold().partition(";")[0] not in ("", "no"):
         return "auto-reply"
-    if (
-        heading.get("Precedence").casefold() == "auto_reply"
-        or heading.get("X-Autoreply")
-        or heading.get("X-Autorespond")
-    ):
-        return "auto-reply"
-    if AUTOMATIC_SUBJECT.match(heading.get("Subject")):
+    told = heading.get("Precedence").casefold() == "auto_reply" or any(
+        map(heading.get, ("X-Autoreply", "X-Autorespond"))
+    )
+    if told or AUTOMATIC_SUBJECT.match(heading.get("Subject")):
         return "auto-reply"
     return next((kind for kind in ("draft", "spam", "trash") if kind in labels), "")
 
 
-def _body(mail: EmailMessage) -> str:
-    plain, html = mail.get_body(("plain",)), mail.get_body(("html",))
-    if plain is not None:
-        text = _payload(plain)
-        flowed = str(plain.get_param("format", "")).casefold() == "flowed"
-        text = _unflowed(text, str(plain.get_param("delsp", "")).casefold() == "yes") if flowed else text
-        if text.strip() or html is None:
-            return text
-    return html_text(_payload(html)) if html is not None else ""
+def _parts(mail: Message) -> Iterator[Message]:
+    """Yield a mail and its parts, but nothing of the mails that are attached to it."""
+    yield mail
+    if mail.is_multipart() and mail.get_content_maintype() == "multipart":
+        for part in mail.get_payload():
+            yield from _parts(part)  # type: ignore[arg-type]  # of a multipart they are messages
 
 
-def _payload(part: EmailMessage) -> str:
+def _body(mail: Message) -> str:
+    texts = {
+        part.get_content_type(): part
+        for part in reversed(list(_parts(mail)))
+        if not part.is_multipart() and not part.get_filename() and part.get_content_disposition() != "attachment"
+    }
+    plain, html = texts.get("text/plain"), texts.get("text/html")
+    text = _plain(plain) if plain else ""
+    return html_text(_payload(html)) if html and not text.strip() else text
+
+
+def _plain(part: Message) -> str:
+    said = {name: str(part.get_param(name, "")).casefold() for name in ("format", "delsp")}
+    return _unflowed(_payload(part), said["delsp"] == "yes") if said["format"] == "flowed" else _payload(part)
+
+
+def _payload(part: Message) -> str:
     data = part.get_payload(decode=True)
     text = _text(_ESCAPED.sub(rb"\1", data), part.get_content_charset("")) if isinstance(data, bytes) else ""
     return text.replace("\r\n", "\n")

@@ -22,7 +22,7 @@ from dps_local.errors import DataError
 from dps_local.importing.meter import meter
 
 BLOCK = 1 << 20
-MOST_BYTES = 2 << 20  # of one mail: the text comes before the attachments
+MOST_BYTES = 1 << 20  # of one mail: the text comes before the attachments
 MOST_FILES = 10_000  # that are looked at before a folder is taken for something else
 _HOLD = 1024  # bytes that the line between two mails, and the beginning of the next, are shorter than
 _BETWEEN = re.compile(rb"\n\r?\nFrom [^\n]{0,300}\d:\d\d[^\n]{0,100}\n(?=>?From |[!-9;-~]{1,80}:)")

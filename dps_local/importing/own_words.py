@@ -20,6 +20,7 @@ from dps_local.importing.mail_phrases import (
 )
 
 MOST_CHARACTERS = 100_000  # of a mail: nobody types more
+MOST_LINES = 5000
 LINE = 1000  # characters of a line that are looked at
 _INVISIBLE = re.compile("[\ufeff\u200b\u2060\u00ad]")
 _QUOTED = re.compile(r" ?>")
@@ -48,7 +49,7 @@ class OwnWords:
 def own_words(body: str) -> OwnWords:
     """Tell the words of the sender of a mail from what stands around them; body: plain text."""
     text = _INVISIBLE.sub("", body[:MOST_CHARACTERS]).replace("\r\n", "\n").replace("\r", "\n").replace("\xa0", " ")
-    lines = [line[:LINE].rstrip() for line in text.split("\n")]
+    lines = [line[:LINE].rstrip() for line in text.split("\n", MOST_LINES)[:MOST_LINES]]
     cut = next((i for i in range(len(lines)) if _quote_begins(lines, i)), len(lines))
     above, below = lines[:cut], lines[cut:]
     attributions = {j for i in range(len(above)) for j in _attribution_above(above, i)}
@@ -177,17 +178,13 @@ def _is_footer(lines: list[str], i: int) -> bool:
 
 
 def _without_card(paragraphs: list[str]) -> list[str]:
-    """Leave out the business card below a sign-off; the sign-off and the name stay."""
-    for i, paragraph in enumerate(paragraphs):
-        lines = paragraph.split("\n")
-        at = next((n for n, line in enumerate(lines) if SIGN_OFF.match(line) and len(line.split()) <= 6), None)
-        rest = (
-            []
-            if at is None
-            else lines[at + 2 :] + [line for later in paragraphs[i + 1 :] for line in later.split("\n")]
-        )
-        if rest and _is_card(rest):
-            return [*paragraphs[:i], "\n".join(lines[: at + 2])] if at is not None else paragraphs
+    """Leave out the business card below a sign-off, where they are the end; the sign-off and the name stay."""
+    for i in range(max(len(paragraphs) - 3, 0), len(paragraphs)):
+        lines = paragraphs[i].split("\n")
+        at = next((n for n, line in enumerate(lines) if SIGN_OFF.match(line) and len(line.split()) <= 6), len(lines))
+        rest = [*lines[at + 2 :], *(line for later in paragraphs[i + 1 :] for line in later.split("\n"))]
+        if at < len(lines) and _is_card(rest):
+            return [*paragraphs[:i], "\n".join(lines[: at + 2])]
     return paragraphs
 
 
