@@ -13,8 +13,10 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -44,7 +46,7 @@ class Part:
 
 
 def parts(source: Path) -> Iterator[Part]:
-    """Yield the files of a source in the order of their names; raises DataError for a zip that is damaged."""
+    """Yield the files of a source in the order of their names."""
     if source.is_dir():
         yield from _files(source)
     elif source.is_file() and zipfile.is_zipfile(source):
@@ -70,57 +72,49 @@ def _files(folder: Path) -> Iterator[Part]:
 
 
 def _members(source: Path) -> Iterator[Part]:
-    with _whole(source), zipfile.ZipFile(source) as archive:
-        for member in archive.infolist():
-            if not member.is_dir():
-                yield Part(member.filename, member.file_size, partial(_opened, archive, member))
+    with zipfile.ZipFile(source) as archive:
+        members = [member for member in archive.infolist() if not member.is_dir()]
+    for member in members:
+        yield Part(member.filename, member.file_size, partial(_opened, source, member))
 
 
-def _opened(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> io.BufferedReader:
-    return io.BufferedReader(cast(io.RawIOBase, archive.open(member)))
+def _opened(source: Path, member: zipfile.ZipInfo) -> io.BufferedReader:
+    with zipfile.ZipFile(source) as archive:  # what is opened in it stays open
+        return io.BufferedReader(cast(io.RawIOBase, archive.open(member)))
 
 
-class _whole:
-    """Turns what zipfile raises for damaged and encrypted archives into a DataError of one line."""
-
-    def __init__(self, source: Path) -> None:
-        self.source = source
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, exc: object, trace: object) -> None:
-        if isinstance(exc, zipfile.BadZipFile | zlib.error | EOFError | RuntimeError | NotImplementedError):
-            raise DataError(f"{self.source} is a zip that is damaged or locked ({exc}): unpack it and give the folder")
+@contextmanager
+def _readable(source: Path) -> Iterator[None]:
+    """Turn what a file, or a zip that is damaged or locked, makes the standard library raise into one line."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as exc:
+        raise DataError(f"{source} is a zip that is damaged or locked: unpack it, and give the folder") from exc
+    except OSError as exc:
+        raise DataError(f"cannot read {source}: {exc.strerror or exc}") from exc
 
 
 def holds_mail(source: Path) -> bool:
     """Return whether a source is, or holds, mail, by the beginning of its first files; never raises."""
     try:
-        for i, part in enumerate(parts(source)):
-            if i == MOST_FILES:
-                return False
-            with part.open() as stream:
-                if _kind(stream):
-                    return True
-    except (DataError, OSError, ValueError):
+        with _readable(source):
+            for part in islice(parts(source), MOST_FILES):
+                with part.open() as stream:
+                    if _kind(stream):
+                        return True
+    except DataError:
         pass
     return False
 
 
 def raw_mails(source: Path) -> Iterator[bytes]:
     """Yield the mails of a source as they stand there, cut to MOST_BYTES. Raises DataError for a damaged zip."""
-    found = list(parts(source)) if source.is_dir() else parts(source)
-    if isinstance(found, list):
+    with _readable(source):
+        found = list(parts(source))
         meter().expect(sum(part.size for part in found))
-    for part in found:
-        if not source.is_dir():
-            meter().expect(part.size)
-        try:
+        for part in found:
             with part.open() as stream:
                 yield from _mails(stream, part.size)
-        except OSError as exc:
-            raise DataError(f"cannot read {source}: {exc.strerror or exc}") from exc
 
 
 def _mails(stream: io.BufferedReader, size: int) -> Iterator[bytes]:

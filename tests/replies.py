@@ -44,7 +44,8 @@ REPLIES = {
         "Is the pump fixed?",
     ),
     "an inline reply with a greeting above": Reply(
-        "Hi Tom,\n\nanswers below.\n\nOn 04/03/2025 10:12, Tom Berg wrote:\n> Is the pump fixed?\n\nYes, since Monday.\n",
+        "Hi Tom,\n\nanswers below.\n\nOn 04/03/2025 10:12, Tom Berg wrote:\n> Is the pump fixed?\n\n"
+        "Yes, since Monday.\n",
         "Hi Tom,\n\nanswers below.\n\nYes, since Monday.",
         "Is the pump fixed?",
     ),
@@ -60,7 +61,8 @@ REPLIES = {
         "Shall we meet on Thursday?",
     ),
     "Outlook's block of headers": Reply(
-        f"{ANSWER}\n\n________________________________\nFrom: Tom Berg <tom@berg.example>\nSent: Tuesday, March 4, 2025 "
+        f"{ANSWER}\n\n________________________________\nFrom: Tom Berg <tom@berg.example>\n"
+        f"Sent: Tuesday, March 4, 2025 "
         "10:12 AM\nTo: Mara Lind <mara@lind.example>\nCc: Ina Roth\nSubject: Thursday\n\nShall we meet on Thursday?\n",
         ANSWER,
         "Shall we meet on Thursday?",
@@ -72,7 +74,8 @@ REPLIES = {
         "Shall we meet on Thursday?",
     ),
     "the original message below a rule": Reply(
-        f"{ANSWER}\n\n-----Original Message-----\nFrom: Tom Berg\nSent: Tuesday, March 4, 2025 10:12 AM\nTo: Mara Lind\n"
+        f"{ANSWER}\n\n-----Original Message-----\nFrom: Tom Berg\nSent: Tuesday, March 4, 2025 10:12 AM\n"
+        f"To: Mara Lind\n"
         "Subject: Thursday\n\nShall we meet on Thursday?\n",
         ANSWER,
         "Shall we meet on Thursday?",
@@ -84,7 +87,8 @@ REPLIES = {
         "Treffen wir uns am Donnerstag?",
     ),
     "a German block": Reply(
-        "Passt, bis Donnerstag!\n\nLG Mara\n\nVon: Tom Berg <tom@berg.example>\nGesendet: Dienstag, 4. März 2025 10:12\n"
+        "Passt, bis Donnerstag!\n\nLG Mara\n\nVon: Tom Berg <tom@berg.example>\n"
+        "Gesendet: Dienstag, 4. März 2025 10:12\n"
         "An: Mara Lind\nBetreff: Donnerstag\n\nTreffen wir uns am Donnerstag?\n",
         "Passt, bis Donnerstag!\n\nLG Mara",
         "Treffen wir uns am Donnerstag?",
@@ -150,7 +154,8 @@ REPLIES = {
         "Zien we elkaar donderdag?",
     ),
     "a Dutch block": Reply(
-        "Donderdag is prima.\n\nVan: Tom Berg <tom@berg.example>\nVerzonden: dinsdag 4 maart 2025 10:12\nAan: Mara Lind\n"
+        "Donderdag is prima.\n\nVan: Tom Berg <tom@berg.example>\nVerzonden: dinsdag 4 maart 2025 10:12\n"
+        "Aan: Mara Lind\n"
         "Onderwerp: donderdag\n\nZien we elkaar donderdag?\n",
         "Donderdag is prima.",
         "Zien we elkaar donderdag?",
@@ -191,7 +196,8 @@ REPLIES = {
         "Sejdeme se ve čtvrtek?",
     ),
     "a Russian line": Reply(
-        "В четверг мне удобно.\n\nвт, 4 мар. 2025 г. в 10:12, Tom Berg <tom@berg.example>:\n\n> Встретимся в четверг?\n",
+        "В четверг мне удобно.\n\nвт, 4 мар. 2025 г. в 10:12, Tom Berg <tom@berg.example>:\n\n"
+        "> Встретимся в четверг?\n",
         "В четверг мне удобно.",
         "Встретимся в четверг?",
     ),
@@ -218,19 +224,23 @@ REPLIES = {
         "星期四见面好吗?",
     ),
     "a Chinese block": Reply(
-        "星期四可以。\n\n发件人：Tom Berg <tom@berg.example>\n发送时间：2025年3月4日 10:12\n收件人：Mara Lind\n主题：星期四\n\n"
-        "星期四见面好吗?\n",
+        "星期四可以。\n\n"
+        "发件人：Tom Berg <tom@berg.example>\n发送时间：2025年3月4日 10:12\n收件人：Mara Lind\n主题：星期四\n"
+        "\n星期四见面好吗?\n",
         "星期四可以。",
         "星期四见面好吗?",
     ),
     "a Korean line": Reply(
-        "목요일 좋아요.\n\n2025년 3월 4일 (화) 오전 10:12, Tom Berg <tom@berg.example>님이 작성:\n\n> 목요일에 만날까요?\n",
+        "목요일 좋아요.\n\n2025년 3월 4일 (화) 오전 10:12, Tom Berg <tom@berg.example>님이 작성:\n\n"
+        "> 목요일에 만날까요?\n",
         "목요일 좋아요.",
         "목요일에 만날까요?",
     ),
     "a list with hyphens": Reply(
-        "Hi Tom,\n\nstill missing:\n\n- the seal for valve 3\n- two gaskets\n-one hose, 2 m\n\nCan you order them?\n\nMara\n",
-        "Hi Tom,\n\nstill missing:\n\n- the seal for valve 3\n- two gaskets\n-one hose, 2 m\n\nCan you order them?\n\nMara",
+        "Hi Tom,\n\nstill missing:\n\n- the seal for valve 3\n- two gaskets\n-one hose, 2 m\n\n"
+        "Can you order them?\n\nMara\n",
+        "Hi Tom,\n\nstill missing:\n\n- the seal for valve 3\n- two gaskets\n-one hose, 2 m\n\n"
+        "Can you order them?\n\nMara",
     ),
     "sections below rules": Reply(
         "Monday\n------\nThe pump runs.\n\n---\n\nTuesday\n-------\nIt leaks again, so I closed the valve.\n",
@@ -253,7 +263,8 @@ REPLIES = {
     ),
     "a telephone's tagline": Reply("On my way, ten minutes.\n\nSent from my iPhone\n", "On my way, ten minutes."),
     "a German telephone's tagline": Reply(
-        "Bin gleich da, zehn Minuten.\n\nVon meinem iPhone gesendet\n\nAm 04.03.2025 um 10:12 schrieb Tom Berg:\n> Wo bist du?\n",
+        "Bin gleich da, zehn Minuten.\n\nVon meinem iPhone gesendet\n\n"
+        "Am 04.03.2025 um 10:12 schrieb Tom Berg:\n> Wo bist du?\n",
         "Bin gleich da, zehn Minuten.",
         "Wo bist du?",
     ),
@@ -281,12 +292,14 @@ REPLIES = {
     ),
     "a German forward": Reply(
         "Kannst du das bitte übernehmen?\n\n-------- Weitergeleitete Nachricht --------\nBetreff: Angebot\n"
-        "Datum: Di, 4 Mär 2025\nVon: Ina Roth <ina@roth.example>\nAn: Mara Lind\n\nLiebe Mara, schickst du das Angebot?\n",
+        "Datum: Di, 4 Mär 2025\nVon: Ina Roth <ina@roth.example>\nAn: Mara Lind\n\n"
+        "Liebe Mara, schickst du das Angebot?\n",
         "Kannst du das bitte übernehmen?",
         "Liebe Mara, schickst du das Angebot?",
     ),
     "a disclaimer": Reply(
-        f"{SIGNED}\n\nThis e-mail and any attachments are confidential and intended solely for the addressee. If you are "
+        f"{SIGNED}\n\nThis e-mail and any attachments are confidential and intended solely for the addressee. "
+        f"If you are "
         "not the\nintended recipient, please delete it and tell the sender.\n",
         SIGNED,
     ),
@@ -294,12 +307,14 @@ REPLIES = {
         f"{SIGNED}\n\nCONFIDENTIALITY NOTICE: The contents of this message may be privileged.\n", SIGNED
     ),
     "a German disclaimer": Reply(
-        "Anbei das Angebot.\n\nGruß, Mara\n\nDiese E-Mail enthält vertrauliche Informationen. Wenn Sie nicht der richtige "
+        "Anbei das Angebot.\n\nGruß, Mara\n\n"
+        "Diese E-Mail enthält vertrauliche Informationen. Wenn Sie nicht der richtige "
         "Adressat sind,\nvernichten Sie bitte diese Mail.\n",
         "Anbei das Angebot.\n\nGruß, Mara",
     ),
     "a French disclaimer": Reply(
-        "Voici le devis.\n\nMara\n\nCe message et toutes les pièces jointes sont confidentiels et établis à l'intention "
+        "Voici le devis.\n\nMara\n\nCe message et toutes les pièces jointes sont confidentiels et établis à "
+        "l'intention "
         "exclusive de ses destinataires.\n",
         "Voici le devis.\n\nMara",
     ),
