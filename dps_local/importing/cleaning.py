@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 
-from dps_local.importing.masking import Mask, greeted_names
+from dps_local.importing.masking import Mask, greeted_names, without_links
 from dps_local.importing.near_duplicates import near_duplicates
 from dps_local.importing.secrets import secret_kind
 from dps_local.importing.writing import Writing
@@ -76,7 +76,7 @@ class Cleaning:
         both = f"{writing.text}\n{writing.input}"
         if self.rules.blocked and blocked(both, self.rules.blocked):
             return "blocked word"
-        return secret_kind(both)
+        return secret_kind(without_links(both))  # links are masked
 
     def items(self) -> list[HistoryItem]:
         """Return the history items, the newest last: of the same and of nearly the same ones the newest."""
@@ -94,7 +94,7 @@ class Cleaning:
 
     @cached_property
     def _chosen(self) -> list[Writing]:
-        newest_first = sorted(self._kept, key=lambda writing: _moment(writing.date), reverse=True)
+        newest_first = sorted(self._kept, key=lambda writing: _moment(writing.date))[::-1]
         unique = list({" ".join(w.text.casefold().split()): w for w in reversed(newest_first)}.values())[::-1]
         near = near_duplicates([writing.text for writing in unique])
         chosen = [writing for i, writing in enumerate(unique) if i not in near]

@@ -72,15 +72,14 @@ def _files(folder: Path) -> Iterator[Part]:
 
 
 def _members(source: Path) -> Iterator[Part]:
-    with zipfile.ZipFile(source) as archive:
-        members = [member for member in archive.infolist() if not member.is_dir()]
-    for member in members:
-        yield Part(member.filename, member.file_size, partial(_opened, source, member))
+    archive = zipfile.ZipFile(source)  # closed with the last of its parts
+    for member in archive.infolist():
+        if not member.is_dir():
+            yield Part(member.filename, member.file_size, partial(_opened, archive, member))
 
 
-def _opened(source: Path, member: zipfile.ZipInfo) -> io.BufferedReader:
-    with zipfile.ZipFile(source) as archive:  # what is opened in it stays open
-        return io.BufferedReader(cast(io.RawIOBase, archive.open(member)))
+def _opened(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> io.BufferedReader:
+    return io.BufferedReader(cast(io.RawIOBase, archive.open(member)))
 
 
 @contextmanager

@@ -85,6 +85,11 @@ class Mask:
         return "".join([*pieces, text[at:]])
 
 
+def without_links(text: str) -> str:
+    """Return a text without the links that are masked."""
+    return _URL.sub(lambda match: "" if _opens_something(match[0]) else match[0], text)
+
+
 def _links(text: str) -> Iterator[tuple[int, int]]:
     for match in _URL.finditer(text):
         if _opens_something(match[0]):
