@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from letters import GMAIL, HTML, NOT_TYPED, letter, mbox
 from maps import scores_map
+from replies import REPLIES
 from tiny import CHATML, write_model
 
 from dps_local.assistant import Assistant, Settings
@@ -33,6 +35,9 @@ from dps_local.errors import DpsError
 from dps_local.evaluation.condition import Condition
 from dps_local.evaluation.record import Record
 from dps_local.evaluation.record_file import RecordFile
+from dps_local.importing.cleaning import Rules
+from dps_local.importing.formats import format_of
+from dps_local.importing.harvest import gather
 from dps_local.maps import map_file
 from dps_local.maps.baking import load_map
 from dps_local.maps.cluster_map import ARRAYS, ClusterMap
@@ -263,6 +268,36 @@ def profiles(_: Path) -> Target:
         return attempt
 
     return Target("profiles", 600_000, seeds, open_, JSON + KEYS)
+
+
+def exports(_: Path) -> Target:
+    """What `profile import` reads: recognised, read, cleaned and masked."""
+    mails = [letter(), letter(GMAIL, HTML), *NOT_TYPED.values(), *(letter(reply.body) for reply in REPLIES.values())]
+    seeds = [mbox(*mails[:3]), *mails, mbox(*mails)]
+
+    def open_(here: Path) -> Try:
+        source = here / "source"
+
+        def attempt(data: bytes) -> None:
+            source.write_bytes(data)
+            gather([(source, format_of(source))], ["mara@lind.example"], Rules(min_words=1, mask_names=True))
+
+        return attempt
+
+    words = [
+        b"From ",
+        b"\n\n",
+        b"--B",
+        b"Content-Type: ",
+        b"> ",
+        b"wrote:",
+        b"-- \n",
+        b"=?utf-8?q?",
+        b"<div>",
+        b"\xff",
+        b"@",
+    ]
+    return Target("exports", 30_000, seeds, open_, words)
 
 
 def registries(_: Path) -> Target:
@@ -501,6 +536,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "gguf-metadata": metadata,
     "models": models,
     "profiles": profiles,
+    "exports": exports,
     "registry": registries,
     "configuration": configuration,
     "templates": templates,

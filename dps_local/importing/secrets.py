@@ -100,9 +100,11 @@ def _card(text: str) -> bool:
 
 
 def _account(text: str) -> bool:
-    iban = _stdnum("iban")  # other words in capitals may follow it
     return any(
-        iban.is_valid(match[0][:end]) for match in _IBAN.finditer(text) for end in range(15, min(len(match[0]), 43) + 1)
+        _stdnum("iban").is_valid(number[:end])
+        for number in (re.sub("[ -]", "", match[0]) for match in _IBAN.finditer(text))
+        for end in range(15, len(number) + 1)  # other words in capitals may follow
+        if int("".join(str(int(c, 36)) for c in number[4:end] + number[:4])) % 97 == 1
     )
 
 
