@@ -15,8 +15,11 @@ from program import Program, Terminal
 from replies import REPLIES
 from secrets_planted import MASKED, SECRETS
 
+from dps_local.cli.app import app
+from dps_local.errors import DataError
 from dps_local.prompting.profile import Profile
 
+INA = "Ina Roth <ina@roth.example>"
 MONTH = "Tue, {} Mar 2025 10:12:00 +0100"
 OWN = [name for name in REPLIES if REPLIES[name].own]
 
@@ -30,7 +33,7 @@ def month(*bodies: str) -> list[bytes]:
 @pytest.fixture
 def mailbox(tmp_path: Path) -> Path:
     path = tmp_path / "sent.mbox"
-    path.write_bytes(mbox(*month(TEXT, REPLIES["an inline reply"].body), letter("Not mine.", sender=TOM, to=MARA)))
+    path.write_bytes(mbox(*month(TEXT, REPLIES["an inline reply"].body), letter("Not mine.", sender=INA, to=MARA)))
     return path
 
 
@@ -127,7 +130,7 @@ def test_a_person_is_shown_what_would_be_written_and_asked(
 def test_an_interrupted_import_leaves_nothing(terminal: Callable[..., Terminal], tmp_path: Path) -> None:
     source, output = tmp_path / "large.mbox", tmp_path / "out" / "me.json"
     output.parent.mkdir()
-    source.write_bytes(mbox(*month(*(f"{TEXT} {i}" for i in range(20_000)))))
+    source.write_bytes(mbox(*month(*(f"{TEXT} {i}" for i in range(5000)))))
     running = terminal("profile", "import", source, "-o", output, "--yes", "--me", "mara@lind.example")
     running.wait_for("reading")
     running.interrupt()
@@ -144,26 +147,32 @@ def test_nobody_to_ask_is_an_error_and_nothing_is_written(program: Program, mail
     assert not (tmp_path / "me.json").exists()
 
 
-def test_what_cannot_be_imported_is_one_line_that_says_what_to_do(
-    program: Program, mailbox: Path, tmp_path: Path
-) -> None:
+def test_an_error_is_one_line_on_stderr(program: Program, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    said = program.fails("profile", "import", tmp_path / "empty", "-o", tmp_path / "me.json", "--yes")
+    assert "looked for mail (mbox, Maildir, .eml" in said
+
+
+def test_what_cannot_be_imported_is_one_line_that_says_what_to_do(mailbox: Path, tmp_path: Path) -> None:
     (tmp_path / "list.mbox").write_bytes(mbox(*(letter(sender=who, to="l@x.example") for who in (MARA, TOM))))
     (tmp_path / "short.eml").write_bytes(letter("No."))
-    start = ("profile", "import", "-o", tmp_path / "me.json", "--yes")
-    assert "looked for mail (mbox, Maildir, .eml" in program.fails(*start, tmp_path / "empty")
-    assert "there is no " in program.fails(*start, tmp_path / "gone")
-    assert "'mara@lind.example': 1, 'tom@berg.example': 1" in program.fails(*start, tmp_path / "list.mbox")
-    assert "is by 'ina@x.example', but by 'mara@lind.example': 2" in program.fails(
-        *start, mailbox, "--me", "ina@x.example"
-    )
-    assert "nothing is left of 1 texts (too short 1)" in program.fails(*start, tmp_path / "short.eml")
-    assert "cannot read the words of" in program.fails(*start, mailbox, "--block", tmp_path / "gone")
-    assert "is a folder" in program.fails(*start[:2], mailbox, "-o", tmp_path)
-    assert "there is no folder" in program.fails(*start[:2], mailbox, "-o", tmp_path / "gone" / "me.json")
-    assert not (tmp_path / "me.json").exists()
-    assert program(*start, mailbox, "--format", "fax").returncode == 2
-    assert program(*start, mailbox, "--since", "soon").returncode == 2
+    output = tmp_path / "me.json"
+    wrong: list[tuple[str, list[object]]] = [
+        ("there is no ", [tmp_path / "gone"]),
+        ("'mara@lind.example': 1, 'tom@berg.example': 1", [tmp_path / "list.mbox"]),
+        ("is by 'ina@x.example', but by 'mara@lind.example': 2", [mailbox, "--me", "ina@x.example"]),
+        (r"nothing is left of 1 texts \(too short 1\)", [tmp_path / "short.eml"]),
+        ("cannot read the words of", [mailbox, "--block", tmp_path / "gone"]),
+        ("is a folder", [mailbox, "-o", tmp_path]),
+        ("there is no folder", [mailbox, "-o", tmp_path / "gone" / "me.json"]),
+    ]
+    for problem, arguments in wrong:
+        with pytest.raises(DataError, match=problem):
+            app(["profile", "import", "-o", str(output), "--yes", *map(str, arguments)])
+    for mistake in (["--format", "fax"], ["--since", "soon"]):
+        with pytest.raises(SystemExit, match="2"):
+            app(["profile", "import", str(mailbox), "-o", str(output), *mistake])
+    assert not output.exists()
 
 
 def test_words_of_a_file_and_names_leave(program: Program, tmp_path: Path) -> None:
