@@ -270,10 +270,10 @@ def profiles(_: Path) -> Target:
     return Target("profiles", 600_000, seeds, open_, JSON + KEYS)
 
 
-def exports(_: Path) -> Target:
-    """What `profile import` reads: recognised, read, cleaned and masked."""
-    mails = [letter(), letter(GMAIL, HTML), *NOT_TYPED.values(), *(letter(reply.body) for reply in REPLIES.values())]
-    seeds = [mbox(*mails[:3]), *mails, mbox(*mails)]
+def mails(_: Path) -> Target:
+    """Mail, recognised, read, cleaned and masked."""
+    letters = [letter(), letter(GMAIL, HTML), *NOT_TYPED.values(), *(letter(reply.body) for reply in REPLIES.values())]
+    seeds = [mbox(*letters[:3]), *letters, mbox(*letters)]
 
     def open_(here: Path) -> Try:
         source = here / "source"
@@ -284,20 +284,8 @@ def exports(_: Path) -> Target:
 
         return attempt
 
-    words = [
-        b"From ",
-        b"\n\n",
-        b"--B",
-        b"Content-Type: ",
-        b"> ",
-        b"wrote:",
-        b"-- \n",
-        b"=?utf-8?q?",
-        b"<div>",
-        b"\xff",
-        b"@",
-    ]
-    return Target("exports", 30_000, seeds, open_, words)
+    words = [b"From ", b"\n\n", b"--B", b"Content-Type: ", b"> ", b"wrote:", b"-- \n", b"=?utf-8?q?", b"<div>", b"\xff"]
+    return Target("mails", 30_000, seeds, open_, words)
 
 
 def registries(_: Path) -> Target:
@@ -536,7 +524,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "gguf-metadata": metadata,
     "models": models,
     "profiles": profiles,
-    "exports": exports,
+    "mails": mails,
     "registry": registries,
     "configuration": configuration,
     "templates": templates,
