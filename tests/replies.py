@@ -236,6 +236,42 @@ REPLIES = {
         "목요일 좋아요.",
         "목요일에 만날까요?",
     ),
+    "a Hungarian line": Reply(
+        f"{ANSWER}\n\nTom Berg <tom@berg.example> ezt írta (időpont: 2025. márc. 4., K, 10:12):\n\n> Csütörtökön?\n",
+        ANSWER,
+        "Csütörtökön?",
+    ),
+    "a Hebrew line with marks of direction": Reply(
+        f"{ANSWER}\n\nבתאריך יום ג׳, 4 במרץ 2025 ב-10:12 מאת \u202aTom Berg\u202c <\u202atom@berg.example\u202c>:\u202c"
+        "\n\n> Thursday?\n",
+        ANSWER,
+        "Thursday?",
+    ),
+    "a line that is quoted itself": Reply(
+        f"{ANSWER}\n\nSent from my iPhone\n\n"
+        "> On 4 Mar 2025, at 10:12, Tom Berg <tom@berg.example> wrote:\n> \n> Thursday?\n",
+        ANSWER,
+        "Thursday?",
+    ),
+    "a line below the answer with no gap": Reply(
+        f"{ANSWER}\nOn 3/4/25 10:12 AM, Tom Berg wrote:\n> Thursday?\n", ANSWER, "Thursday?"
+    ),
+    "a web mailer's block": Reply(
+        f"{ANSWER}\n \n\nGesendet: Dienstag, 04. März 2025 um 10:12 Uhr\nVon: Tom Berg <tom@berg.example>\n"
+        "An: mara@lind.example\nBetreff: Donnerstag\n\nDonnerstag?\n",
+        ANSWER,
+        "Donnerstag?",
+    ),
+    "a tagline above a block": Reply(
+        f"{ANSWER}\n\nHolen Sie sich Outlook für iOS<https://aka.example/x>\n________________________________\n"
+        "Von: Tom Berg <tom@berg.example>\nGesendet: Tuesday, March 4, 2025 10:12 AM\nAn: Mara Lind\n"
+        "Betreff: Re: x\n\nWann?\n",
+        ANSWER,
+        "Wann?",
+    ),
+    "a footer of GitHub": Reply(
+        f"{ANSWER}\n\n—\nReply to this email directly, view it on GitHub, or unsubscribe.\n", ANSWER
+    ),
     "a list with hyphens": Reply(
         "Hi Tom,\n\nstill missing:\n\n- the seal for valve 3\n- two gaskets\n-one hose, 2 m\n\n"
         "Can you order them?\n\nMara\n",

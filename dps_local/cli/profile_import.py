@@ -16,6 +16,7 @@ from dps_local.importing import formats
 from dps_local.importing.cleaning import MIN_WORDS, Rules, block_list
 from dps_local.importing.harvest import Harvest, Source, find_person, gather
 from dps_local.importing.meter import metered
+from dps_local.importing.secrets import check_installed
 from dps_local.prompting.profile import Profile
 
 SAMPLES, SAMPLE = 3, 600  # items in the review, characters of each
@@ -60,6 +61,7 @@ def import_profile(
 
     Other people's words, secrets and duplicates leave; phone numbers and addresses are masked, as well as can be.
     """
+    check_installed()
     _check_place(output)
     blocked = _blocked(block)
     chosen = _sources(sources, format_name, prompts)

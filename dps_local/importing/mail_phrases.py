@@ -59,7 +59,8 @@ TAGLINE = re.compile(
     r"^\s*"
     + _any(
         r"sent (?:from|via|with) (?:my |mail for |outlook|proton ?mail|yahoo|the |a |samsung|gmail)",
-        r"get outlook for|outlook für .{1,20} beziehen|von meinem .{1,40} gesendet|gesendet (?:mit|von|aus)\b",
+        r"get outlook for|holen sie sich outlook|(?:—\s)?reply to this email directly|outlook für .{1,20} beziehen",
+        r"von meinem .{1,40} gesendet|gesendet (?:mit|von|aus)\b",
         r"diese nachricht wurde von meinem|envoyé (?:de|depuis|à partir)\b|obtenir outlook|télécharger outlook",
         r"enviado (?:desde|do|a partir|del?)\b|obtener outlook|obter o outlook|inviato da(?:l|i)?\b|scarica outlook",
         r"verzonden (?:vanaf|met|via)\b|outlook voor .{1,20} downloaden|skickat från|sendt fra|hent outlook",

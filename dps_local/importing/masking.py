@@ -8,8 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from dps_local.errors import MissingPackageError
-from dps_local.importing.secrets import MISSING, is_random
+from dps_local.importing.secrets import imported, is_random
 
 Shown = Callable[[str, str], str]  # (kind, text) -> what stands there instead
 _URL = re.compile(r"(?i)\b(?:[a-z][a-z0-9+.-]{1,20}://|www\.)[^\s<>\"']{3,2000}")
@@ -132,10 +131,7 @@ def _phones(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _is_phone(number: str) -> bool:
-    try:
-        import phonenumbers
-    except ImportError as exc:
-        raise MissingPackageError(MISSING) from exc
+    phonenumbers = imported("phonenumbers")
     for region in REGIONS:
         try:
             if phonenumbers.is_possible_number(phonenumbers.parse(number, region)):

@@ -22,7 +22,7 @@ from dps_local.importing.mail_phrases import (
 MOST_CHARACTERS = 100_000  # of a mail: nobody types more
 MOST_LINES = 5000
 LINE = 1000  # characters of a line that are looked at
-_INVISIBLE = re.compile("[\ufeff\u200b\u2060\u00ad]")
+_INVISIBLE = re.compile("[\ufeff\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\u00ad]")
 _QUOTED = re.compile(r" ?>")
 _ADDRESS = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}\.\w")
 _DAY = re.compile(r"(?:19|20)\d\d|\b\d{1,2}[./-]\d{1,2}[./-]\d{2}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import re
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
-from types import ModuleType
 from typing import Any
 
 from dps_local.errors import MissingPackageError
@@ -62,6 +62,13 @@ _NAMED = (
     *("stripe.StripeDetector", "telegram_token.TelegramBotTokenDetector", "twilio.TwilioKeyDetector"),
 )
 _RANDOM = re.compile(r"(?<![\w/.@%+-])[\w+/=-]{20,200}(?![\w@])")
+
+
+def check_installed() -> None:
+    """Raise MissingPackageError, before the work, where a library of the extra is not installed."""
+    _detectors()
+    for name in ("stdnum", "phonenumbers"):
+        imported(name)
 
 
 def secret_kind(text: str) -> str:
@@ -123,18 +130,17 @@ _CHECKS: dict[str, Callable[[str], bool]] = {
 
 @cache
 def _stdnum(name: str) -> Any:
-    return _imported(f"stdnum.{name}")
+    return imported(f"stdnum.{name}")
 
 
 @cache
 def _detectors() -> list[Callable[[str], Any]]:
     named = (name.split(".") for name in _NAMED)
-    return [getattr(_imported(f"detect_secrets.plugins.{file}"), kind)().analyze_string for file, kind in named]
+    return [getattr(imported(f"detect_secrets.plugins.{file}"), kind)().analyze_string for file, kind in named]
 
 
-def _imported(name: str) -> ModuleType:
-    import importlib
-
+def imported(name: str) -> Any:
+    """Return a module of the extra; raises MissingPackageError."""
     try:
         return importlib.import_module(name)
     except ImportError as exc:

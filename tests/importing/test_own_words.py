@@ -41,7 +41,9 @@ LINES = [line for reply in REPLIES.values() for line in reply.body.split("\n")]
 def test_nothing_is_invented(body: str) -> None:
     found = own_words(body)
     typed = {line.strip() for line in body.replace("\xa0", " ").replace("\r", "\n").split("\n")}
-    hidden = str.maketrans("", "", "\ufeff\u200b\u2060\u00ad")
+    hidden = str.maketrans(
+        "", "", "\ufeff\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\u00ad"
+    )
     assert {line.strip() for line in found.own.split("\n")} <= {line.translate(hidden).strip() for line in typed} | {""}
 
 

@@ -12,7 +12,7 @@ from secrets_planted import NO_SECRETS, SECRETS
 
 from dps_local.errors import MissingPackageError
 from dps_local.importing import secrets
-from dps_local.importing.secrets import secret_kind
+from dps_local.importing.secrets import check_installed, secret_kind
 
 
 @pytest.mark.parametrize("number", range(len(SECRETS)))
@@ -59,8 +59,10 @@ def test_hostile_texts_take_no_longer_than_a_moment(piece: str) -> None:
     assert time.process_time() - started < 4
 
 
-def test_a_missing_library_is_one_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    secrets._stdnum.cache_clear()
-    monkeypatch.setitem(sys.modules, "stdnum.luhn", None)
+@pytest.mark.parametrize("library", ["stdnum", "phonenumbers", "detect_secrets.plugins.aws"])
+def test_a_missing_library_is_one_line_that_says_what_to_install(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_installed()
+    secrets._detectors.cache_clear()
+    monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(MissingPackageError, match=r"pip install 'dps-local\[import\]'"):
-        secret_kind("4111 1111 1111 1111")
+        check_installed()
