@@ -101,7 +101,7 @@ def holds_mail(source: Path) -> bool:
                 with part.open() as stream:
                     if _kind(stream):
                         return True
-    except DataError:
+    except (DataError, ValueError):  # a name that no file can have
         pass
     return False
 

@@ -101,8 +101,8 @@ def test_of_a_huge_mail_the_beginning_is_kept() -> None:
 )
 def test_what_is_no_mail_is_not_taken_for_it(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(data)
-    assert not holds_mail(tmp_path / "file")
-    assert not holds_mail(tmp_path)
+    for source in (tmp_path / "file", tmp_path, tmp_path / "gone", Path("a\0b"), Path("x" * 300)):
+        assert not holds_mail(source)
 
 
 def test_pipes_and_links_in_a_folder_are_left_alone(tmp_path: Path) -> None:
