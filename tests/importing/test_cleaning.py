@@ -59,9 +59,10 @@ def test_of_the_same_and_nearly_the_same_the_newest_stays() -> None:
         Writing(long, date="2025-01-01"),
         Writing(f"{long} more", date="2025-01-03"),
         PUMP,
+        VALVE,
         replace(PUMP, text=PUMP.text.upper().replace(" ", "  "), date="2025-03-09T10:00:00"),
     )
-    assert texts(cleaning) == [f"{long} more", PUMP.text.upper().replace(" ", "  ")]
+    assert texts(cleaning) == [f"{long} more", VALVE.text, PUMP.text.upper().replace(" ", "  ")]
     assert cleaning.dropped == {"duplicate": 1, "near-duplicate": 1}
 
 
