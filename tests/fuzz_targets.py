@@ -37,7 +37,7 @@ from dps_local.evaluation.record import Record
 from dps_local.evaluation.record_file import RecordFile
 from dps_local.importing.cleaning import Rules
 from dps_local.importing.formats import format_of
-from dps_local.importing.harvest import gather
+from dps_local.importing.harvest import read_sources
 from dps_local.maps import map_file
 from dps_local.maps.baking import load_map
 from dps_local.maps.cluster_map import ARRAYS, ClusterMap
@@ -280,7 +280,8 @@ def mails(_: Path) -> Target:
 
         def attempt(data: bytes) -> None:
             source.write_bytes(data)
-            gather([(source, format_of(source))], ["mara@lind.example"], Rules(min_words=1, mask_names=True))
+            rules = Rules(min_words=1, mask_names=True)
+            read_sources([(source, format_of(source))], ["mara@lind.example"], rules).harvest()
 
         return attempt
 

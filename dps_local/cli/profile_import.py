@@ -14,7 +14,7 @@ from dps_local.cli.terminal import decode_argument, terminal
 from dps_local.errors import DataError
 from dps_local.importing import formats
 from dps_local.importing.cleaning import MIN_WORDS, Rules, block_list
-from dps_local.importing.harvest import Harvest, Source, find_person, gather
+from dps_local.importing.harvest import Harvest, Source, find_person, read_sources
 from dps_local.importing.meter import metered
 from dps_local.importing.secrets import check_installed
 from dps_local.prompting.profile import Profile
@@ -76,7 +76,9 @@ def import_profile(
         since.replace(tzinfo=UTC) if since else None, limit, min_words, blocked, mask_names, frozenset([*people, name])
     )
     with terminal.progress("reading", unit="bytes", preparation="opening the sources") as show, metered(show):
-        harvest = gather(chosen, people, rules)
+        reading = read_sources(chosen, people, rules)
+    with terminal.progress("cleaning") as show, metered(show):
+        harvest = reading.harvest()
     if not as_json:
         _review(harvest)
     if not dry_run:

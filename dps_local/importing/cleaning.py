@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 
 from dps_local.importing.masking import Mask, greeted_names, without_links
+from dps_local.importing.meter import meter
 from dps_local.importing.near_duplicates import near_duplicates
 from dps_local.importing.secrets import secret_kind
 from dps_local.importing.writing import Writing
@@ -81,7 +82,8 @@ class Cleaning:
 
     def items(self) -> list[HistoryItem]:
         """Return the history items, the newest last: of the same and of nearly the same ones the newest."""
-        return [self._item(writing, self._mask(self.masked)) for writing in self._chosen]
+        meter().expect(2 * len(self._kept))
+        return [self._item(writing, self._mask(self.masked)) for writing in meter().over(self._chosen)]
 
     def samples(self, n: int) -> list[Sample]:
         """Return some items before and after, spread over all of them."""
@@ -100,7 +102,7 @@ class Cleaning:
         for writing in newest_first:
             same.setdefault(_digest(writing.text), writing)
         unique = list(same.values())
-        near = near_duplicates([writing.text for writing in unique])
+        near = near_duplicates(meter().over([writing.text for writing in unique]))
         chosen = [writing for i, writing in enumerate(unique) if i not in near]
         limited = chosen[: self.rules.limit]
         left = {

@@ -36,24 +36,34 @@ class Harvest:
     dropped: Counter[str]
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What was read. dropped: what is not the person's own, by kind."""
+
+    rows: list[Row]
+    cleaning: Cleaning
+    dropped: Counter[str]
+
+    def harvest(self) -> Harvest:
+        """Clean all of it together. Raises DataError where nothing is left."""
+        items = self.cleaning.items()
+        dropped = self.dropped + self.cleaning.dropped
+        if not items:
+            counts = ", ".join(f"{kind} {n}" for kind, n in dropped.most_common())
+            n_texts = sum(row.found for row in self.rows)
+            raise DataError(f"nothing is left of {n_texts} texts ({counts}): no profile was written")
+        return Harvest(self.rows, self.cleaning, items, dropped)
+
+
 def find_person(sources: Sequence[Source]) -> list[str]:
     """Return who the person is, from who wrote in the sources; raises DataError where that is not clear."""
     return propose_person([(path, known.authors(path)) for path, known in sources])
 
 
-def gather(sources: Sequence[Source], me: Collection[str], rules: Rules) -> Harvest:
-    """Read what the person wrote in all sources, and clean it.
-
-    Raises DataError where a source holds nothing of theirs, and where nothing is left.
-    """
+def read_sources(sources: Sequence[Source], me: Collection[str], rules: Rules) -> Reading:
+    """Read what the person wrote in all sources; raises DataError where a source holds nothing of theirs."""
     cleaning, foreign = Cleaning(rules), Counter[str]()
-    rows = [_row(path, known, me, cleaning, foreign) for path, known in sources]
-    items = cleaning.items()
-    dropped = foreign + cleaning.dropped
-    if not items:
-        counts = ", ".join(f"{kind} {n}" for kind, n in dropped.most_common())
-        raise DataError(f"nothing is left of {sum(row.found for row in rows)} texts ({counts}): no profile was written")
-    return Harvest(rows, cleaning, items, dropped)
+    return Reading([_row(path, known, me, cleaning, foreign) for path, known in sources], cleaning, foreign)
 
 
 def _row(path: Path, known: Format, me: Collection[str], cleaning: Cleaning, foreign: Counter[str]) -> Row:

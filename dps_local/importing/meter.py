@@ -1,16 +1,19 @@
-"""`Meter`: how much of the sources has been read, whichever format reads them."""
+"""`Meter`: how much of the sources has been read, or of the texts cleaned, whichever format they are of."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TypeVar
 
 from dps_local.system.progress import Progress
 
+T = TypeVar("T")
+
 
 class Meter:
-    """Counts bytes; a source that is read twice is expected twice."""
+    """Counts bytes, or texts; a source that is read twice is expected twice."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -24,13 +27,19 @@ class Meter:
         self.done = min(self.done + size, self.total)
         self.progress(self.done, self.total)
 
+    def over(self, things: Iterable[T]) -> Iterator[T]:
+        """Yield things, and count each when it is done with."""
+        for thing in things:
+            yield thing
+            self.read(1)
+
 
 _meter: ContextVar[Meter] = ContextVar("meter")
 
 
 @contextmanager
 def metered(progress: Progress) -> Iterator[None]:
-    """Tell `progress` of the bytes that are read within."""
+    """Tell `progress` of what is read within."""
     token = _meter.set(Meter(progress))
     try:
         yield

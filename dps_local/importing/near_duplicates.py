@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ _A, _B = np.random.default_rng(0).integers(1, _PRIME, (2, BANDS * ROWS, 1), dtyp
 Runs = NDArray[np.int32]  # hashes of a text's runs of words, each once: a tenth of what a set takes
 
 
-def near_duplicates(texts: Sequence[str]) -> set[int]:
+def near_duplicates(texts: Iterable[str]) -> set[int]:
     """Return the indices of texts that are nearly a text before them."""
     bands: dict[int, list[int]] = {}
     kept: dict[int, Runs] = {}

@@ -9,7 +9,7 @@ from letters import MARA, TEXT, TOM, letter, mbox
 
 from dps_local.errors import DataError
 from dps_local.importing.cleaning import Rules
-from dps_local.importing.harvest import Row, find_person, gather
+from dps_local.importing.harvest import Row, find_person, read_sources
 from dps_local.importing.mail import Mail
 from dps_local.importing.meter import metered
 
@@ -32,7 +32,7 @@ def mailbox(tmp_path: Path) -> Path:
 
 
 def test_a_row_says_what_one_source_gave(mailbox: Path) -> None:
-    harvest = gather([(mailbox, Mail())], [ME], Rules())
+    harvest = read_sources([(mailbox, Mail())], [ME], Rules()).harvest()
     assert harvest.rows == [Row(mailbox, "mail", found=3, kept=2, first="2025-03-04", last="2025-03-09")]
     assert harvest.dropped == {"by others": 1, "too short": 1}
     assert [item.output for item in harvest.items] == [TEXT, "Come over on Sunday, please."]
@@ -48,14 +48,22 @@ def test_a_source_without_a_word_of_the_person_is_an_error(mailbox: Path, tmp_pa
     with pytest.raises(
         DataError, match=r"nothing in .*ina.eml is by 'mara@lind.example', but by 'ina@roth.example': 1"
     ):
-        gather([(mailbox, Mail()), (tmp_path / "ina.eml", Mail())], [ME], Rules())
+        read_sources([(mailbox, Mail()), (tmp_path / "ina.eml", Mail())], [ME], Rules())
 
 
 def test_progress_begins_at_nothing_and_ends_at_all(mailbox: Path) -> None:
     seen: list[tuple[int, int]] = []
     with metered(lambda done, total: seen.append((done, total))):
-        gather([(mailbox, Mail())], [ME], Rules())
+        read_sources([(mailbox, Mail())], [ME], Rules())
     size = mailbox.stat().st_size
     assert seen[0] == (0, size)
     assert seen[-1] == (size, size)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_cleaning_counts_texts(mailbox: Path) -> None:
+    reading = read_sources([(mailbox, Mail())], [ME], Rules())
+    seen: list[tuple[int, int]] = []
+    with metered(lambda done, total: seen.append((done, total))):
+        reading.harvest()
+    assert seen == [(done, 4) for done in range(5)]  # each of two is compared, and masked
