@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from letters import GMAIL, HTML, NOT_TYPED, letter, mbox
 from maps import scores_map
+from replies import REPLIES
 from tiny import CHATML, write_model
 
 from dps_local.assistant import Assistant, Settings
@@ -33,6 +35,9 @@ from dps_local.errors import DpsError
 from dps_local.evaluation.condition import Condition
 from dps_local.evaluation.record import Record
 from dps_local.evaluation.record_file import RecordFile
+from dps_local.importing.cleaning import Rules
+from dps_local.importing.formats import format_of
+from dps_local.importing.harvest import read_sources
 from dps_local.maps import map_file
 from dps_local.maps.baking import load_map
 from dps_local.maps.cluster_map import ARRAYS, ClusterMap
@@ -265,6 +270,25 @@ def profiles(_: Path) -> Target:
         return attempt
 
     return Target("profiles", 600_000, seeds, open_, JSON + KEYS)
+
+
+def mails(_: Path) -> Target:
+    """Mail, recognised, read, cleaned and masked."""
+    letters = [letter(), letter(GMAIL, HTML), *NOT_TYPED.values(), *(letter(reply.body) for reply in REPLIES.values())]
+    seeds = [mbox(*letters[:3]), *letters, mbox(*letters)]
+
+    def open_(here: Path) -> Try:
+        source = here / "source"
+
+        def attempt(data: bytes) -> None:
+            source.write_bytes(data)
+            rules = Rules(min_words=1, mask_names=True)
+            read_sources([(source, format_of(source))], ["mara@lind.example"], rules).harvest()
+
+        return attempt
+
+    words = [b"From ", b"\n\n", b"--B", b"Content-Type: ", b"> ", b"wrote:", b"-- \n", b"=?utf-8?q?", b"<div>", b"\xff"]
+    return Target("mails", 30_000, seeds, open_, words)
 
 
 def registries(_: Path) -> Target:
@@ -503,6 +527,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "gguf-metadata": metadata,
     "models": models,
     "profiles": profiles,
+    "mails": mails,
     "registry": registries,
     "configuration": configuration,
     "templates": templates,
