@@ -53,9 +53,7 @@ class AssistantExport(Format):
         with opened(source) as archive:
             names = [name for name in archive.names() if self._has(archive, name)]
             if not names:
-                raise DataError(
-                    f"{source} holds no conversations of {self.title}: give the export, or conversations.json"
-                )
+                raise DataError(f"{source} has no conversations of {self.title}: give the export or conversations.json")
             for name in names:
                 with archive.open(name) as stream:
                     for conversation in items(stream):

@@ -23,9 +23,8 @@ class ChatGPT(AssistantExport):
 
     def turns(self, conversation: dict[str, Any], dropped: Counter[str]) -> Iterator[Turn]:
         mapping = conversation.get("mapping")
-        nodes = (
-            {id_: node for id_, node in mapping.items() if isinstance(node, dict)} if isinstance(mapping, dict) else {}
-        )
+        listed = mapping.items() if isinstance(mapping, dict) else ()
+        nodes = {id_: node for id_, node in listed if isinstance(node, dict)}
         for node in branch(nodes, conversation.get("current_node") or _newest(nodes), "parent"):
             message = node.get("message")
             if isinstance(message, dict) and (role := _role(message)):

@@ -1,7 +1,7 @@
 """Discord: the data package ("Request all of my data"), a folder or its zip, which holds the person's messages alone.
 
-Each channel has a folder: messages/c123456/messages.json (since 2023) or messages.csv, both with ID, Timestamp, Contents
-and Attachments; see github.com/seanbreckenridge/discord_data. Outer folders are named in the language of the account.
+Each channel has a folder: messages/c123456/messages.json (since 2023) or messages.csv, with ID, Timestamp, Contents and
+Attachments: github.com/seanbreckenridge/discord_data. The outer folder may be named otherwise.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Signal: the folders that signal-export writes (github.com/carderne/signal-export, versions 1 to 3), of one chat or all.
+"""Signal: the folders that signal-export writes of one chat or of all (github.com/carderne/signal-export).
 
-CHAT/data.json has a message a line: {date, sender, body, quote, sticker, reactions, attachments}, since 3.9 also deleted
-and call; CHAT/chat.md has the same as text, and is read where there is no data.json. Own messages are those of "Me".
+CHAT/data.json has a message a line: {date, sender, body, quote, sticker, reactions, attachments}, of late also deleted
+and call (sigexport/models.py there); CHAT/chat.md has the same as text, and is read where there is no data.json. Own
+messages are those of "Me".
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Slack: an export of a workspace, a folder or its zip: users.json, channels.json and the like, CHANNEL/YYYY-MM-DD.json.
+"""Slack: an export of a workspace, a folder or its zip, with users.json, channels.json, CHANNEL/YYYY-MM-DD.json.
 
 See slack.com/help/articles/220556107 ("How to read Slack data exports"); the signs around mentions and links are those
 of docs.slack.dev/messaging/formatting-message-text.

@@ -19,6 +19,7 @@ from dps_local.errors import DataError
 from dps_local.importing.archive import Archive, looks_like, opened
 from dps_local.importing.conversation import MARKS, Message, is_one_of, joined
 from dps_local.importing.format import Format
+from dps_local.importing.whatsapp_phrases import ATTACHED, DELETED, EDITED, OMITTED
 from dps_local.importing.writing import Writing
 
 LOOKED_AT = 30  # lines of a file, of which one has to be a message
@@ -36,33 +37,12 @@ _HEADER = re.compile(
 _AUTHOR = re.compile(r"(.{1,100}?):(?: (.*)|$)", re.DOTALL)
 _AFTERNOON = {"pm", "nachm", "下午", "午後", "오후", "م", "μμ", "ös", "du", "ch", "ip", "em"}
 _HALF_DAYS = {"am", "vorm", "上午", "午前", "오전", "ص", "πμ", "öö", "de", "sa", "ap", "fm"} | _AFTERNOON
-_MEDIA = re.compile(
-    r"<[^<>]+>|null|[A-Z]{3}-\d{8}-WA\d{4,6}\.\w{0,5} \([^()]+\)|.{1,200} \((?:file attached|Datei angehängt|archivo adjunto|"
-    r"fichier joint|arquivo anexado|ficheiro anexado|file allegato|bestand bijgevoegd|файл добавлен|dosya ekli)\)"
-    # older exports of iOS mark nothing
-    r"|(?:image|video|audio|GIF|sticker|document|Contact card) omitted|(?:Bild|Video|Audio|GIF|Sticker|Dokument)"
-    r" weggelassen|(?:image|audio|vidéo|GIF|document|sticker) (?:absente?|omise?|retiré)|(?:imagen|audio|Video|GIF|"
-    r"sticker|documento) omitid[oa]|(?:imagem|áudio|vídeo|GIF|figurinha|documento) ocultad[oa]|(?:immagine|audio|video|"
-    r"GIF|sticker|documento) omess[oa]|(?:afbeelding|audio|video|GIF|sticker|document) weggelaten",
-    re.IGNORECASE,
-)
-_PLACE = re.compile(r"[^\n]{0,80}https://maps\.google\.com/\?q=-?[\d.]+,-?[\d.]+")
-_DELETED = re.compile(
-    r"(?:This message was deleted|You deleted this message|Diese Nachricht wurde gelöscht|Du hast diese Nachricht "
-    r"gelöscht|Se eliminó este mensaje|Este mensaje fue eliminado|Eliminaste este mensaje|Ce message a été supprimé|"
-    r"Vous avez supprimé ce message|Esta mensagem foi apagada|Essa mensagem foi apagada|Mensagem apagada|Você apagou "
-    r"esta mensagem|Questo messaggio è stato eliminato|Hai eliminato questo messaggio|Dit bericht is verwijderd|Je hebt "
-    r"dit bericht verwijderd|U hebt dit bericht verwijderd|Это сообщение было удалено|Данное сообщение удалено|Вы удалили "
-    r"(?:это|данное) сообщение|Bu mesaj silindi|Bu mesajı sildiniz|Ta wiadomość została usunięta|このメッセージは削除されました|"
-    r"此訊息已刪除|此消息已被删除|삭제된 메시지입니다|تم حذف هذه الرسالة|Tämä viesti poistettiin)\.?",
-    re.IGNORECASE,
-)
-# on iOS marked in any language, on Android in none
-_ADDED = re.compile(
-    r" ?\u200e<[^<>\n]{1,200}>| <(?:This message was edited|Diese Nachricht wurde bearbeitet\.?|Se editó este mensaje\.?|"
-    r"Ce message a été modifié|Mensagem editada|Questo messaggio è stato modificato|Dit bericht is bewerkt|Сообщение "
-    r"изменено|Bu mesaj düzenlendi)>$"
-)
+_FILE = re.compile(r"(.{1,200}) \(([^()]{1,40})\)")
+_NUMBERED = re.compile(r"[A-Z]{3}-\d{8}-WA\d{4,6}\.\w{0,5}")  # the name of a file as Android makes it
+_PLACE = re.compile(r"https://maps\.google\.com/\?q=-?[\d.]+,-?[\d.]+")
+_ADDED = re.compile(r" ?\u200e<[^<>\n]{1,200}>")  # on iOS, in any language
+_LAST = re.compile(r" <([^<>\n]{1,60})>\Z")
+_MENTION = re.compile(r"@[\u2068\u202a]([^\u2069\u202c]*)[\u2069\u202c]")
 
 
 class WhatsApp(Format):
@@ -70,7 +50,7 @@ class WhatsApp(Format):
     looked_for = "a chat that WhatsApp exported (.txt or .zip)"
 
     def recognises(self, source: Path) -> bool:
-        return looks_like(source, lambda archive, names: any(_is_chat(archive, name) for name in names))
+        return looks_like(source, lambda archive, names: any(is_chat(archive, name) for name in names))
 
     def authors(self, source: Path) -> Counter[str]:
         with opened(source) as archive:
@@ -102,7 +82,7 @@ class _Entry:
         return self.text.startswith("\u200e")
 
 
-def _is_chat(archive: Archive, name: str) -> bool:
+def is_chat(archive: Archive, name: str) -> bool:
     """Return whether a file begins with a date, and has a message soon."""
     if not name.lower().endswith(".txt") or name.count("/") > 1:
         return False
@@ -112,7 +92,7 @@ def _is_chat(archive: Archive, name: str) -> bool:
 
 
 def _names(archive: Archive) -> list[str]:
-    if names := [name for name in archive.names() if _is_chat(archive, name)]:
+    if names := [name for name in archive.names() if is_chat(archive, name)]:
         return names
     raise DataError(f"{archive.source} holds no chat of WhatsApp: give the .txt or .zip of its Export chat")
 
@@ -149,28 +129,36 @@ def _messages(entries: Iterable[_Entry], me: Collection[str], dropped: Counter[s
 def _typed(text: str) -> tuple[str, str]:
     """Return what the author typed, and what kind of thing WhatsApp put in its place or before it ("" for nothing)."""
     first, _, rest = text.partition("\n")
-    first = first.strip()
-    bare = first.strip(MARKS)
-    if _DELETED.fullmatch(bare):
+    bare = first.strip(f"{MARKS} ")
+    if bare.rstrip(".").casefold() in DELETED:
         return "", "deleted"
     if _PLACE.search(text):
         return "", "location"
     if bare == "POLL:":
         return "", "poll"
-    if first.startswith("\u200e") or _MEDIA.fullmatch(bare):
-        lines = rest.split("\n")
-        name = bare.rpartition(" (")[0]  # which a document repeats below
-        return _cleaned("\n".join(lines[1:] if lines[0] and name.startswith(lines[0]) else lines)), "media"
-    return _cleaned(text), ""
+    if not (first.startswith("\u200e") or _is_media(bare)):
+        return _cleaned(text), ""
+    below = rest.split("\n")  # a document repeats its name there, anything else may have a caption
+    return _cleaned("\n".join(below[1:] if below[0] and bare.startswith(below[0]) else below)), "media"
+
+
+def _is_media(line: str) -> bool:
+    if re.fullmatch("<[^<>]+>", line) or line.casefold() in OMITTED:
+        return True
+    file = _FILE.fullmatch(line)
+    return file is not None and (file[2].casefold() in ATTACHED or _NUMBERED.fullmatch(file[1]) is not None)
 
 
 def _cleaned(text: str) -> str:
-    """Leave out what was added, and the marks around names."""
-    return re.sub("@[\u2068\u202a]([^\u2069\u202c]*)[\u2069\u202c]", r"@\1", _ADDED.sub("", text)).strip()
+    """Leave out what WhatsApp added to a message, and its marks around names."""
+    text = _ADDED.sub("", text)
+    if (last := _LAST.search(text)) and last[1].rstrip(".").casefold() in EDITED:
+        text = text[: last.start()]
+    return _MENTION.sub(r"@\1", text).strip()
 
 
 def _order(lines: Iterable[str]) -> str:
-    """Return the order of a chat's dates: "ymd", "dmy" or "mdy". Where it is not certain, that in which time goes on."""
+    """Return the order of a chat's dates: "ymd", "dmy" or "mdy". Where none is certain, that in which time goes on."""
     dates = list[tuple[int, int, int]]()
     half_days = 0
     for line in lines:
