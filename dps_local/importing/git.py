@@ -1,7 +1,7 @@
 """git: the messages of the person's own commits in a repository, on all its branches.
 
-Read by `git log` (git 2.13 or later), whose %(trailers) are the last lines of the form "Signed-off-by: …", as git itself
-finds them.
+Read by `git log` (git 2.13 or later), whose %(trailers) are the last lines of the form "Signed-off-by: …", as git
+itself finds them.
 """
 
 from __future__ import annotations
@@ -26,15 +26,21 @@ _FIELDS = ("%aN", "%aE", "%aI", "%(trailers)", "%B")
 _COMMAND = ("log", "--all", "--no-merges", "-z", "--encoding=UTF-8", "--no-show-signature", "--no-notes")
 # a repository's own settings may name programs to run, or hosts to ask
 _SETTINGS = ("--no-pager", "-c", "core.fsmonitor=false", "-c", "protocol.allow=never")
-_KEPT = ("PATH", "HOME", "USERPROFILE", "SYSTEMROOT", "TEMP", "TMP")  # of the environment; GIT_DIR would lead elsewhere
-_TOOLS = "copilot|claude|chatgpt|codex|gpt|gemini|cursor|aider|devin|openhands|windsurf|cascade|junie|amp|jules|qwen|opencode"
-_BY_ASSISTANT = re.compile(
-    rf"^(?:co-authored-by|co-developed-by): *(?:[^\n]*(?:\[bot\]|\+copilot@|\bno-?reply@(?!github\.com))"
-    rf"|(?:github )?(?:{_TOOLS})(?:[ -](?:ai|agent|code|coder|cli|opus|sonnet|haiku|pro|flash|v?\d[\w.-]*))* *(?:[<(]|$))"
-    rf"|^(?:assisted|generated|ai[\w-]*)(?:-by)?: "
-    rf"|^\W*(?:generated|created|written|made) (?:with|by|using) [^\n]{{0,40}}\b(?:{_TOOLS})\b",
-    re.IGNORECASE | re.MULTILINE,
+_KEPT = ("PATH", "HOME", "USERPROFILE", "SYSTEMROOT", "TEMP", "TMP")  # of the environment: GIT_DIR leads elsewhere
+_TOOLS = "copilot|claude|chatgpt|codex|gpt|gemini|cursor|aider|devin|openhands|windsurf|cascade|junie|jules|qwen|opencode"
+# a name behind which there is no surname: people are called Claude, too
+_TOOL = (
+    rf"(?:github )?(?:{_TOOLS})(?:[ -](?:ai|agent|code|coder|cli|opus|sonnet|haiku|pro|flash|v?\d[\w.-]*))* *(?:[<(]|$)"
 )
+_BY_ASSISTANT = [
+    re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+    for pattern in (
+        rf"^co-(?:authored|developed)-by: *{_TOOL}",
+        r"^co-(?:authored|developed)-by:[^\n]*(?:\[bot\]|\+copilot@|\bno-?reply@(?!github\.com))",
+        r"^(?:assisted|generated)-by: |^ai-(?:assisted|generated|model|tool)[\w-]*: ",
+        rf"^[^\w\n]*(?:generated|created|written|made) (?:with|by|using) [^\n]{{0,40}}\b(?:{_TOOLS})\b",
+    )
+]
 _AUTOMATIC = re.compile(
     r"(?:fixup|squash|amend)! |Merge (?:branch|pull request|remote-tracking|tag) |Bump \S+ from |Initial commit\Z"
     r"|Add files via upload\Z|(?:Update|Create|Delete|Rename) \S+\Z"
@@ -82,7 +88,7 @@ class _Commit:
 
 def _typed(commit: _Commit) -> tuple[str, str]:
     """Return what the author wrote of a message, and what it is instead ("" for their words)."""
-    if _BY_ASSISTANT.search(commit.message) or commit.name.endswith("(aider)"):
+    if any(by.search(commit.message) for by in _BY_ASSISTANT) or commit.name.endswith("(aider)"):
         return "", "assistant"
     text = commit.message.rstrip().removesuffix(commit.trailers.strip()).strip()
     if _REVERT.match(text):

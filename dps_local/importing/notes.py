@@ -1,9 +1,9 @@
 """Notes: Markdown (a vault of Obsidian, a folder, a file) and plain text.
 
-A note is cut at its headings, which become what their sections answer, and a section of more than LONGEST words at blank
-lines: an item is then about as long as a mail, so that no note outweighs all others, and fits into a prompt. Markdown's
-blocks are found by markdown-it-py (CommonMark and tables); what Obsidian adds is of obsidian.md/help: front matter,
-[[links]], ![[embeds]], %%comments%%, ^block-ids, .trash, and the folder of templates named in .obsidian/templates.json.
+A note is cut at its headings, which become what their sections answer, and a section of more than LONGEST words at
+blank lines: an item is then about as long as a mail, so that no note outweighs all others, and fits into a prompt.
+Markdown's blocks are found by markdown-it-py (CommonMark and tables); what Obsidian adds is of obsidian.md/help: front
+matter, [[links]], ![[embeds]], %%comments%%, ^block-ids, .trash and the templates' folder in .obsidian/templates.json.
 Quotes, and notes whose front matter names a source, are other people's words.
 """
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
+from itertools import pairwise
 from pathlib import Path
 
 from dps_local.errors import DataError
@@ -25,10 +25,10 @@ from dps_local.importing.writing import Writing
 LOOKED_AT = 30  # lines of a file, of which one has to be a message
 MOST = 20_000  # characters of a message; what is longer was pasted
 YEARS = range(2009, 2100)  # others are of another calendar
-_M, _SPACE = f"[{MARKS}]*", "[ \u00a0\u202f\u2009]"
+_M, _SPACE = f"[{MARKS}]{{0,3}}", "[ \u00a0\u202f\u2009]"
 _HEADER = re.compile(
     rf"{_M}(?P<ios>\[)?{_M}(\d{{1,4}}){_M}([./-]){_M} ?(\d{{1,2}}){_M}[./-]{_M} ?(\d{{1,4}})\.?{_M}[,،]?{_SPACE}{_M}"
-    rf"(?:[^\W\d_]{{1,4}}\.?{_SPACE}){{0,2}}(?P<before>上午|下午|午前|午後|오전|오후)?{_SPACE}?"
+    rf"(?P<before>(?:[^\W\d_]{{1,4}}\.?{_SPACE}?){{0,2}})"
     rf"(?P<hour>\d{{1,2}})[:.](?P<minute>\d{{2}})(?:[:.](?P<second>\d{{2}}))?{_M}"
     rf"(?:{_SPACE}?(?P<after>[^\W\d_]{{1,6}}\.?(?:{_SPACE}?[^\W\d_]{{1,2}}\.?)?))?{_M}"
     rf"(?(ios)\]|{_SPACE}[-–]){_SPACE}(?P<rest>.*)",
@@ -42,7 +42,7 @@ _NUMBERED = re.compile(r"[A-Z]{3}-\d{8}-WA\d{4,6}\.\w{0,5}")  # the name of a fi
 _PLACE = re.compile(r"https://maps\.google\.com/\?q=-?[\d.]+,-?[\d.]+")
 _ADDED = re.compile(r" ?\u200e<[^<>\n]{1,200}>")  # on iOS, in any language
 _LAST = re.compile(r" <([^<>\n]{1,60})>\Z")
-_MENTION = re.compile(r"@[\u2068\u202a]([^\u2069\u202c]*)[\u2069\u202c]")
+_MENTION = re.compile(r"@[\u2068\u202a]([^\u2068\u2069\u202a\u202c]{0,100})[\u2069\u202c]")
 
 
 class WhatsApp(Format):
@@ -84,7 +84,7 @@ class _Entry:
 
 def is_chat(archive: Archive, name: str) -> bool:
     """Return whether a file begins with a date, and has a message soon."""
-    if not name.lower().endswith(".txt") or name.count("/") > 1:
+    if not name.lower().endswith(".txt") or name.count("/") > (not archive.source.is_dir()):
         return False
     lines = [line for line in archive.head(name).split("\n")[:LOOKED_AT] if line.strip()]
     found = [_HEADER.match(line) for line in lines]
@@ -164,7 +164,7 @@ def _order(lines: Iterable[str]) -> str:
     for line in lines:
         if match := _HEADER.match(line):
             date = int(match[2]), int(match[4]), int(match[5])
-            half_days += bool(match["before"] or match["after"])
+            half_days += bool(_half_day(match))
             if date[0] > 31:
                 return "ymd"
             if match[3] == "." or date[0] > 12:
@@ -181,18 +181,25 @@ def _order(lines: Iterable[str]) -> str:
 
 
 def _backward(dates: list[tuple[int, int, int]]) -> int:
-    return sum(later < earlier for earlier, later in zip(dates, islice(dates, 1, None), strict=False))
+    return sum(later < earlier for earlier, later in pairwise(dates))
 
 
 def _time(match: re.Match[str], order: str) -> datetime | None:
     """Return the local time of a header; None for a date that there is not."""
     year, month, day = (int(match[(2, 4, 5)[order.index(part)]]) for part in "ymd")
     hour, minute, second = (int(match[part] or 0) for part in ("hour", "minute", "second"))
-    half = re.sub(r"[\W_]", "", match["before"] or match["after"] or "").casefold()
-    if half in _HALF_DAYS and hour <= 12:
+    half = _half_day(match)
+    if half and hour <= 12:
         hour = hour % 12 + 12 * (half in _AFTERNOON)
     year += 2000 if year < 100 else 0
     try:
         return datetime(year, month, day, hour, minute, second) if year in YEARS else None
     except ValueError:
         return None
+
+
+def _half_day(match: re.Match[str]) -> str:
+    """Return the sign of a 12-hour clock, which stands before the time or behind it; "" for none."""
+    words = [*match["before"].split(), match["after"] or ""]
+    signs = {re.sub(r"[\W_]", "", word).casefold() for word in words} & _HALF_DAYS
+    return min(signs, default="")
