@@ -111,7 +111,9 @@ TELEGRAM_CHAT: dict[str, Any] = {
     "messages": [
         {"id": 1, "type": "service", "date": "2024-02-13T09:00:00", "actor": "Jan de Vries", "action": "phone_call"},
         _said(2, "Jan de Vries", "Is the mooring paid?", 1),
-        _said(3, "Mara", ["Paid it on Friday, see ", {"type": "link", "text": "https://harbour.example"}, " for 2024."], 2),
+        _said(
+            3, "Mara", ["Paid it on Friday, see ", {"type": "link", "text": "https://harbour.example"}, " for 2024."], 2
+        ),
         _said(4, "Mara", "Receipt is in the tin.", 3),
         _said(5, "Mara", "Storm warning for tonight", 4, forwarded_from="Coastguard"),
         _said(6, "Mara", "", 5, photo="photos/1.jpg"),
@@ -142,7 +144,12 @@ DISCORD = {
         [
             {"ID": 3, "Timestamp": "2024-02-13 08:20:00", "Contents": "", "Attachments": "https://cdn.example/a.png"},
             {"ID": 2, "Timestamp": "2024-02-13 08:02:00", "Contents": "Thanks  <@!22> <:anchor:99>", "Attachments": ""},
-            {"ID": 1, "Timestamp": "2024-02-13 08:01:00", "Contents": "> he said\nThe pump is fixed.", "Attachments": ""},
+            {
+                "ID": 1,
+                "Timestamp": "2024-02-13 08:01:00",
+                "Contents": "> he said\nThe pump is fixed.",
+                "Attachments": "",
+            },
         ]
     ),
     "messages/c777777/messages.csv": (
@@ -167,11 +174,25 @@ SLACK = {
             {"type": "message", "user": "U1", "text": "See <https://harbour.example|the list>.", "ts": "1707811380.1"},
             {"type": "message", "subtype": "channel_join", "user": "U1", "text": "<@U1> joined", "ts": "1707811400.1"},
             {"type": "message", "subtype": "bot_message", "bot_id": "B1", "text": "Deployed", "ts": "1707811410.1"},
-            {"type": "message", "user": "U2", "text": "Crane on Monday?", "ts": "1707811500.1", "thread_ts": "1707811500.1"},
+            {
+                "type": "message",
+                "user": "U2",
+                "text": "Crane on Monday?",
+                "ts": "1707811500.1",
+                "thread_ts": "1707811500.1",
+            },
         ]
     ),
     "yard/2024-02-14.json": json.dumps(
-        [{"type": "message", "user": "U1", "text": "Monday at nine.", "ts": "1707850000.1", "thread_ts": "1707811500.1"}]
+        [
+            {
+                "type": "message",
+                "user": "U1",
+                "text": "Monday at nine.",
+                "ts": "1707850000.1",
+                "thread_ts": "1707811500.1",
+            }
+        ]
     ),
 }
 
@@ -304,7 +325,11 @@ def repository(where: Path, *messages: str, author: str = "Mara <mara@harbour.ex
 
 
 def git(where: Path, *arguments: str) -> None:
-    who = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in (("NAME", "T"), ("EMAIL", "t@x"))}
+    who = {
+        f"GIT_{role}_{key}": value
+        for role in ("AUTHOR", "COMMITTER")
+        for key, value in (("NAME", "T"), ("EMAIL", "t@x"))
+    }
     date = {"GIT_AUTHOR_DATE": "2024-02-13T08:00:00+01:00", "GIT_COMMITTER_DATE": "2024-02-13T08:00:00+01:00"}
     settings = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "PATH": os.environ["PATH"]}
     subprocess.run(["git", "-C", str(where), *arguments], check=True, env=settings | who | date)
@@ -350,7 +375,11 @@ SOURCES: dict[str, dict[str, Source]] = {
         "file": _file("conversations.json", CHATGPT["conversations-000.json"]),
         "renamed": _file("my chats.json", CHATGPT["conversations-000.json"]),
     },
-    "claude": {"folder": _folder(CLAUDE), "zip": _zip(CLAUDE), "file": _file("conversations.json", CLAUDE["conversations.json"])},
+    "claude": {
+        "folder": _folder(CLAUDE),
+        "zip": _zip(CLAUDE),
+        "file": _file("conversations.json", CLAUDE["conversations.json"]),
+    },
     "notes": {
         "vault": _folder(NOTES),
         "markdown": _file("Boat.md", NOTES["Boat.md"]),

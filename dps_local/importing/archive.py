@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 from dps_local.errors import DataError, DpsError
 
@@ -66,10 +66,15 @@ class Archive:
             raise DataError(f"{name} of {self.source} is larger than {WHOLE >> 20} MB: not read")
         return json.loads(data.decode("utf-8-sig"))
 
+    @contextmanager
+    def text(self, name: str, newline: str | None = None) -> Iterator[TextIO]:
+        """Open a text; what is not UTF-8 is replaced. newline: as open() has it."""
+        with self.open(name) as stream, io.TextIOWrapper(stream, "utf-8-sig", "replace", newline) as text:
+            yield text
+
     def lines(self, name: str) -> Iterator[str]:
-        """Yield the lines of a text without their ends; what is not UTF-8 is replaced, what is overlong cut."""
-        with self.open(name) as stream:
-            text = io.TextIOWrapper(stream, "utf-8-sig", "replace")
+        """Yield the lines of a text without their ends; what is overlong is cut."""
+        with self.text(name) as text:
             while line := text.readline(LINE):
                 rest = line
                 while rest and not rest.endswith("\n"):

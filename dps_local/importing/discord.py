@@ -7,7 +7,6 @@ Attachments: github.com/seanbreckenridge/discord_data. The outer folder may be n
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -23,7 +22,7 @@ from dps_local.importing.writing import Writing
 
 _CHANNEL = re.compile(r"(?:.*/)?c?\d{5,}/messages\.(?:json|csv)")
 _EMOJI = re.compile(r"<a?:(\w{1,64}):\d{1,30}>")
-_MENTION = re.compile(r"<(?:@[!&]?|#|id:)\d{1,30}>|<t:-?\d{1,20}(?::\w)?>|</[^<>\n]{1,100}:\d{1,30}>| ?\|\| ?")
+_MENTION = re.compile(r"<(?:@[!&]?|#|id:)\d{1,30}>|<t:-?\d{1,20}(?::\w)?>|</[^<>\n]{1,100}:\d{1,30}>|\|\|")
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
@@ -61,8 +60,8 @@ def _rows(archive: Archive, name: str) -> list[dict[str, Any]]:
     if name.endswith(".json"):
         rows = archive.json(name)
         return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-    with archive.open(name) as stream:
-        return list(csv.DictReader(io.TextIOWrapper(stream, "utf-8-sig", "replace", newline="")))
+    with archive.text(name, newline="") as text:
+        return list(csv.DictReader(text))
 
 
 def _time(text: object) -> datetime | None:

@@ -45,7 +45,7 @@ def items(stream: IO[bytes]) -> Iterator[Any]:
     """Yield the values of a list. Raises ValueError where the file is damaged."""
     ijson = _ijson()
     try:
-        yield from ijson.items(_Valid(stream), "item", use_float=True)
+        yield from ijson.items(_Valid(stream), "item")
     except ijson.JSONError as exc:
         raise ValueError(str(exc)) from exc
 
@@ -58,12 +58,12 @@ def values(stream: IO[bytes], prefixes: Collection[str]) -> Iterator[tuple[str, 
     ijson = _ijson()
     builder, at = None, ""
     try:
-        for prefix, event, value in ijson.parse(_Valid(stream), use_float=True):
+        for prefix, event, value in ijson.parse(_Valid(stream)):
             if builder is None and prefix in prefixes:
                 builder, at = ijson.ObjectBuilder(), prefix
             if builder is not None:
                 builder.event(event, value)
-                if prefix == at and not event.startswith("start_"):
+                if prefix == at and event not in ("start_map", "map_key", "start_array"):
                     yield at, builder.value
                     builder = None
     except ijson.JSONError as exc:

@@ -26,8 +26,9 @@ _TYPES = {f"{chat}type" for chat in _CHATS}
 _MESSAGES = {f"{chat}messages.item" for chat in _CHATS}
 _OWNER = "personal_information.user_id"
 _ONE_CHAT = re.compile(
-    r'\s*\{\s*(?:"name"\s*:\s*(?:null|"(?:[^"\\]|\\.)*")\s*,\s*)?"type"\s*:\s*"\w+"\s*,\s*"id"\s*:\s*\d+\s*,\s*"messages"'
+    r'\s*\{\s*(?:"\w{1,30}"\s*:\s*(?:null|-?\d{1,20}|"(?:[^"\\]|\\.)*")\s*,\s*){1,9}"messages"\s*:\s*\[', re.DOTALL
 )
+_TYPE = re.compile(r'"type"\s*:\s*"\w*(?:_chat|_messages|group|channel|replies|verify_codes)"')
 _ALL_CHATS = re.compile(
     r'\s*\{\s*"about"\s*:\s*"(?:[^"\\]|\\.)*"\s*,\s*"(?:personal_information|profile_pictures|stories|contacts|'
     r'frequent_contacts|sessions|web_sessions|other_data|chats|left_chats)"'
@@ -72,7 +73,8 @@ def _is_export(archive: Archive, name: str) -> bool:
     if not name.endswith(".json") or name.count("/") > 1:
         return False
     head = archive.head(name)
-    return bool(_ONE_CHAT.match(head) or _ALL_CHATS.match(head))
+    one = _ONE_CHAT.match(head)
+    return bool((one and _TYPE.search(one[0])) or _ALL_CHATS.match(head))
 
 
 def _messages(archive: Archive) -> Iterator[tuple[_Chat, dict[str, Any]]]:

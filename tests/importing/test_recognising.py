@@ -25,7 +25,9 @@ from dps_local.importing.whatsapp import WhatsApp
 
 FORMATS: list[Format] = [WhatsApp(), Telegram(), Discord(), Slack(), Signal(), ChatGPT(), Claude(), Notes(), Git()]
 ROWS = [
-    pytest.param(format, source, id=f"{format}, {row}") for format, rows in SOURCES.items() for row, source in rows.items()
+    pytest.param(format, source, id=f"{format}, {row}")
+    for format, rows in SOURCES.items()
+    for row, source in rows.items()
 ]
 
 
@@ -53,7 +55,9 @@ def test_what_is_nothing_is_not_recognised_and_refused_in_one_line(format: Forma
             list(format.read(source, ["Mara"], Counter()))
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.md", "result.json", "conversations.json", "data.json", "chat.md", "a.zip"])
+@pytest.mark.parametrize(
+    "name", ["a.txt", "a.md", "result.json", "conversations.json", "data.json", "chat.md", "a.zip"]
+)
 @given(data=st.binary(max_size=300) | st.text().map(str.encode))
 def test_recognising_never_raises(tmp_path_factory: pytest.TempPathFactory, name: str, data: bytes) -> None:
     source = tmp_path_factory.getbasetemp() / name

@@ -88,7 +88,9 @@ def test_a_date_is_read_in_the_form_of_its_locale(stamp: str, date: str, tmp_pat
         (("3/4/2024, 8:00 am",), "2024-04-03"),  # as in Australia
     ],
 )
-def test_the_order_of_day_and_month_is_that_of_the_whole_chat(dates: tuple[str, ...], first: str, tmp_path: Path) -> None:
+def test_the_order_of_day_and_month_is_that_of_the_whole_chat(
+    dates: tuple[str, ...], first: str, tmp_path: Path
+) -> None:
     items, _ = read(tmp_path, "".join(f"{date} - Mara: Good morning, yard\n" for date in dates))
     assert items[0].date[:10] == first
 
@@ -146,7 +148,9 @@ def test_what_is_no_chat_is_refused(tmp_path: Path) -> None:
         read(tmp_path, "Dear diary,\n13/02/2024, 08:18 - Mara: On my way\n")
 
 
-@pytest.mark.parametrize("piece", ["1", "1/", "1/1/24, ", "a: ", "\u200e", "[", "- ", "<", " ", "@\u2068", "(", "x.y ("])
+@pytest.mark.parametrize(
+    "piece", ["1", "1/", "1/1/24, ", "a: ", "\u200e", "[", "- ", "<", " ", "@\u2068", "(", "x.y ("]
+)
 def test_hostile_lines_take_no_time(piece: str, tmp_path: Path) -> None:
     chat = "13/02/2024, 08:18 - Mara: On my way\n" + (piece * 300_000)[:300_000] + "\n"
     chat += f"13/02/2024, 08:19 - Mara: {(piece * 60_000)[:60_000]}\n"
