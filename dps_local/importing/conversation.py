@@ -16,6 +16,7 @@ LONGEST = 4000  # characters of one text, by when it is no more a message
 INPUT = 300  # characters of an input
 MARKS = "\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # of direction, unseen
 _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
+_QUOTE = re.compile(r" ?>(?:>>)?(?: |$)")
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,9 @@ def from_iso(text: object) -> datetime | None:
 
 
 def without_code_and_quotes(text: str) -> str:
-    """Leave out fenced code, and lines that quote (>)."""
+    """Leave out fenced code, and lines that quote: with "> ", unlike >_<."""
     lines = _CODE.sub("", text).split("\n")
-    return "\n".join(line for line in lines if not line.startswith(">")).strip()
+    return "\n".join(line for line in lines if not _QUOTE.match(line)).strip()
 
 
 def _apart(one: Message, other: Message) -> timedelta:

@@ -27,7 +27,9 @@ _COMMAND = ("log", "--all", "--no-merges", "-z", "--encoding=UTF-8", "--no-show-
 # a repository's own settings may name programs to run, or hosts to ask
 _SETTINGS = ("--no-pager", "-c", "core.fsmonitor=false", "-c", "protocol.allow=never")
 _KEPT = ("PATH", "HOME", "USERPROFILE", "SYSTEMROOT", "TEMP", "TMP")  # of the environment: GIT_DIR leads elsewhere
-_TOOLS = "copilot|claude|chatgpt|codex|gpt|gemini|cursor|aider|devin|openhands|windsurf|cascade|junie|jules|qwen|opencode"
+_TOOLS = (
+    "copilot|claude|chatgpt|codex|gpt|gemini|cursor|aider|devin|openhands|windsurf|cascade|junie|jules|qwen|opencode"
+)
 # a name behind which there is no surname: people are called Claude, too
 _TOOL = (
     rf"(?:github )?(?:{_TOOLS})(?:[ -](?:ai|agent|code|coder|cli|opus|sonnet|haiku|pro|flash|v?\d[\w.-]*))* *(?:[<(]|$)"
