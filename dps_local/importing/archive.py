@@ -37,8 +37,8 @@ class Archive:
     def names(self) -> Iterator[str]:
         """Yield the names of files, those nearer the top first; links, and what macOS adds, are left out."""
         if self._zip:
-            names = (info.filename for info in self._zip.infolist() if not info.is_dir())
-            yield from sorted((n for n in names if not _of_macos(n)), key=lambda name: (name.count("/"), name))
+            names = (name for name in self._zip.namelist() if not name.endswith("/") and not _of_macos(name))
+            yield from sorted(names, key=lambda name: (name.count("/"), name))
         elif self.source.is_dir():
             yield from _walk(self.source)
         else:
