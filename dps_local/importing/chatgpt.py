@@ -17,7 +17,7 @@ from dps_local.importing.conversation import since_1970
 
 class ChatGPT(AssistantExport):
     name = "chatgpt"
-    looked_for = "an export of ChatGPT (its zip or folder, or conversations.json)"
+    looked_for = "ChatGPT conversations (the export, or conversations.json)"
     title = "ChatGPT"
     key = "mapping"
 

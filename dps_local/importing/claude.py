@@ -17,7 +17,7 @@ from dps_local.importing.conversation import from_iso
 
 class Claude(AssistantExport):
     name = "claude"
-    looked_for = "an export of Claude (its zip or folder, or conversations.json)"
+    looked_for = "Claude conversations (the export, or conversations.json)"
     title = "Claude"
     key = "chat_messages"
 

@@ -28,7 +28,7 @@ _EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 class Discord(Format):
     name = "discord"
-    looked_for = "a data package of Discord (its folder or zip)"
+    looked_for = "Discord messages (the data package, folder or zip)"
 
     def recognises(self, source: Path) -> bool:
         return looks_like(source, lambda _, names: any(map(_CHANNEL.fullmatch, names)))

@@ -53,7 +53,7 @@ _REVERTED = re.compile(r"This reverts commit [0-9a-f]{7,64}[^.\n]*\.?")
 
 class Git(Format):
     name = "git"
-    looked_for = "a git repository"
+    looked_for = "git commits (a repository)"
 
     def recognises(self, source: Path) -> bool:
         """Return whether a folder is a repository; one that is a vault of Obsidian too holds notes."""

@@ -66,7 +66,7 @@ _UNSEEN = re.compile(r"%%[^%]*%%|<!--[^<>]*-->|\$\$[^$]*\$\$")  # comments and f
 
 class Notes(Format):
     name = "notes"
-    looked_for = "notes: a folder, a vault of Obsidian or a file of Markdown or plain text"
+    looked_for = "notes (Markdown or plain text, files, folders or vaults of Obsidian)"
 
     def recognises(self, source: Path) -> bool:
         return looks_like(source, _holds_notes) and not any(other().recognises(source) for other in _OTHERS)

@@ -31,7 +31,7 @@ _STICKER = re.compile(r"\n\(\( .{1,50} \)\)|\[.{1,50}\]\(\.\./exported_stickers/
 
 class Signal(Format):
     name = "signal"
-    looked_for = "what signal-export wrote of Signal (its folder, with a data.json or chat.md for each chat)"
+    looked_for = "Signal chats (the folder of signal-export)"
 
     def recognises(self, source: Path) -> bool:
         return looks_like(source, lambda archive, names: any(_is_chat(archive, name) for name in names))

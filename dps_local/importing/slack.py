@@ -28,7 +28,7 @@ _SIGN = re.compile(r"<([@#!]?)([^<>|\n]{1,2000})(?:\|([^<>\n]{0,2000}))?>")
 
 class Slack(Format):
     name = "slack"
-    looked_for = "an export of a Slack workspace (its folder or zip)"
+    looked_for = "Slack messages (an export of a workspace, folder or zip)"
 
     def recognises(self, source: Path) -> bool:
         return looks_like(source, lambda _, names: _is_export(names))

@@ -38,7 +38,7 @@ _NOT_TYPED = {"pre", "blockquote"}  # pasted, and quoted
 
 class Telegram(Format):
     name = "telegram"
-    looked_for = "an export of Telegram Desktop in JSON (result.json, or its folder)"
+    looked_for = "Telegram chats (result.json of Telegram Desktop)"
 
     def recognises(self, source: Path) -> bool:
         return looks_like(source, lambda archive, names: any(_is_export(archive, name) for name in names))

@@ -47,7 +47,7 @@ _MENTION = re.compile(r"@[\u2068\u202a]([^\u2068\u2069\u202a\u202c]{0,100})[\u20
 
 class WhatsApp(Format):
     name = "whatsapp"
-    looked_for = "a chat that WhatsApp exported (.txt or .zip)"
+    looked_for = "WhatsApp chats (.txt or .zip)"
 
     def recognises(self, source: Path) -> bool:
         return looks_like(source, lambda archive, names: any(is_chat(archive, name) for name in names))
