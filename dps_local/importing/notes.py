@@ -37,6 +37,7 @@ _MARKDOWN = (".md", ".markdown")
 # formats whose folders and files may hold Markdown or text too
 _OTHERS = (WhatsApp, Telegram, Discord, Slack, Signal, ChatGPT, Claude, Git)
 _MAIL = re.compile(r"From \S+ |(?:Return-Path|Received|Delivered-To|X-[\w-]+|MIME-Version|Message-ID): ", re.IGNORECASE)
+_MAILBOX = re.compile(r"^(?:cur|new)/|(?:^|/)mbox$|\.(?:emlx?|mbox)$", re.IGNORECASE)
 _LEFT_OUT = {"templates", "template", "_templates", "trash", "node_modules", "clippings", "readwise"}
 _FRONT = re.compile(r"(---|\+\+\+)[ \t]*\n(.*?\n)?\1[ \t]*(?:\n|\Z)", re.DOTALL)
 _KEY = re.compile(r"^([\w -]{1,30}?)[ \t]*[:=][ \t]*(\S.*)$", re.MULTILINE)
@@ -88,7 +89,7 @@ class Notes(Format):
 
 
 def _holds_notes(archive: Archive, names: list[str]) -> bool:
-    if any(name.endswith(".eml") or name.startswith(("cur/", "new/")) for name in names):
+    if any(_MAILBOX.search(name) for name in names):
         return False
     notes = [name for name in names if _is_note(name)]
     if archive.source.is_file() and names == [archive.source.name]:

@@ -158,6 +158,12 @@ def test_links_of_the_file_system_are_not_followed(tmp_path: Path) -> None:
     assert [item.text for item in read(vault)[0]] == ["Mine."]
 
 
+@pytest.mark.parametrize("mail", ["a.eml", "in/b.emlx", "mbox", "Sent.mbox/mbox", "sent.mbox", "cur/1:2,S"])
+def test_a_folder_of_mail_is_none_of_notes(mail: str, tmp_path: Path) -> None:
+    assert not Notes().recognises(folder(tmp_path, {"readme.txt": "Some mail.", mail: ""}))
+    assert Notes().recognises(folder(tmp_path / "notes", {"readme.txt": "No mail.", "mbox.md": ""}))
+
+
 def test_a_folder_without_notes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no notes: give Markdown or plain text"):
         read(folder(tmp_path, {".hidden/a.md": "x", "b.png": ""}))
