@@ -11,6 +11,8 @@ from typing import IO, Any
 
 from dps_local.errors import MissingPackageError
 
+# ijson 3.6 crashes (SIGSEGV) on an integer of more than 4300 digits, unless one beyond 64 bits is an error
+_NUMBERS = {"use_float": True}
 _ESCAPE = re.compile(rb"\\(?:\\|x([0-9A-Fa-f]{2}))")
 
 
@@ -45,7 +47,7 @@ def items(stream: IO[bytes]) -> Iterator[Any]:
     """Yield the values of a list. Raises ValueError where the file is damaged."""
     ijson = _ijson()
     try:
-        yield from ijson.items(_Valid(stream), "item")
+        yield from ijson.items(_Valid(stream), "item", **_NUMBERS)
     except ijson.JSONError as exc:
         raise ValueError(str(exc)) from exc
 
@@ -58,7 +60,7 @@ def values(stream: IO[bytes], prefixes: Collection[str]) -> Iterator[tuple[str, 
     ijson = _ijson()
     builder, at = None, ""
     try:
-        for prefix, event, value in ijson.parse(_Valid(stream)):
+        for prefix, event, value in ijson.parse(_Valid(stream), **_NUMBERS):
             if builder is None and prefix in prefixes:
                 builder, at = ijson.ObjectBuilder(), prefix
             if builder is not None:
