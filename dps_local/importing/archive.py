@@ -20,7 +20,7 @@ from dps_local.errors import DataError, DpsError
 
 SEEN = 5000  # names that recognising looks at
 HEAD = 1 << 16  # bytes of a file that recognising looks at
-WHOLE = 256 << 20  # bytes of a file that is held in memory
+WHOLE = 16 << 20  # bytes of a file that is held in memory
 LINE = 1 << 16  # characters of a line; nobody types the rest
 PACKED = 200  # times its size that a zip may hold: text packs to a tenth
 SMALL = 64 << 20  # bytes that any zip may hold

@@ -18,6 +18,7 @@ from dps_local.errors import DataError
 from dps_local.importing.archive import Archive, looks_like, opened
 from dps_local.importing.conversation import Message, from_iso, joined, without_code_and_quotes
 from dps_local.importing.format import Format
+from dps_local.importing.json_stream import items
 from dps_local.importing.writing import Writing
 
 _CHANNEL = re.compile(r"(?:.*/)?c?\d{5,}/messages\.(?:json|csv)")
@@ -56,12 +57,13 @@ def _messages(archive: Archive, name: str, dropped: Counter[str]) -> Iterator[Me
     yield from sorted(messages, key=lambda message: message.at or _EARLIEST)  # packages differ in their order
 
 
-def _rows(archive: Archive, name: str) -> list[dict[str, Any]]:
+def _rows(archive: Archive, name: str) -> Iterator[dict[str, Any]]:
     if name.endswith(".json"):
-        rows = archive.json(name)
-        return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-    with archive.text(name, newline="") as text:
-        return list(csv.DictReader(text))
+        with archive.open(name) as stream:
+            yield from (row for row in items(stream) if isinstance(row, dict))
+    else:
+        with archive.text(name, newline="") as text:
+            yield from csv.DictReader(text)
 
 
 def _time(text: object) -> datetime | None:

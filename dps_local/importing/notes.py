@@ -38,7 +38,8 @@ _MARKDOWN = (".md", ".markdown")
 _OTHERS = (WhatsApp, Telegram, Discord, Slack, Signal, ChatGPT, Claude, Git)
 _MAIL = re.compile(r"From \S+ |(?:Return-Path|Received|Delivered-To|X-[\w-]+|MIME-Version|Message-ID): ", re.IGNORECASE)
 _MAILBOX = re.compile(r"^(?:cur|new)/|(?:^|/)mbox$|\.(?:emlx?|mbox)$", re.IGNORECASE)
-_LEFT_OUT = {"templates", "template", "_templates", "trash", "node_modules", "clippings", "readwise"}
+_FOLDERS = {"trash": "trash", "node_modules": "code", "clippings": "clipping", "readwise": "clipping"}
+_FOLDERS |= dict.fromkeys(("templates", "template", "_templates"), "template")
 _FRONT = re.compile(r"(---|\+\+\+)[ \t]*\n(.*?\n)?\1[ \t]*(?:\n|\Z)", re.DOTALL)
 _KEY = re.compile(r"^([\w -]{1,30}?)[ \t]*[:=][ \t]*(\S.*)$", re.MULTILINE)
 _DATED = re.compile(r"(\d{4}-\d\d-\d\d)\b")
@@ -104,10 +105,10 @@ def _is_note(name: str) -> bool:
 
 def _left_out(archive: Archive, name: str, templates: str) -> str:
     """Return why a note is not read; "" for one that is."""
-    folders = {folder.casefold() for folder in name.split("/")[:-1]}
-    if folders & _LEFT_OUT or (templates and name.startswith(f"{templates}/")):
+    if templates and name.startswith(f"{templates}/"):
         return "template"
-    return _other_kind(archive, name)
+    kinds = (_FOLDERS.get(folder.casefold()) for folder in name.split("/")[:-1])
+    return next(filter(None, kinds), None) or _other_kind(archive, name)
 
 
 def _other_kind(archive: Archive, name: str) -> str:

@@ -70,7 +70,7 @@ class _Chat:
 
 
 def _is_export(archive: Archive, name: str) -> bool:
-    if not name.endswith(".json") or name.count("/") > 1:
+    if name != archive.source.name and (name.split("/")[-1] != "result.json" or name.count("/") > 1):
         return False
     head = archive.head(name)
     one = _ONE_CHAT.match(head)
