@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from dps_local.errors import MissingPackageError
 
+DEEP = 100  # lists and objects within each other
 # ijson 3.6 crashes (SIGSEGV) on an integer of more than 4300 digits, unless one beyond 64 bits is an error
 _NUMBERS = {"use_float": True}
 _ESCAPE = re.compile(rb"\\(?:\\|x([0-9A-Fa-f]{2}))")
@@ -45,29 +46,36 @@ def _unfinished(data: bytes) -> int | None:
 
 def items(stream: IO[bytes]) -> Iterator[Any]:
     """Yield the values of a list. Raises ValueError where the file is damaged."""
-    ijson = _ijson()
-    try:
-        yield from ijson.items(_Valid(stream), "item", **_NUMBERS)
-    except ijson.JSONError as exc:
-        raise ValueError(str(exc)) from exc
+    return (value for _, value in values(stream, {"item"}))
 
 
-def values(stream: IO[bytes], prefixes: Collection[str]) -> Iterator[tuple[str, Any]]:
-    """Yield (prefix, value) for all values that lie at one of ijson's prefixes, in the order of the file.
+def values(stream: IO[bytes], places: Collection[str]) -> Iterator[tuple[str, Any]]:
+    """Yield (place, value) for all values that lie at one of the places, in the order of the file.
 
-    Raises ValueError where the file is damaged.
+    A place is keys with dots between them, and "item" for the members of a list, as in "chats.list.item.type". Raises
+    ValueError where the file is damaged.
     """
     ijson = _ijson()
-    builder, at = None, ""
+    builder, at, depth = None, "", 0
+    path = list[str]()  # one name for each object and list around
     try:
-        for prefix, event, value in ijson.parse(_Valid(stream), **_NUMBERS):
-            if builder is None and prefix in prefixes:
-                builder, at = ijson.ObjectBuilder(), prefix
+        for event, value in ijson.basic_parse(_Valid(stream), **_NUMBERS):
+            starts, ends = event.startswith("start_"), event.startswith("end_")
+            if event == "map_key":
+                path[-1] = value
+            elif ends:
+                path.pop()
+            elif builder is None and (at := ".".join(path)) in places:
+                builder, depth = ijson.ObjectBuilder(), len(path)
             if builder is not None:
                 builder.event(event, value)
-                if prefix == at and event not in ("start_map", "map_key", "start_array"):
+                if len(path) == depth and not starts:
                     yield at, builder.value
                     builder = None
+            if starts:
+                path.append("item")
+                if len(path) > DEEP:
+                    raise ValueError("nested too deeply")
     except ijson.JSONError as exc:
         raise ValueError(str(exc)) from exc
 

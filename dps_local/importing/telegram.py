@@ -33,7 +33,7 @@ _ALL_CHATS = re.compile(
     r'\s*\{\s*"about"\s*:\s*"(?:[^"\\]|\\.)*"\s*,\s*"(?:personal_information|profile_pictures|stories|contacts|'
     r'frequent_contacts|sessions|web_sessions|other_data|chats|left_chats)"'
 )
-_NOT_TYPED = {"pre", "blockquote"}  # pasted, and quoted
+_NOT_TYPED = ("pre", "blockquote")  # pasted, and quoted
 
 
 class Telegram(Format):

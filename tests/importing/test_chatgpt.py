@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from exports import CHATGPT, CHATGPT_CONVERSATION, SOURCES, folder
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dps_local.errors import DataError
@@ -91,6 +91,7 @@ SHAPES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["author", "content", "metadata", "create_time", "recipient"]), SHAPES, SHAPES)
 def test_a_message_of_any_shape_is_read(
     tmp_path_factory: pytest.TempPathFactory, key: str, value: Any, parent: Any

@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dps_local.importing.conversation import (
@@ -109,6 +109,7 @@ def test_code_and_quotes_go(text: str, left: str) -> None:
     assert without_code_and_quotes(text) == left
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 2000)), max_size=30))
 def test_every_own_message_is_in_one_text(said: list[tuple[bool, int]]) -> None:
     messages = [Message(f"m{n}", mine, NOON + timedelta(minutes=at)) for n, (mine, at) in enumerate(said)]

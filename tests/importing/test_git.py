@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from exports import folder, git, repository
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dps_local.errors import DataError, MissingPackageError
@@ -145,6 +145,7 @@ def test_git_that_lacks_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyP
         read(source)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.integers(1, 9))
 def test_any_log_is_parsed_or_refused(log: bytes, size: int) -> None:
     class Slow(io.BytesIO):

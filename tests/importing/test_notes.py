@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from exports import NOTES, WHATSAPP, folder
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dps_local.errors import DataError, MissingPackageError
@@ -174,14 +174,15 @@ def test_a_folder_without_notes_is_refused(tmp_path: Path) -> None:
     "piece", ["[", "[a](", "[[", "![", "> ", "- ", "*", "`", "<", "<!--", "%%a", "$$a", "==a", "a|", "#a"]
 )
 def test_hostile_notes_take_no_time(piece: str, tmp_path: Path) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     texts(tmp_path, (piece * LARGEST)[: LARGEST // 4])
-    assert time.monotonic() - start < 3
+    assert time.process_time() - start < 3
 
 
 SIGNS = ["\n", " ", "#", ">", "`", "-", "[", "]", "(", ")", "|", "%", "a", "---\n", "```\n", "\r", "[[", "%%", "<!--"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(SIGNS)).map("".join))
 def test_any_markdown_is_read(tmp_path_factory: pytest.TempPathFactory, note: str) -> None:
     for _, text in texts(tmp_path_factory.getbasetemp(), note):

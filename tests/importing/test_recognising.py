@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from exports import SOURCES, Source, folder, zipped
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dps_local.errors import DataError
@@ -58,6 +58,7 @@ def test_what_is_nothing_is_not_recognised_and_refused_in_one_line(format: Forma
 @pytest.mark.parametrize(
     "name", ["a.txt", "a.md", "result.json", "conversations.json", "data.json", "chat.md", "a.zip"]
 )
+@settings(deadline=None)
 @given(data=st.binary(max_size=300) | st.text().map(str.encode))
 def test_recognising_never_raises(tmp_path_factory: pytest.TempPathFactory, name: str, data: bytes) -> None:
     source = tmp_path_factory.getbasetemp() / name

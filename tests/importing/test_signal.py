@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from exports import SIGNAL, folder
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dps_local.errors import DataError
@@ -62,6 +62,7 @@ def test_a_damaged_line_is_refused_in_one_line(line: str, tmp_path: Path) -> Non
         list(Signal().read(source, [], Counter()))
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["sender", "body", "date", "deleted", "call"]), st.text() | st.integers() | st.none()
@@ -72,6 +73,7 @@ def test_a_message_of_any_shape_is_read(tmp_path_factory: pytest.TempPathFactory
     list(Signal().read(folder(tmp_path_factory.getbasetemp(), {"data.json": text}) / "data.json", [], Counter()))
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_markdown_is_read(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     source = folder(tmp_path_factory.getbasetemp(), {"chat.md": f"[2024-02-13 08:00:00] Me: {text}"})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from exports import SOURCES, TELEGRAM_ALL, TELEGRAM_CHAT, folder
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dps_local.errors import DataError
@@ -117,6 +117,7 @@ JSON = st.recursive(
 KEYS = ("type", "from", "from_id", "date", "date_unixtime", "text", "forwarded_from")
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from(KEYS), JSON) | JSON, max_size=4), JSON)
 def test_messages_of_any_shape_are_read(
     tmp_path_factory: pytest.TempPathFactory, messages: list[Any], type_: Any

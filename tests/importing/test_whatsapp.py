@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from exports import LRM, NNBSP, WHATSAPP, folder, zipped
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dps_local.errors import DataError
@@ -155,11 +155,12 @@ def test_what_is_no_chat_is_refused(tmp_path: Path) -> None:
 def test_hostile_lines_take_no_time(piece: str, tmp_path: Path) -> None:
     chat = "13/02/2024, 08:18 - Mara: On my way\n" + (piece * 300_000)[:300_000] + "\n"
     chat += f"13/02/2024, 08:19 - Mara: {(piece * 60_000)[:60_000]}\n"
-    start = time.monotonic()
+    start = time.process_time()
     read(tmp_path, chat)
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     folder_ = tmp_path_factory.getbasetemp()
