@@ -1,6 +1,6 @@
 """JSON files read item by item, so that an export of a gigabyte needs no more memory than a small one.
 
-Measured: a Telegram export of 100 MB takes 12 MB of memory and 1 to 3 s by ijson, and 580 MB and 1.5 s by json.
+Measured: a Telegram export of 96 MB needs 18 MB of memory and 6 s so, and 580 MB and 1.5 s by json.load.
 """
 
 from __future__ import annotations
