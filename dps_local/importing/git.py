@@ -23,7 +23,8 @@ from dps_local.importing.format import Format
 from dps_local.importing.writing import Writing
 
 _FIELDS = ("%aN", "%aE", "%aI", "%(trailers)", "%B")
-_COMMAND = ("log", "--all", "--no-merges", "-z", "--encoding=UTF-8", "--no-show-signature", "--no-notes")
+_ALL = ("--exclude=refs/stash", "--exclude=refs/notes/*", "--all")  # what git itself words is left out
+_COMMAND = ("log", *_ALL, "--no-merges", "-z", "--encoding=UTF-8", "--no-show-signature", "--no-notes")
 # a repository's own settings may name programs to run, or hosts to ask
 _SETTINGS = ("--no-pager", "-c", "core.fsmonitor=false", "-c", "protocol.allow=never")
 _KEPT = ("PATH", "HOME", "USERPROFILE", "SYSTEMROOT", "TEMP", "TMP")  # of the environment: GIT_DIR leads elsewhere

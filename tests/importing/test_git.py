@@ -94,6 +94,14 @@ def test_merges_are_left_out_and_branches_are_not(tmp_path: Path) -> None:
     assert read(source, "t@x") == ([], Counter())  # who merged
 
 
+def test_what_git_words_is_left_out(tmp_path: Path) -> None:
+    source = repository(folder(tmp_path, {"a": "1"}), "First words")
+    git(source, "add", "a")
+    git(source, "stash", "-q")
+    git(source, "notes", "add", "-m", "a note")
+    assert Git().authors(source) == {"mara@harbour.example": 1}
+
+
 def test_a_mailmap_joins_the_addresses_of_a_person(tmp_path: Path) -> None:
     source = repository(folder(tmp_path, {".mailmap": "Mara <mara@harbour.example> <m@old.example>\n"}), "One")
     repository(source, "Two", author="M <m@old.example>")
