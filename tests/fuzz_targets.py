@@ -9,12 +9,15 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from exports import CHATGPT, CLAUDE, DISCORD, NOTES, SIGNAL, SLACK, TELEGRAM_ALL, TELEGRAM_CHAT, WHATSAPP, zipped
+from exports import folder as export_folder
 from letters import GMAIL, HTML, NOT_TYPED, letter, mbox
 from maps import scores_map
 from replies import REPLIES
@@ -35,9 +38,19 @@ from dps_local.errors import DpsError
 from dps_local.evaluation.condition import Condition
 from dps_local.evaluation.record import Record
 from dps_local.evaluation.record_file import RecordFile
+from dps_local.importing.chatgpt import ChatGPT
+from dps_local.importing.claude import Claude
 from dps_local.importing.cleaning import Rules
+from dps_local.importing.discord import Discord
+from dps_local.importing.format import Format
 from dps_local.importing.formats import format_of
+from dps_local.importing.git import parse_log
 from dps_local.importing.harvest import read_sources
+from dps_local.importing.notes import Notes
+from dps_local.importing.signal import Signal
+from dps_local.importing.slack import Slack
+from dps_local.importing.telegram import Telegram
+from dps_local.importing.whatsapp import WhatsApp
 from dps_local.maps import map_file
 from dps_local.maps.baking import load_map
 from dps_local.maps.cluster_map import ARRAYS, ClusterMap
@@ -427,6 +440,110 @@ def _text(data: bytes) -> str:
         return data.decode(errors="surrogateescape")
 
 
+# --- exports of chats, assistants, notes and git
+
+FORMATS: list[Format] = [WhatsApp(), Telegram(), Discord(), Slack(), Signal(), ChatGPT(), Claude(), Notes()]
+# name of a seed → its format, what lies beside it, and its file
+EXPORTS: dict[bytes, tuple[Format, Mapping[str, str], str]] = {
+    **{locale.encode(): (WhatsApp(), {}, "chat.txt") for locale in WHATSAPP},
+    b"chat": (Telegram(), {}, "result.json"),
+    b"all": (Telegram(), {}, "result.json"),
+    b"json": (Discord(), {}, "messages/c123456/messages.json"),
+    b"csv": (Discord(), {}, "messages/c777777/messages.csv"),
+    b"slack": (Slack(), {"users.json": SLACK["users.json"], "channels.json": "[]"}, "yard/2024-02-13.json"),
+    b"users": (Slack(), {"yard/2024-02-13.json": SLACK["yard/2024-02-13.json"]}, "users.json"),
+    b"signal": (Signal(), {}, "Jan/data.json"),
+    b"signal-md": (Signal(), {}, "Ida/chat.md"),
+    b"chatgpt": (ChatGPT(), {}, "conversations.json"),
+    b"claude": (Claude(), {}, "conversations.json"),
+    b"notes": (Notes(), {}, "Boat.md"),
+}
+SIGNS = _bytes(
+    ["\u200e", "\u202f", "] ", " - ", ": ", "13/13/2024, 08:15 - ", "[1/1/24, 1:01:01 AM] ", "<", ">", "(", ")"]
+)
+SIGNS += _bytes(
+    ["[[", "]]", "](", "```", "~~~", "---\n", "> ", "# ", "- ", "    ", "|", "%%", "<!--", "{{date}}", "1. ", "^a"]
+)
+SIGNS += [
+    b'"message"',
+    b'"text"',
+    b'"from_id"',
+    b'"mapping"',
+    b'"parent"',
+    b'"sender"',
+    b'"user11"',
+    b"\\x1b",
+    b'"ts"',
+    b"\0",
+]
+
+
+def _seeds() -> dict[bytes, str]:
+    texts = {locale.encode(): text for locale, text in WHATSAPP.items()}
+    texts |= {b"chat": json.dumps(TELEGRAM_CHAT), b"all": json.dumps(TELEGRAM_ALL), b"users": SLACK["users.json"]}
+    texts |= {b"json": DISCORD["messages/c123456/messages.json"], b"csv": DISCORD["messages/c777777/messages.csv"]}
+    texts |= {b"slack": SLACK["yard/2024-02-13.json"], b"signal": SIGNAL["Jan/data.json"]}
+    texts |= {b"signal-md": SIGNAL["Ida/chat.md"], b"chatgpt": CHATGPT["conversations-000.json"]}
+    return texts | {
+        b"claude": CLAUDE["conversations.json"],
+        b"notes": NOTES["Boat.md"],
+        b"git": "M\0m@x\0today\0\0One\n\0",
+    }
+
+
+def _read(format: Format, source: Path) -> None:
+    format.authors(source)
+    for item in format.read(source, ["Mara", "U1"], Counter()):
+        item.text.encode()
+        item.input.encode()
+
+
+def exports(_: Path) -> Target:
+    """The files of exports, each in a folder of its format, and git's log."""
+
+    def open_(here: Path) -> Try:
+        for name, (_, beside, _) in EXPORTS.items():
+            export_folder(here / name.decode(), beside)
+
+        def attempt(data: bytes) -> None:
+            name, _, content = data.partition(b"\f")
+            if name not in EXPORTS:
+                list(parse_log(io.BytesIO(content)))
+                return
+            format, _, path = EXPORTS[name]
+            source = here / name.decode()
+            (source / path).parent.mkdir(exist_ok=True, parents=True)
+            (source / path).write_bytes(content)
+            assert sum(other.recognises(source) for other in FORMATS) <= 1
+            _read(format, source)
+
+        return attempt
+
+    seeds = [name + b"\f" + text.encode() for name, text in _seeds().items()]
+    return Target("exports", 100_000, seeds, open_, JSON + SIGNS)
+
+
+def packed_exports(folder: Path) -> Target:
+    """Exports that are zips."""
+    zips = [{"_chat.txt": WHATSAPP["ios-english-us"]}, DISCORD, SLACK, CHATGPT, CLAUDE]
+    seeds = [zipped(folder / f"zip-{n}", files).read_bytes() for n, files in enumerate(zips)]
+
+    def open_(here: Path) -> Try:
+        source = here / "export.zip"
+
+        def attempt(data: bytes) -> None:
+            source.write_bytes(data)
+            its = [format for format in FORMATS if format.recognises(source)]
+            assert len(its) <= 1
+            if not its:
+                raise DpsError("is of no format")
+            _read(its[0], source)
+
+        return attempt
+
+    return Target("packed-exports", 60_000, seeds, open_, [*KINDS, b"PK\x01\x02", b"PK\x03\x04", b"\xff" * 4, b"../"])
+
+
 # --- what the caches keep
 
 
@@ -532,6 +649,8 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "configuration": configuration,
     "templates": templates,
     "texts": texts,
+    "exports": exports,
+    "packed-exports": packed_exports,
     "score-files": score_files,
     "result-files": result_files,
     "states": states,

@@ -7,10 +7,31 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from dps_local.errors import DataError
+from dps_local.importing.chatgpt import ChatGPT
+from dps_local.importing.claude import Claude
+from dps_local.importing.discord import Discord
 from dps_local.importing.format import Format
+from dps_local.importing.git import Git
 from dps_local.importing.mail import Mail
+from dps_local.importing.notes import Notes
+from dps_local.importing.signal import Signal
+from dps_local.importing.slack import Slack
+from dps_local.importing.telegram import Telegram
+from dps_local.importing.whatsapp import WhatsApp
 
-FORMATS: list[Format] = [Mail()]  # the most particular ones first: a folder is of the first that recognises it
+# the most particular ones first: a folder is of the first that recognises it
+FORMATS: list[Format] = [
+    WhatsApp(),
+    Telegram(),
+    Discord(),
+    Slack(),
+    Signal(),
+    ChatGPT(),
+    Claude(),
+    Git(),
+    Mail(),
+    Notes(),
+]
 MOST_NAMED = 5  # authors in a message
 
 
