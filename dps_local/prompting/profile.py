@@ -8,25 +8,52 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from json.decoder import JSONDecoder
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 from dps_local.errors import ProfileError
-from dps_local.system.files import StrPath
+from dps_local.system.files import StrPath, atomic_write
 from dps_local.system.progress import Notice
 
 EXAMPLES = Path(__file__).parent / "examples"
 _SPACE = re.compile(r"[ \t\n\r]*")
+Kind = Literal["wrote", "edited", "kept"]
 
 
 @dataclass(frozen=True)
 class HistoryItem:
-    """One thing the user wrote (or an answer they kept), and what it was written for."""
+    """One thing the user wrote, edited, or (a model's answer) kept, and what it was written for.
+
+    source: where it was found. date: ISO 8601, '' where it is not known.
+    """
 
     output: str
     input: str = ""
     rejected: str = ""  # an answer to the same input that the user did not keep
+    source: str = ""
+    date: str = ""
+    kind: Kind = "wrote"
+
+    @property
+    def own(self) -> bool:
+        """Whether these are the user's own words, which alone say how they write."""
+        return self.kind != "kept"
+
+    @property
+    def time(self) -> datetime | None:
+        """When it was written, None where that is not known; a date without a time zone is taken for UTC."""
+        time = datetime.fromisoformat(self.date) if self.date else None
+        return time.replace(tzinfo=UTC) if time and time.tzinfo is None else time
+
+    def as_json(self) -> dict[str, str]:
+        """Return what a profile's file says of it: nothing of what is empty or goes without saying."""
+        item = {key: getattr(self, key) for key in ITEM_KEYS}
+        return {key: value for key, value in item.items() if value and (key, value) != ("kind", "wrote")}
+
+
+ITEM_KEYS = ("input", "output", "rejected", "source", "date", "kind")  # in the order of a file
 
 
 @dataclass(frozen=True)
@@ -51,10 +78,33 @@ class Profile:
         except ProfileError as exc:
             raise ProfileError(f"{path}: {exc}") from exc
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the content as a file has it, without what is empty."""
+        content = {
+            "name": self.name,
+            "about": self.about,
+            "preferences": list(self.preferences),
+            "history": [item.as_json() for item in self.history],
+        }
+        return {key: value for key, value in content.items() if value}
+
+    def save(self, path: StrPath) -> None:
+        """Write it as JSON, whole or not at all, for its owner's eyes only; raises StorageError."""
+        text = json.dumps(self.as_json(), ensure_ascii=False, indent=2) + "\n"
+        with atomic_write(path) as stream:
+            stream.write(text.encode(errors="replace"))  # lone surrogates, as in parsing
+
     def digest(self) -> str:
-        """Return a SHA-256 of the content: equal profiles have equal digests, whatever the file looked like."""
+        """Return a SHA-256 of what prompts and scores are made of, whatever the file looked like.
+
+        Where an item comes from is no part of it, nor whether the user edited it: only that it is not their own.
+        """
         content = asdict(self)
         del content["path"]
+        for item, known in zip(content["history"], self.history, strict=True):
+            del item["source"], item["date"], item["kind"]
+            if not known.own:
+                item["kind"] = known.kind
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -163,14 +213,32 @@ class _Parser:
         return profile
 
     def item(self, path: tuple[str | int, ...], data: Any) -> HistoryItem:
-        self.mapping(path, data, ("input", "output", "rejected"))
+        self.mapping(path, data, ITEM_KEYS)
         if "output" not in data:
             raise self.fail(path, "lacks 'output', the user's own words")
         return HistoryItem(
             self.string((*path, "output"), data["output"], filled=True),
             self.string((*path, "input"), data.get("input", "")),
             self.string((*path, "rejected"), data.get("rejected", "")),
+            self.string((*path, "source"), data.get("source", "")),
+            self.date((*path, "date"), data.get("date", "")),
+            self.kind((*path, "kind"), data.get("kind", "wrote")),
         )
+
+    def date(self, path: tuple[str | int, ...], value: Any) -> str:
+        date = self.string(path, value)
+        try:
+            if date:
+                datetime.fromisoformat(date)
+        except ValueError as exc:
+            problem = "is not a date of ISO 8601, such as 2026-05-31 or 2026-05-31T18:05:00+02:00"
+            raise self.fail(path, problem) from exc
+        return date
+
+    def kind(self, path: tuple[str | int, ...], value: Any) -> Kind:
+        if (kind := self.string(path, value)) not in get_args(Kind):
+            raise self.fail(path, "must be 'wrote', 'edited' or 'kept'")
+        return cast(Kind, kind)
 
     def mapping(self, path: tuple[str | int, ...], data: Any, keys: tuple[str, ...]) -> None:
         if not isinstance(data, dict):

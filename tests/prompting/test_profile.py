@@ -47,6 +47,57 @@ def test_every_field_of_a_profile_is_read() -> None:
     )
 
 
+def test_an_item_knows_where_it_comes_from() -> None:
+    item = """{"output": "Ahoy.", "source": "sent.mbox", "date": "2024-05-31T18:05:00+02:00", "kind": "edited"}"""
+    assert parse_profile(f'{{"history": [{item}]}}').history == (
+        HistoryItem("Ahoy.", source="sent.mbox", date="2024-05-31T18:05:00+02:00", kind="edited"),
+    )
+    old = parse_profile('{"history": [{"output": "Ahoy."}]}').history[0]
+    assert (old.source, old.date, old.kind) == ("", "", "wrote")
+
+
+@pytest.mark.parametrize("date", ["", "2024-05-31", "2024-05-31T18:05:00Z", "2024-05-31T18:05:00.25-03:30", "20240531"])
+def test_dates_are_those_of_iso_8601(date: str) -> None:
+    assert parse_profile(json.dumps({"history": [{"output": "x", "date": date}]})).history[0].date == date
+
+
+def test_the_time_of_an_item_is_comparable_with_and_without_a_zone() -> None:
+    utc = HistoryItem("x", date="2024-05-31T18:05:00").time
+    assert utc == HistoryItem("x", date="2024-05-31T20:05:00+02:00").time
+    assert str(utc) == "2024-05-31 18:05:00+00:00"
+    assert HistoryItem("x", date="2024-05-31").time == HistoryItem("x", date="2024-05-31T00:00Z").time
+    assert HistoryItem("x").time is None
+
+
+def test_what_a_model_wrote_is_not_the_users_own() -> None:
+    assert [HistoryItem("x", kind=kind).own for kind in ("wrote", "edited", "kept")] == [True, True, False]
+
+
+# writing
+
+
+def test_a_profile_is_written_without_what_is_empty(tmp_path: Path) -> None:
+    parse_profile(WHOLE).save(tmp_path / "mara.json")
+    assert json.loads((tmp_path / "mara.json").read_text(encoding="utf-8")) == json.loads(WHOLE)
+    kept = HistoryItem("Ünï.", source="chat", date="2024-05-31", kind="kept")
+    Profile(history=(HistoryItem("Hi"), kept)).save(tmp_path / "kept.json")
+    assert (tmp_path / "kept.json").read_text(encoding="utf-8") == (
+        '{\n  "history": [\n    {\n      "output": "Hi"\n    },\n    {\n      "output": "Ünï.",\n'
+        '      "source": "chat",\n      "date": "2024-05-31",\n      "kind": "kept"\n    }\n  ]\n}\n'
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no such modes")
+def test_a_profile_is_written_for_its_owners_eyes_only(tmp_path: Path) -> None:
+    parse_profile(WHOLE).save(tmp_path / "mara.json")
+    assert (tmp_path / "mara.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_half_a_surrogate_pair_is_written_as_it_is_read(tmp_path: Path) -> None:
+    Profile(preferences=("a\ud800b",)).save(tmp_path / "x.json")
+    assert Profile.load(tmp_path / "x.json").preferences == ("a?b",)
+
+
 def test_preferences_alone_are_a_profile() -> None:
     assert parse_profile('{"preferences": ["be brief"]}') == Profile(preferences=("be brief",))
 
@@ -143,6 +194,19 @@ def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ('{"history": [{"rejected": [],"output": "x"}]}', "line 1: history[0].rejected must be a string, not a list"),
         ('{"history": [{"output": "x"},\n{"output": ""}]}', "line 2: history[1].output is empty"),
         ('{"history": [{"output": "x"},\n{"output": "\\n "}]}', "line 2: history[1].output is empty"),
+        ('{"history": [{"output": "x",\n"source": 3}]}', "line 2: history[0].source must be a string, not a number"),
+        ('{"history": [{"output": "x",\n"date": 2024}]}', "line 2: history[0].date must be a string, not a number"),
+        (
+            '{"history": [{"output": "x",\n"date": "31.5.2024"}]}',
+            "line 2: history[0].date is not a date of ISO 8601,",
+        ),
+        ('{"history": [{"output": "x",\n"date": "2024-02-30"}]}', "line 2: history[0].date is not a date of ISO 8601"),
+        ('{"history": [{"output": "x",\n"kind": ""}]}', "line 2: history[0].kind must be 'wrote', 'edited' or 'kept'"),
+        (
+            '{"history": [{"output": "x"},\n{"output": "x",\n"kind": "Wrote"}]}',
+            "line 3: history[1].kind must be",
+        ),
+        ('{"history": [{"output": "x",\n"kind": ["kept"]}]}', "line 2: history[0].kind must be a string, not a list"),
         ('{"history": [\n{"input": "x"}]}', "line 2: history[0] lacks 'output', the user's own words"),
         ('{"history": [\n{}]}', "line 2: history[0] lacks 'output', the user's own words"),
         (
@@ -240,7 +304,12 @@ def test_a_strange_key_still_makes_an_error_of_one_printable_line(key: str) -> N
 # the line is right however the JSON is laid out
 
 strings = st.text(max_size=12).filter(lambda s: s.strip() != "" and str(MARKER) not in s)
-items = st.fixed_dictionaries({"output": strings}, optional={"input": strings, "rejected": strings})
+provenance = {
+    "source": strings,
+    "date": st.one_of(st.dates(), st.datetimes()).map(lambda date: date.isoformat()),
+    "kind": st.sampled_from(["wrote", "edited", "kept"]),
+}
+items = st.fixed_dictionaries({"output": strings}, optional={"input": strings, "rejected": strings} | provenance)
 profiles = st.fixed_dictionaries(
     {
         "name": strings,
@@ -300,6 +369,13 @@ def test_a_wrong_value_is_found_on_its_line_in_any_layout(data: st.DataObject) -
 
 
 @settings(deadline=None)
+@given(profiles)
+def test_a_profile_that_is_written_and_read_is_the_same(data: dict[str, Any]) -> None:
+    profile = parse_profile(json.dumps(data))
+    assert parse_profile(json.dumps(profile.as_json())) == profile
+
+
+@settings(deadline=None)
 @given(st.data())
 def test_any_layout_of_a_profile_has_the_same_digest(data: st.DataObject) -> None:
     profile = data.draw(profiles)
@@ -346,6 +422,17 @@ def test_the_digest_does_not_see_layout_order_or_spelled_out_defaults(tmp_path: 
     )
     assert one.digest() == other.digest()
     assert re.fullmatch("[0-9a-f]{64}", one.digest())
+
+
+def test_the_digest_does_not_see_where_words_come_from_only_whose_they_are() -> None:
+    # of a program that knew none of source, date and kind
+    assert parse_profile(WHOLE).digest() == "f095c91a3494a4668ef7be10a60f0749ded02e2d305ae2514477a91c4e038bc2"
+    plain, *others = (
+        parse_profile(f'{{"history": [{{"output": "Ahoy."{more}}}]}}').digest()
+        for more in ("", ', "source": "x"', ', "date": "2024-05-31"', ', "kind": "wrote"', ', "kind": "edited"')
+    )
+    assert set(others) == {plain}
+    assert parse_profile('{"history": [{"output": "Ahoy.", "kind": "kept"}]}').digest() != plain
 
 
 def test_every_change_of_content_changes_the_digest() -> None:
