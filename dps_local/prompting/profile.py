@@ -78,6 +78,14 @@ class Profile:
         except ProfileError as exc:
             raise ProfileError(f"{path}: {exc}") from exc
 
+    def own_items(self, newest: int | None = None) -> list[int]:
+        """Return the numbers of the history items that are evidence of how the user writes, oldest first.
+
+        newest: so many at most. A model's answer that they kept may be shown to the model, and is no such evidence.
+        """
+        own = [i for i, item in enumerate(self.history) if item.own]
+        return own if newest is None else own[max(0, len(own) - newest) :]
+
     def as_json(self) -> dict[str, Any]:
         """Return the content as a file has it, without what is empty."""
         content = {
