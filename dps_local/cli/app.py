@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import dps_local
 from dps_local.cli.bake import bake
@@ -20,10 +21,24 @@ from dps_local.cli.models import models_app
 from dps_local.cli.prior import prior_app
 from dps_local.cli.remedies import explained
 from dps_local.cli.score import score
-from dps_local.cli.terminal import open_streams, terminal
+from dps_local.cli.terminal import open_streams, readable_usage_errors, show_traceback, terminal
 from dps_local.errors import DpsError
 
+
+class _Commands(TyperGroup):
+    """All commands: reads the command line, and runs one."""
+
+    def make_context(self, *arguments: Any, **extra: Any) -> Any:
+        with readable_usage_errors():
+            return super().make_context(*arguments, **extra)
+
+    def invoke(self, *arguments: Any) -> Any:
+        with readable_usage_errors():
+            return super().invoke(*arguments)
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -57,6 +72,7 @@ def _options(
 def main() -> None:
     """Run the program: an error is one line on stderr and exit code 1, a usage error 2, Ctrl-C 130."""
     open_streams()
+    sys.excepthook = show_traceback
     try:
         app(prog_name="dps-local")
     except DpsError as exc:

@@ -61,7 +61,8 @@ def _model_file(name: str | None, offline: bool) -> Path:
         if offline or not terminal.interactive or name not in registry.load():
             raise
         terminal.notice(explained(exc))
-        typer.confirm("Download it now?", default=True, abort=True, err=True)
+        if not terminal.confirm("Download it now?", default=True):
+            raise typer.Abort from exc
         return download(name, offline)
 
 
