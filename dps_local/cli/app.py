@@ -19,6 +19,7 @@ from dps_local.cli.generate import generate
 from dps_local.cli.inspect import inspect
 from dps_local.cli.models import models_app
 from dps_local.cli.prior import prior_app
+from dps_local.cli.profile import profile_app
 from dps_local.cli.remedies import explained
 from dps_local.cli.score import score
 from dps_local.cli.terminal import open_streams, readable_usage_errors, show_traceback, terminal
@@ -49,6 +50,7 @@ for command in (chat, generate, score, inspect, bake):  # in the order of --help
     app.command()(command)
 app.command("eval")(evaluate)
 app.command()(doctor)
+app.add_typer(profile_app, name="profile")
 app.add_typer(models_app, name="models")
 app.add_typer(prior_app, name="prior")
 app.add_typer(bench_app, name="bench")

@@ -19,6 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -111,6 +112,11 @@ class Terminal:
     def confirm(self, question: str, default: bool = False) -> bool:
         """Ask a question on stderr; an end of the input calls everything off (exit code 1)."""
         return typer.confirm(without_controls(question), default=default, err=True)
+
+    def ask_to_overwrite(self, path: Path, yes: bool) -> None:
+        """Ask before a file is written over, unless `yes`; a no calls everything off."""
+        if not yes and path.exists() and not self.confirm(f"{path} exists. Overwrite it?"):
+            raise typer.Abort
 
     def show(self, renderable: RenderableType) -> None:
         self.out.print(renderable)
