@@ -37,7 +37,7 @@ def show(profile: ProfileArgument, model: ModelOption = None, as_json: JsonOptio
     """
     user = Profile.load(profile)  # first, as its mistakes are found at once
     loaded = load_model(ModelOptions(model)) if model else None
-    summary = ProfileSummary.of(user, loaded and _counter(loaded), language_identifier())
+    summary = ProfileSummary.of(user, _counter(loaded) if loaded else None, language_identifier())
     if as_json:
         terminal.json(summary.as_json() | {"model": loaded.name if loaded else None})
     else:
@@ -84,7 +84,7 @@ def check(profile: ProfileArgument, as_json: JsonOption = False) -> None:
         return
     for warning in warnings:
         terminal.write(f"{warning}\n")
-    terminal.notice(f"{path} is valid: {counted(len(user.history), 'item')}, {counted(len(warnings), 'warning')}")
+    terminal.write(f"{path} is valid: {counted(len(user.history), 'item')}, {counted(len(warnings), 'warning')}\n")
 
 
 @profile_app.command("merge")

@@ -41,12 +41,17 @@ def gist(text: str) -> str:
 
 
 def unique(items: Iterable[HistoryItem]) -> list[HistoryItem]:
-    """Return the first of the items that say the same, with what it lacks and another one knows."""
+    """Return the first of the items that say the same, with what it lacks and another one knows.
+
+    A model's words stay a model's, even where the person sent them as their own.
+    """
     found: dict[str, HistoryItem] = {}
     for item in items:
         first = found.setdefault(gist(item.output), item)
-        lacking = {key for key in ("input", "rejected", "source", "date") if not getattr(first, key)}
-        found[gist(item.output)] = replace(first, **{key: getattr(item, key) for key in lacking})
+        lacking = {
+            key: getattr(item, key) for key in ("input", "rejected", "source", "date") if not getattr(first, key)
+        }
+        found[gist(item.output)] = replace(first, **lacking, kind=first.kind if item.own else item.kind)
     return list(found.values())
 
 

@@ -40,10 +40,8 @@ def _of_history(profile: Profile) -> Iterator[tuple[Place, str]]:
     if not profile.history:
         yield (), "has no history: heads are scored on what you wrote"
     elif n < FEWEST:
-        yield (
-            ("history",),
-            f"has {n} text{'s' * (n != 1)} of your own: it takes {FEWEST} to find out whether steering helps",
-        )
+        own = f"{n} text{'s' * (n != 1)} of your own"
+        yield ("history",), f"has {own}: it takes {FEWEST} to find out whether steering helps"
 
 
 def _of_items(profile: Profile) -> Iterator[tuple[Place, str]]:
