@@ -48,10 +48,9 @@ def unique(items: Iterable[HistoryItem]) -> list[HistoryItem]:
     found: dict[str, HistoryItem] = {}
     for item in items:
         first = found.setdefault(gist(item.output), item)
-        lacking = {
-            key: getattr(item, key) for key in ("input", "rejected", "source", "date") if not getattr(first, key)
-        }
-        found[gist(item.output)] = replace(first, **lacking, kind=first.kind if item.own else item.kind)
+        lacking = [key for key in ("input", "rejected", "source", "date") if not getattr(first, key)]
+        added = {key: getattr(item, key) for key in lacking}
+        found[gist(item.output)] = replace(first, **added, kind=first.kind if item.own else item.kind)
     return list(found.values())
 
 

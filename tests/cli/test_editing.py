@@ -131,7 +131,7 @@ def test_an_edit_is_kept_when_the_editor_fails(file: Path, tmp_path: Path, monke
 @pytest.mark.parametrize("name", ["no-such-editor-here", "'", "  "])
 def test_an_editor_that_cannot_be_run_is_named(name: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VISUAL", name)
-    with pytest.raises(SettingsError, match="cannot run the editor .*: set EDITOR"):
+    with pytest.raises(SettingsError, match=r"cannot run the editor .*: set EDITOR"):
         edit_file(file, parse_profile)
     assert file.read_text() == BEFORE
     assert list(file.parent.glob(".dps-edit-*")) == []

@@ -120,6 +120,15 @@ def test_a_profile_and_a_model_that_are_scored_are_shown_and_not_obeyed(
     assert_only_shown(output)
 
 
+def test_what_a_profile_holds_is_shown_and_not_obeyed(terminal: Callable[..., Terminal], tmp_path: Path) -> None:
+    profile = tmp_path / f"{HOSTILE}.json"
+    history = [{"output": "Off.", "source": HOSTILE}]
+    profile.write_text(json.dumps({"name": HOSTILE, "history": history}))
+    assert_only_shown(run(terminal, "profile", "show", profile), times=2)
+    assert_only_shown(run(terminal, "profile", "check", profile))
+    assert_only_shown(run(terminal, "profile", "merge", profile, "-o", tmp_path / f"2{HOSTILE}.json"))
+
+
 def test_a_map_is_shown_and_not_obeyed(terminal: Callable[..., Terminal], head_map: Path, tmp_path: Path) -> None:
     hostile = tmp_path / f"{HOSTILE}.dps.gguf"
     replace(HeadMap.load(head_map), model=HOSTILE, architecture=HOSTILE).save(hostile)
