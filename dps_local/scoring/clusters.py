@@ -185,7 +185,7 @@ def _calibrate(
 
     None when fewer than two of them wrote anything that has a token.
     """
-    texts = [(i, e.text) for i, user in enumerate(users) for e in user.held_out()]
+    texts = [(i, e.longer) for i, user in enumerate(users) for e in user.held_out()]
     if len({i for i, _ in texts}) < 2:
         return None
     tried = [NO_STEERING, *(Candidate("contrast", None, gamma) for gamma in GAMMAS)]

@@ -196,7 +196,7 @@ class Scoring:
         if len(set(users)) < 2:
             return None
         tried = candidates(n_selected)
-        texts = [self.examples[i].text for i in held_out]
+        texts = [self.examples[i].longer for i in held_out]
         held_out_losses = HeldOutLosses(self.model, texts, self.options.scope, self.options.n_threads)
         losses = []
         try:
@@ -207,7 +207,7 @@ class Scoring:
                 for i in fold:
                     weights = self.steps.step(i).weights if self.steps else grid(self.model.n_heads, of_fold)
                     steerings = [c.steering(self.model, chosen, weights, self.options.scope) for c in tried]
-                    losses.append(held_out_losses.of(self.examples[i].text, steerings))
+                    losses.append(held_out_losses.of(self.examples[i].longer, steerings))
                     self.halving.advance(held_out_losses.streams)
         finally:
             held_out_losses.close()
