@@ -50,10 +50,10 @@ class Program:
 
 
 class Terminal:
-    """A conversation with the program on a pseudo-terminal."""
+    """A conversation with the program on a pseudo-terminal. output: all bytes that it wrote."""
 
     def __init__(self, arguments: list[str | Path], environment: dict[str, str]) -> None:
-        self.screen = ""
+        self.screen, self.output = "", b""
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.execvpe(PROGRAM[0], [*PROGRAM, *map(str, arguments)], environment)
@@ -75,6 +75,7 @@ class Terminal:
             data = os.read(self.fd, 65536)
         except OSError:  # the other side is gone
             return False
+        self.output += data
         self.screen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]", "", data.decode(errors="replace")).replace("\r", "")
         return bool(data)
 

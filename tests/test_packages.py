@@ -1,4 +1,4 @@
-"""The rooms of the package: imports run one way, and no two files import each other."""
+"""The rooms of the package: imports run one way, no two files import each other, and one file prints."""
 
 from __future__ import annotations
 
@@ -63,3 +63,33 @@ def test_every_package_says_what_its_files_share(package: str) -> None:
 
 def test_every_file_says_what_it_is() -> None:
     assert [name for name, file in modules().items() if not ast.get_docstring(ast.parse(file.read_text()))] == []
+
+
+# what writes to a terminal by itself, past the one place that takes control characters out of what others wrote
+PRINTING = {
+    "print",
+    "Console",
+    "typer.echo",
+    "typer.secho",
+    "typer.confirm",
+    "typer.prompt",
+    "sys.stdout",
+    "sys.stderr",
+}
+ALLOWED = {
+    "cli.terminal": PRINTING,
+    "cli.app": {"sys.stdout"},  # a pipe whose reader is gone
+    "engine.self_test_child": {"print"},  # into a file, which its parent reads
+}
+
+
+def test_nothing_is_printed_past_the_terminal() -> None:
+    found: dict[str, set[str]] = {}
+    for name, file in modules().items():
+        nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+        called = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
+        called |= {ast.unparse(base) for node in nodes if isinstance(node, ast.ClassDef) for base in node.bases}
+        named = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}
+        found[name] = {*called, *named, *(call.rpartition(".")[2] for call in called)} & PRINTING
+    assert {name: words for name, words in found.items() if words - ALLOWED.get(name, set())} == {}
+    assert found["cli.terminal"] >= {"print", "Console", "typer.confirm", "sys.stderr"}

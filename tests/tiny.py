@@ -14,7 +14,7 @@ attention that llama.cpp builds.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -189,6 +189,36 @@ def write_model(
     writer.close()
 
 
+def write_parrot(path: Path, pieces: Sequence[bytes], name: str = "Tiny") -> None:
+    """Write a model that answers everything with the same tokens, one for each of `pieces`.
+
+    Its layers add nothing, so that each token foretells the next one: a direction of the embedding for each piece.
+    """
+    s, letters = shape("llama"), _byte_letters()
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name(name)
+    for key, value in metadata("llama", s).items():
+        _add(writer, f"llama.{key}", value)
+    add_vocabulary(writer, more=["".join(letters[byte] for byte in piece) for piece in pieces])
+    writer.add_chat_template(CHATML)
+    end, first = N_VOCAB - 1, N_VOCAB
+    embedding = np.zeros((N_VOCAB + len(pieces), s.n_embd), np.float32)
+    embedding[:, 0] = 1
+    output = np.zeros_like(embedding)
+    for i, token in enumerate([*range(first, first + len(pieces)), end]):
+        output[token, i] = 9
+        if token != end:
+            embedding[token, : 2 + i] = np.eye(2 + i)[1 + i]
+    for tensor, data in tensors("llama", s, 0):
+        silent = tensor.endswith(("attn_output.weight", "ffn_down.weight"))
+        given = {"token_embd.weight": embedding, "output.weight": output}
+        writer.add_tensor(tensor, given.get(tensor, 0 * data if silent else data))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def is_quantized(data: Array, quantized: str) -> bool:
     """Whether a tensor takes a type: matrices with rows of whole blocks do."""
     block, _ = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[quantized]]
@@ -260,9 +290,12 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
         writer.add_uint32(key, value)
 
 
-def add_vocabulary(writer: gguf.GGUFWriter, pre: str = "gpt-2") -> None:
-    """A token for each byte, a few merged ones, and the control tokens of ChatML: any text can be written in it."""
-    tokens = [*_byte_letters(), *(merge.replace(" ", "") for merge in MERGES), BOS, IM_START, IM_END]
+def add_vocabulary(writer: gguf.GGUFWriter, pre: str = "gpt-2", more: Sequence[str] = ()) -> None:
+    """A token for each byte, a few merged ones, and the control tokens of ChatML: any text can be written in it.
+
+    more: tokens that no text is read as.
+    """
+    tokens = [*_byte_letters(), *(merge.replace(" ", "") for merge in MERGES), BOS, IM_START, IM_END, *more]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import dps_local
 from dps_local.cli.bake import bake
@@ -21,10 +22,24 @@ from dps_local.cli.prior import prior_app
 from dps_local.cli.profile import profile_app
 from dps_local.cli.remedies import explained
 from dps_local.cli.score import score
-from dps_local.cli.terminal import open_streams, terminal
+from dps_local.cli.terminal import open_streams, readable_usage_errors, show_traceback, terminal
 from dps_local.errors import DpsError
 
+
+class _Commands(TyperGroup):
+    """All commands: reads the command line, and runs one."""
+
+    def make_context(self, *arguments: Any, **extra: Any) -> Any:
+        with readable_usage_errors():
+            return super().make_context(*arguments, **extra)
+
+    def invoke(self, *arguments: Any) -> Any:
+        with readable_usage_errors():
+            return super().invoke(*arguments)
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -35,6 +50,7 @@ for command in (chat, generate, score, inspect, bake):  # in the order of --help
     app.command()(command)
 app.command("eval")(evaluate)
 app.command()(doctor)
+app.add_typer(profile_app, name="profile")
 app.add_typer(models_app, name="models")
 app.add_typer(prior_app, name="prior")
 app.add_typer(profile_app, name="profile")
@@ -59,6 +75,7 @@ def _options(
 def main() -> None:
     """Run the program: an error is one line on stderr and exit code 1, a usage error 2, Ctrl-C 130."""
     open_streams()
+    sys.excepthook = show_traceback
     try:
         app(prog_name="dps-local")
     except DpsError as exc:

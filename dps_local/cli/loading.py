@@ -32,7 +32,7 @@ def load_assistant(
     user = Profile.load(profile) if profile else None  # first, as its mistakes are found at once
     loaded = load_model(model)
     prompter = make_prompter(loaded, user, settings) if user else None
-    own = CachedMap(prompter, score.scoring(model)) if prompter and prompter.profile.history else None
+    own = CachedMap(prompter, score.scoring(model)) if prompter and prompter.profile.own_items() else None
     heads = None
     if settings.mode != "cad":  # which steers by no heads
         heads = choose_map(loaded, own, map_file, begin=begin_with, notice=terminal.notice)
@@ -61,7 +61,8 @@ def _model_file(name: str | None, offline: bool) -> Path:
         if offline or not terminal.interactive or name not in registry.load():
             raise
         terminal.notice(explained(exc))
-        typer.confirm("Download it now?", default=True, abort=True, err=True)
+        if not terminal.confirm("Download it now?", default=True):
+            raise typer.Abort from exc
         return download(name, offline)
 
 
@@ -86,7 +87,7 @@ def score_heads(own: CachedMap) -> HeadMap:
 def _say_what_steers(assistant: Assistant) -> None:
     steering, heads, name = assistant.session.steering, assistant.heads, assistant.model.name
     if steering is None and heads is None:
-        terminal.notice(f"{name}: nothing to steer by (no --profile with history, no --map)")
+        terminal.notice(f"{name}: nothing to steer by (no --profile with texts of your own, no --map)")
     if steering is None or steering.gamma.off:
         return
     if steering.mode == "cad":

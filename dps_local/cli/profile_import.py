@@ -148,7 +148,8 @@ def _ask(output: Path, items: int, yes: bool) -> None:
     question = f"{output} is there already: overwrite it" if output.exists() else f"Write {output}"
     if not terminal.interactive:
         raise DataError(f"nobody can be asked here whether to write {output}: --yes writes it, --dry-run does not")
-    typer.confirm(f"{question} with {items} items?", abort=True, err=True)
+    if not terminal.confirm(f"{question} with {items} items?"):
+        raise typer.Abort
 
 
 def _json(harvest: Harvest, output: Path | None) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What the program shows a person: answers on stdout, notices and progress on stderr. The one door to rich.
 
 Everything printed passes here, and loses the control characters that names, answers and messages may hold: an escape
-sequence in a model's name could write the clipboard.
+sequence in a model's name could write the clipboard. So do pipes, whose end may be a terminal (| head, | tee). Exact
+text is what --json prints, with escapes, and what an answer leaves in a file (generate > file).
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ import os
 import re
 import signal
 import socket
+import stat
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
-from types import FrameType
+from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any
 
+import typer
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress import (
     BarColumn,
@@ -35,7 +40,8 @@ from rich.text import Text
 
 from dps_local.drawing.console import ConsoleText
 
-# C0 but for tab and line feed, DEL, C1, and what turns the direction of the text behind it
+# C0 but for tab and line feed, DEL, C1, and what turns the direction of the text behind it. The marks U+200E, U+200F
+# and U+061C stay: they open nothing, and right-to-left text needs them, as emoji need U+200D.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 UNBOUNDED = 1_000_000  # columns
 
@@ -52,6 +58,22 @@ def open_streams() -> None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "w" if number else "r", closefd=False))
     for stream in (sys.stdin, sys.stdout):  # Python escapes on stderr
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+def show_traceback(kind: type[BaseException], exc: BaseException, where: TracebackType | None) -> None:
+    """Print the traceback of what nobody expected; a `sys.excepthook`."""
+    sys.stderr.write(without_controls("".join(traceback.format_exception(kind, exc, where))))
+
+
+@contextlib.contextmanager
+def readable_usage_errors() -> Iterator[None]:
+    """Take control characters out of what typer will print by itself of a mistake on the command line."""
+    try:
+        yield
+    except Exception as exc:
+        if isinstance(message := getattr(exc, "message", None), str):
+            exc.message = without_controls(message)  # type: ignore[attr-defined]
+        raise
 
 
 def decode_argument(text: str) -> str:
@@ -71,8 +93,8 @@ class Terminal:
     """stdout for results, stderr for everything else."""
 
     def __init__(self) -> None:
-        self.out = _Console(highlight=False, markup=False)
-        self.err = _Console(stderr=True, highlight=False, markup=False)
+        self.out = _Console(highlight=False, markup=False, emoji=False)
+        self.err = _Console(stderr=True, highlight=False, markup=False, emoji=False)
 
     @property
     def interactive(self) -> bool:
@@ -87,18 +109,35 @@ class Terminal:
         line = " ".join(text.split())
         self.err.print(ConsoleText(Text.assemble(("error: ", "bold red"), line)), soft_wrap=True)
 
+    def confirm(self, question: str, default: bool = False) -> bool:
+        """Ask a question on stderr; an end of the input calls everything off (exit code 1)."""
+        return typer.confirm(without_controls(question), default=default, err=True)
+
+    def ask_to_overwrite(self, path: Path, yes: bool) -> None:
+        """Ask before a file is written over, unless `yes`; a no calls everything off."""
+        if not yes and path.exists() and not self.confirm(f"{path} exists. Overwrite it?"):
+            raise typer.Abort
+
     def show(self, renderable: RenderableType) -> None:
         self.out.print(renderable)
 
     def write(self, text: str, style: str = "") -> None:
         """Write a piece of an answer as it is, at once; rich would expand tabs, and wrap."""
-        text = without_controls(text)
+        if not self._into_file:
+            text = without_controls(text)
         if style:
             with self.out.capture() as styled:
                 self.out.print("|", style=style, end="")
             text = styled.get().replace("|", text)
         self.out.file.write(text)
         self.out.file.flush()
+
+    @property
+    def _into_file(self) -> bool:
+        try:
+            return stat.S_ISREG(os.fstat(self.out.file.fileno()).st_mode)
+        except (OSError, ValueError):  # a stream of Python's own
+            return False
 
     def json(self, data: dict[str, Any]) -> None:
         """Write one line of JSON, with escapes for what the encoding cannot write and a terminal would obey."""

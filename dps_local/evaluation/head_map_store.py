@@ -133,7 +133,7 @@ class HeadMapStore:
         """Return models of what a user wrote, and of what all others did."""
         if not self._texts:
             self._texts = {
-                name: [[*p.answer(item.output), *p.end] for item in p.profile.history]
+                name: [[*p.answer(p.profile.history[i].output), *p.end] for i in p.profile.own_items()]
                 for name, p in self.prompters.items()
             }
         others = (text for name, texts in self._texts.items() if name != user for text in texts)
@@ -193,7 +193,13 @@ class HeadMapStore:
     def _examples(self, others: Sequence[TaskPrompter], options: ScoringOptions) -> list[tuple[str, Example]]:
         """Return examples of as many users as possible, the newest of each, with the users' names."""
         each = math.ceil(options.examples / max(len(others), 1))
-        items = [(p, i) for back in range(1, each + 1) for p in others if (i := len(p.profile.history) - back) >= 0]
+        items = [
+            (p, own[-back])
+            for back in range(1, each + 1)
+            for p in others
+            for own in [p.profile.own_items(each)]
+            if len(own) >= back
+        ]
         return [(p.profile.name, e) for p, i in items[: options.examples] if (e := make_example(p, i, options))]
 
     def _load_or_make(

@@ -19,12 +19,12 @@ def style_vector(prompter: TaskPrompter, items: int, n_tokens: int, n_threads: i
     items: the newest that count, each as much as the others, with their first n_tokens. What both sides answer are the
     requests alone, without the profile; the model's answers are greedy.
     """
-    history, differences = prompter.profile.history, list[LayerVectors]()
+    profile, differences = prompter.profile, list[LayerVectors]()
     with closing(Context(prompter.model, prompter.n_ctx, n_outputs=n_tokens, n_threads=n_threads)) as context:
         stream = Stream(context)
-        for i in range(max(0, len(history) - items), len(history)):
+        for i in profile.own_items(items):
             prompt = prompter.example(i, n_tokens, with_profile=False)[0]
-            own = prompter.answer(history[i].output)[:n_tokens]
+            own = prompter.answer(profile.history[i].output)[:n_tokens]
             neutral = _answer(stream, prompt, n_tokens)
             if own and neutral:
                 differences.append(_state(stream, len(prompt), own) - _state(stream, len(prompt), neutral))

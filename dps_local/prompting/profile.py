@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -72,11 +73,19 @@ class Profile:
 
         Raises ProfileError that names the field and the line.
         """
-        path, text = _read(os.fspath(name_or_path))
+        path, text = read_profile(os.fspath(name_or_path))
         try:
             return replace(parse_profile(text), path=path.resolve())
         except ProfileError as exc:
             raise ProfileError(f"{path}: {exc}") from exc
+
+    def own_items(self, newest: int | None = None) -> list[int]:
+        """Return the numbers of the history items that are evidence of how the user writes, oldest first.
+
+        newest: so many at most. A model's answer that they kept may be shown to the model, and is no such evidence.
+        """
+        own = [i for i, item in enumerate(self.history) if item.own]
+        return own if newest is None else own[max(0, len(own) - newest) :]
 
     def as_json(self) -> dict[str, Any]:
         """Return the content as a file has it, without what is empty."""
@@ -113,8 +122,11 @@ class Profile:
         return [str(self.path)] if self.path else [self.name, *(item.output for item in self.history[:1])]
 
 
-def _read(name: str) -> tuple[Path, str]:
-    """Return where the file or the shipped example of this name lies, and what it holds."""
+def read_profile(name: str) -> tuple[Path, str]:
+    """Return where the file or the shipped example of this name lies, and what it holds, valid or not.
+
+    Raises ProfileError where it cannot be read.
+    """
     path = Path(name)
     try:
         path = path.expanduser()
@@ -148,7 +160,7 @@ def load_people(paths: Iterable[Path], notice: Notice = lambda _: None) -> list[
 
 
 def _load_lines(path: Path) -> Iterator[Profile]:
-    path, text = _read(os.fspath(path))
+    path, text = read_profile(os.fspath(path))
     for number, line in enumerate(text.split("\n"), 1):  # JSON may have other line breaks in its strings
         if line.strip():
             try:
@@ -195,10 +207,8 @@ class _Parser:
         self.text, self.line = text, line
 
     def fail(self, path: Sequence[str | int], problem: str) -> ProfileError:
-        field = (
-            "".join(f"[{p}]" if isinstance(p, int) else f".{_printable(p)}" for p in path).lstrip(".") or "the profile"
-        )
-        return ProfileError(f"line {self.line + _newlines(self.text, path)}: {field} {problem}")
+        (newlines,) = newlines_before(self.text, [path])
+        return ProfileError(f"line {self.line + newlines}: {field_name(path)} {problem}")
 
     def profile(self, data: Any) -> Profile:
         self.mapping((), data, ("name", "about", "preferences", "history"))
@@ -261,6 +271,11 @@ class _Parser:
         return value.encode(errors="replace").decode()  # lone surrogates cannot be tokenized
 
 
+def field_name(path: Sequence[str | int]) -> str:
+    """Return what an error calls the value at `path`, such as history[3].output."""
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{_printable(p)}" for p in path).lstrip(".") or "the profile"
+
+
 def _printable(key: str) -> str:
     return key if key.isprintable() else json.dumps(key)[1:-1]
 
@@ -270,12 +285,16 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-def _newlines(text: str, path: Sequence[str | int]) -> int:
-    """Return how many lines of the valid JSON `text` end before the value at `path` starts."""
-    position = _skip(text, 0)
-    for key in path:
-        position = dict(_members(text, position))[key]
-    return text.count("\n", 0, position)
+def newlines_before(text: str, paths: Iterable[Sequence[str | int]]) -> list[int]:
+    """Return how many lines of the valid JSON `text` end before the values at `paths` start."""
+    members = functools.cache(lambda position: dict(_members(text, position)))
+    found = []
+    for path in paths:
+        position = _skip(text, 0)
+        for key in path:
+            position = members(position)[key]
+        found.append(text.count("\n", 0, position))
+    return found
 
 
 def _members(text: str, position: int) -> list[tuple[str | int, int]]:

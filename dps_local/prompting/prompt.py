@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, Self
 
@@ -120,8 +120,12 @@ class Prompter:
         )
 
     def describe(self, before: int | None = None) -> str:
-        """Return what the profile says about the user, to compare users by; before: as in `shown`."""
-        return in_words(self.system, self.earlier(before))
+        """Return what the profile says about the user, to compare users by: none of a model's words.
+
+        before: as in `shown`.
+        """
+        own = replace(self.profile, history=tuple(item for item in self.profile.history[:before] if item.own))
+        return in_words(self.system, replace(self, profile=own).earlier())
 
     def request(self, request: str, before: int | None = None, exclude: Container[int] = ()) -> Request:
         """Return a request with the history items that go with it and are not in every prompt, the best last.

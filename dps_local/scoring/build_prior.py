@@ -33,15 +33,15 @@ def build_prior(
     n_threads: int | None = None,
     progress: Progress | None = None,
 ) -> Prior:
-    """Return the prior of those who have 2 history items or more, from the newest `items` of each.
+    """Return the prior of those who have 2 history items of their own or more, from the newest `items` of each.
 
     n_samples: as in OwnSlopes, at least 1. progress: counts texts, and then those on whom the others' step is tried.
     Slopes that were measured before are not measured again. Raises DataError for fewer than 4 people, NativeError where
     the model has no slopes, and ProfileError that names a profile that the context has no room for.
     """
-    people = [person for person in people if len(person.history) >= FEWEST_ITEMS]
+    people = [person for person in people if len(person.own_items()) >= FEWEST_ITEMS]
     check_enough(len(people), FEWEST_PEOPLE)
-    counts = [min(items, len(person.history)) for person in people]
+    counts = [len(person.own_items(items)) for person in people]
     measured, done, total = list[MeasuredPerson](), 0, sum(counts) + len(people)
 
     def tell(part: int, _: int) -> None:

@@ -52,19 +52,18 @@ class UserHistory:
     @property
     def end(self) -> int:
         """How many history items are known of one who is held out."""
-        n = len(self.prompter.profile.history)
-        return n - ITEMS if n >= 2 * ITEMS else n
+        own = self.prompter.profile.own_items()
+        return own[-ITEMS] if len(own) >= 2 * ITEMS else len(self.prompter.profile.history)
 
     def scored(self, most: int) -> list[Example]:
         """Return the newest items."""
-        n = len(self.prompter.profile.history)
-        return self._examples(range(max(0, n - most), n))
+        return self._examples(self.prompter.profile.own_items(most))
 
     def held_out(self) -> list[Example]:
         """Return what is tried; nothing of a short history."""
-        return self._examples(range(self.end, len(self.prompter.profile.history)))
+        return self._examples([i for i in self.prompter.profile.own_items() if i >= self.end])
 
-    def _examples(self, items: range) -> list[Example]:
+    def _examples(self, items: Sequence[int]) -> list[Example]:
         return [e for i in items if (e := make_example(self.prompter, i, self.options))]
 
 
@@ -84,11 +83,13 @@ def score_clusters(
     Users who calibrate have no part in groups and scores, and count once each; where fewer than FEWEST can be held
     out, there is no calibration. options.examples: of each cluster, at least; more where that is less than ITEMS of
     each of its users. power: of the weights; above 1, the best heads stand out more. Raises ProfileError when no user
-    has a history.
+    wrote anything.
     """
-    everyone = [UserHistory(p, options) for p in prompters if p.profile.history]
+    everyone = [UserHistory(p, options) for p in prompters if p.profile.own_items()]
     if not everyone:
-        raise ProfileError("none of the profiles has a history: heads are scored on what users wrote")
+        raise ProfileError(
+            "none of the profiles has a history of the user's own words: heads are scored on what users wrote"
+        )
     users, held_out = _split(everyone, options.seed)
     if notice and not held_out:
         notice(
@@ -184,7 +185,7 @@ def _calibrate(
 
     None when fewer than two of them wrote anything that has a token.
     """
-    texts = [(i, e.text) for i, user in enumerate(users) for e in user.held_out()]
+    texts = [(i, e.longer) for i, user in enumerate(users) for e in user.held_out()]
     if len({i for i, _ in texts}) < 2:
         return None
     tried = [NO_STEERING, *(Candidate("contrast", None, gamma) for gamma in GAMMAS)]

@@ -5,15 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dps_local.prompting.prompt import Prompter
-from dps_local.scoring.forked_sequences import ScoredText
-from dps_local.scoring.options import ScoringOptions
+from dps_local.scoring.forked_sequences import MAX_TARGET, ScoredText
+from dps_local.scoring.options import LONGER, ScoringOptions
 
 
 @dataclass(frozen=True)
 class Example:
-    """A history item as it is scored: after the profile; without the profile; the answer that was rejected."""
+    """A history item as it is scored: after the profile; without the profile; the answer that was rejected.
+
+    longer: the first, with LONGER times as many tokens of a long item, as it is held out to calibrate: each steering
+    is tried once, where ablation takes hundreds of heads.
+    """
 
     text: ScoredText
+    longer: ScoredText
     without_profile: ScoredText | None = None
     rejected: ScoredText | None = None
 
@@ -30,4 +35,11 @@ def make_example(prompter: Prompter, i: int, options: ScoringOptions) -> Example
     if options.contrast or options.ranking == "contrast":
         alone = prompter.example(i, options.target_tokens, with_profile=False)[0]
         without_profile = ScoredText(alone, target)
-    return Example(ScoredText(request, target), without_profile, ScoredText(request, rejected) if rejected else None)
+    room = min(LONGER * options.target_tokens, MAX_TARGET, prompter.n_ctx - len(request))
+    longer = prompter.target(prompter.profile.history[i].output, room)
+    return Example(
+        ScoredText(request, target),
+        ScoredText(request, longer),
+        without_profile,
+        ScoredText(request, rejected) if rejected else None,
+    )

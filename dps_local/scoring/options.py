@@ -10,14 +10,17 @@ from dps_local.maps.selection import Ranking
 from dps_local.prompting import prompt
 from dps_local.scoring.calibrate import GAMMAS, STEPS, TEMPERATURES
 
+LONGER = 4  # times as many tokens of an item calibrate as are scored by ablation
+
 
 @dataclass(frozen=True)
 class ScoringOptions:
     """scope: which tokens are muted. examples: at most so many history items are scored, and held out.
 
-    target_tokens: of one item, at most 128. top: how many heads may be chosen, None for about 4 %. ranking: what they
-    are chosen by. contrast: measure PCS without the profile, too. ablation_scale: the scale that heads are evaluated
-    at, 0 = muted. exhaustive: every head on every example. parallel: heads at a time, None for what fits.
+    target_tokens: of one item that is scored, at most 128; of one that is held out LONGER times as many, and at most
+    128. top: how many heads may be chosen, None for about 4 %. ranking: what they are chosen by. contrast: measure PCS
+    without the profile, too. ablation_scale: the scale that heads are evaluated at, 0 = muted. exhaustive: every head
+    on every example. parallel: heads at a time, None for what fits.
     """
 
     scope: Scope = "generated"
@@ -36,4 +39,4 @@ class ScoringOptions:
     def key(self) -> list[object]:
         """Return what a head map depends on beside the model and the texts, for JSON."""
         options = asdict(replace(self, parallel=None, n_threads=None, resume=True))
-        return [native.PATCH_VERSION, prompt.VERSION, options, GAMMAS, STEPS, TEMPERATURES]
+        return [native.PATCH_VERSION, prompt.VERSION, options, GAMMAS, STEPS, TEMPERATURES, LONGER]

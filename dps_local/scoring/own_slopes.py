@@ -1,4 +1,4 @@
-"""`OwnSlopes`: the slopes of a person's history items, measured once and then kept."""
+"""`OwnSlopes`: the slopes of what a person wrote, measured once and then kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dps_local.system.progress import Progress
 
 @dataclass(frozen=True)
 class OwnSlopes:
-    """Slopes of history items, each after the items before it, with its end.
+    """Slopes of the history items that are the person's own, each after the items before it, with its end.
 
     An item that is longer than `longest_target`, or a quarter of the context, is cut, and has no end. n_samples: texts
     that the model draws for each, from which the Fisher matrix comes. newest: so many items at most; None for all.
@@ -32,12 +32,12 @@ class OwnSlopes:
 
     @cached_property
     def texts(self) -> dict[int, ScoredText]:
-        """The items that have a token, by number, oldest first."""
-        texts = dict[int, ScoredText]()
-        for i, window in reversed(list(enumerate(self.prompter.windows()))):
+        """The person's own items that have a token, by number, oldest first."""
+        texts, windows = dict[int, ScoredText](), self.prompter.windows()
+        for i in reversed(self.prompter.profile.own_items()):
             if len(texts) == self.newest:
                 break
-            if (text := self._text(i, window)).target:
+            if (text := self._text(i, windows[i])).target:
                 texts[i] = text
         return dict(reversed(texts.items()))
 

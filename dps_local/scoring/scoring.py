@@ -64,6 +64,16 @@ class Split:
         return 1.0 if self.cross_validated else 2.0
 
 
+def _need_own_items(profile: Profile) -> None:
+    if not profile.history:
+        raise ProfileError("the profile has no history: heads are scored on what the user wrote")
+    if not profile.own_items():
+        raise ProfileError(
+            "all of the profile's history is of the kind 'kept', a model's words: heads are scored on what the user "
+            "wrote or edited, so add texts of their own"
+        )
+
+
 def split_history(items: Sequence[int], examples: int) -> Split:
     """Split history items, given oldest first."""
     if len(items) < MIN_SPLIT:
@@ -92,10 +102,8 @@ def score(
     options = options or ScoringOptions()
     priors = shipped_priors(model.identity) if priors is None else priors
     prompter = profile if isinstance(profile, Prompter) else Prompter.of(model, profile)
-    if not prompter.profile.history:
-        raise ProfileError("the profile has no history: heads are scored on what the user wrote")
-    n = len(prompter.profile.history)
-    newest = range(max(0, n - 2 * options.examples), n)
+    _need_own_items(prompter.profile)
+    newest = prompter.profile.own_items(2 * options.examples)
     examples = {i: example for i in newest if (example := make_example(prompter, i, options))}
     split = split_history(list(examples), options.examples)
     steps = None
@@ -184,7 +192,7 @@ class Scoring:
         if len(set(users)) < 2:
             return None
         tried = candidates(n_selected)
-        texts = [self.examples[i].text for i in held_out]
+        texts = [self.examples[i].longer for i in held_out]
         held_out_losses = HeldOutLosses(self.model, texts, self.options.scope, self.options.n_threads)
         losses = []
         try:
@@ -195,7 +203,7 @@ class Scoring:
                 for i in fold:
                     weights = self.steps.step(i).weights if self.steps else grid(self.model.n_heads, of_fold)
                     steerings = [c.steering(self.model, chosen, weights, self.options.scope) for c in tried]
-                    losses.append(held_out_losses.of(self.examples[i].text, steerings))
+                    losses.append(held_out_losses.of(self.examples[i].longer, steerings))
                     self.halving.advance(held_out_losses.streams)
         finally:
             held_out_losses.close()

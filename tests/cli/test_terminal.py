@@ -15,10 +15,17 @@ import unicodedata
 from collections.abc import Callable
 
 import pytest
+import typer
 from rich.panel import Panel
 from rich.text import Text
 
-from dps_local.cli.terminal import Terminal, on_interrupt, without_controls
+from dps_local.cli.terminal import (
+    Terminal,
+    on_interrupt,
+    readable_usage_errors,
+    show_traceback,
+    without_controls,
+)
 from dps_local.drawing.console import ConsoleText
 
 
@@ -132,6 +139,51 @@ def test_nothing_that_is_printed_can_command_the_terminal(
     shown = "".join(capsys.readouterr())
     assert "evil" in shown
     assert obeyed(shown) == []
+
+
+def test_a_usage_error_loses_control_characters_too() -> None:
+    with pytest.raises(typer.BadParameter) as info, readable_usage_errors():
+        raise typer.BadParameter(HOSTILE)
+    assert "evil" in info.value.message
+    assert obeyed(info.value.message) == []
+
+
+def test_a_traceback_loses_control_characters_too(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError as exc:
+        show_traceback(ValueError, exc, exc.__traceback__)
+    said = capsys.readouterr().err
+    assert "ValueError: ]52;c;ZXZpbA==" in said
+    assert obeyed(said) == []
+
+
+def test_a_question_loses_control_characters_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for answer, expected in (("y", True), ("", False)):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(f"{answer}\n"))
+        assert Terminal().confirm(f"overwrite {HOSTILE}?") is expected
+    said = "".join(capsys.readouterr())
+    assert "evil? [y/N]" in said
+    assert obeyed(said) == []
+
+
+def test_a_sequence_that_comes_in_pieces_is_no_sequence_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    tty = on_a_terminal(monkeypatch)
+    for style in ("", "dim"):
+        for piece in HOSTILE:
+            Terminal().write(piece, style)
+    assert obeyed(re.sub(r"\x1b\[\d*m", "", tty.getvalue())) == []
+
+
+def test_emoji_combining_marks_and_right_to_left_text_survive(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "👩\u200d🚀 🏳\ufe0f e\u0301 שלום\u200e! ‏عربي\u061c :rocket: [b]\n"
+    terminal = Terminal()
+    terminal.write(text)
+    terminal.show(text.strip())
+    terminal.notice(text.strip())
+    assert capsys.readouterr() == (text * 2, text)
 
 
 def show_progress(terminal: Terminal) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dps_local.errors import ProfileError
-from dps_local.prompting.profile import HistoryItem, Profile, examples, load_people, load_profiles, parse_profile
+from dps_local.prompting.profile import HistoryItem, Kind, Profile, examples, load_people, load_profiles, parse_profile
 
 MARKER = 987_654_321  # a number where none is allowed
 WHOLE = """{
@@ -71,6 +71,13 @@ def test_the_time_of_an_item_is_comparable_with_and_without_a_zone() -> None:
 
 def test_what_a_model_wrote_is_not_the_users_own() -> None:
     assert [HistoryItem("x", kind=kind).own for kind in ("wrote", "edited", "kept")] == [True, True, False]
+
+
+def test_own_items_are_those_that_the_user_wrote_or_edited() -> None:
+    kinds: list[Kind] = ["wrote", "kept", "edited", "kept", "wrote"]
+    profile = Profile(history=tuple(HistoryItem("x", kind=kind) for kind in kinds))
+    assert profile.own_items() == [0, 2, 4]
+    assert [profile.own_items(n) for n in (0, 2, 9)] == [[], [2, 4], [0, 2, 4]]
 
 
 # writing

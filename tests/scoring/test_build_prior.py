@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,15 @@ def test_people_of_one_item_do_not_count(model: Model, measured: list[ScoredText
     with pytest.raises(DataError, match=r"^a prior needs texts of 4 people or more, and there are 3: give more files$"):
         build(model, [*PEOPLE[:3], short])
     assert measured == []
+
+
+def test_what_models_wrote_is_no_part_of_a_prior(model: Model, measured: list[ScoredText]) -> None:
+    kept = HistoryItem("Certainly!", kind="kept")
+    plain, with_kept = build(model), build(model, [replace(p, history=(*p.history, kept)) for p in PEOPLE])
+    assert len(measured) == 6  # the same texts, each once
+    np.testing.assert_array_equal(plain.population.mu, with_kept.population.mu)
+    with pytest.raises(DataError, match="3 people or more, and there are 2"):
+        build(model, [*PEOPLE[:2], Profile(name="K", history=(PEOPLE[2].history[0], kept, kept))])
 
 
 def test_a_profile_that_does_not_fit_is_named(model: Model) -> None:

@@ -226,6 +226,19 @@ def test_what_is_held_out_is_not_embedded(prompter: Callable[[Profile], Prompter
     assert short.held_out() == []
 
 
+def test_what_a_model_wrote_says_nothing_of_a_user(prompter: Callable[[Profile], Prompter], embedder: Embedder) -> None:
+    kept, own = HistoryItem("Certainly!", kind="kept"), person((*BEES, *TAXES[:2])).history
+    history = (kept, own[0], *own[1:5], kept, own[5], kept)
+    user = UserHistory(prompter(Profile(history=history)), OPTIONS)
+    assert (user.end, history[user.end]) == (5, own[4])
+    alone = UserHistory(prompter(person((*BEES, *TAXES[:2]))), OPTIONS)
+    for mine, theirs in ((user.held_out(), alone.held_out()), (user.scored(4), alone.scored(4))):
+        assert [e.text.target for e in mine] == [e.text.target for e in theirs]
+    assert np.array_equal(embed(embedder, user.prompter), embed(embedder, alone.prompter))
+    short = UserHistory(prompter(Profile(history=(*own[:3], kept, kept))), OPTIONS)
+    assert short.held_out() == []
+
+
 # --- scoring
 
 

@@ -34,6 +34,7 @@ from dps_local.scoring.head_ablation import HeadAblation
 from dps_local.scoring.head_effects import HeadEffects
 from dps_local.scoring.held_out_losses import HeldOutLosses
 from dps_local.scoring.options import ScoringOptions
+from dps_local.scoring.own_slopes import OwnSlopes
 from dps_local.scoring.scoring import score, split_history
 from dps_local.scoring.statistics import lower_bound
 from dps_local.scoring.successive_halving import BUDGET, promoted, schedule
@@ -338,11 +339,30 @@ def test_heads_that_stay_have_the_scores_of_an_exhaustive_run(prompter: Callable
 # --- calibration
 
 
+def test_what_is_held_out_of_a_long_item_is_longer_than_what_is_scored(prompter: Callable[..., Prompter]) -> None:
+    history = (HistoryItem("Plum jam again, and " * 60), HistoryItem("Two jars."))
+    p = prompter(profile=Profile(history=history))
+    long, short = (make_example(p, i, OPTIONS) for i in (0, 1))
+    assert long is not None
+    assert short is not None
+    words = p.answer(history[0].output)
+    assert (long.text.target, long.longer.target) == (words[:12], words[:48])
+    assert long.longer.prompt == long.text.prompt
+    assert short.longer == replace(short.text, target=[*p.answer("Two jars."), *p.end])
+    most = make_example(p, 0, replace(OPTIONS, target_tokens=100))
+    assert most is not None
+    assert most.longer.target == words[:128]  # as many as fit into one batch
+    tight = prompter(profile=Profile(history=history[:1]), n_ctx=len(long.text.prompt) + 20)
+    cramped = make_example(tight, 0, OPTIONS)
+    assert cramped is not None
+    assert (cramped.text, cramped.longer.target) == (long.text, words[:20])
+
+
 def test_an_item_calibrates_with_heads_that_were_chosen_without_it(
     prompter: Callable[..., Prompter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     p = prompter(profile=replace(LONGER, history=LONGER.history[:6]))
-    texts, seen = [e.text for e in examples_of(p)], list[list[int]]()
+    texts, seen = [e.longer for e in examples_of(p)], list[list[int]]()
     tried: list[tuple[ScoredText, list[int]]] = []
     of, losses = HeadEffects.of, HeldOutLosses.of
 
@@ -414,6 +434,49 @@ def test_what_cannot_be_scored_is_refused(prompter: Callable[..., Prompter]) -> 
         scored(prompter(profile=Profile(preferences=("short",))))
     with pytest.raises(ProfileError, match="no history item has a token to score"):
         scored(prompter(profile=Profile(history=(HistoryItem("  "),))))
+
+
+# --- whose words count
+
+KEPT = HistoryItem("Certainly! Here is a list of ladders.", "Where is the ladder?", kind="kept")
+
+
+@pytest.mark.parametrize("history", [HISTORY, LONGER.history])  # cross-validated, and with items that are held out
+def test_what_a_model_wrote_is_shown_and_never_scored_or_held_out(
+    history: tuple[HistoryItem, ...], prompter: Callable[..., Prompter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = Profile(history=tuple(item for own in history for item in (KEPT, own)))
+    p = prompter(profile=profile, budget=400)
+    tokens = p.answer(KEPT.output)
+    texts = [text for item in history for text in (item.output, item.rejected) if text]
+    own = {tuple(p.target(text, n)) for text in texts for n in (12, 48)}
+    tried: list[ScoredText] = []
+    read, of = HeadAblation.read, HeldOutLosses.of
+
+    def recorded_read(ablation: HeadAblation, text: ScoredText) -> tuple[float, float]:
+        tried.append(text)
+        return read(ablation, text)
+
+    def recorded_losses(held_out: HeldOutLosses, text: ScoredText, *rest: Any) -> NDArray[np.float64]:
+        tried.append(text)
+        return of(held_out, text, *rest)
+
+    monkeypatch.setattr(HeadAblation, "read", recorded_read)
+    monkeypatch.setattr(HeldOutLosses, "of", recorded_losses)
+    slopes = OwnSlopes(p)
+    scored(p)
+    assert {tuple(text.target) for text in tried} <= own
+    assert len({tuple(text.target[:5]) for text in tried}) == len(texts)
+    assert list(slopes.texts) == list(range(1, 2 * len(history), 2))
+    for text in [*tried, *slopes.texts.values()]:
+        n = len(tokens)
+        assert text.target[:n] != tokens
+        assert any(text.prompt[i : i + n] == tokens for i in range(len(text.prompt)))
+
+
+def test_a_profile_of_answers_that_were_kept_says_what_to_add(prompter: Callable[..., Prompter]) -> None:
+    with pytest.raises(ProfileError, match=r"of the kind 'kept', a model's words: .* add texts of their own$"):
+        scored(prompter(profile=Profile(history=(KEPT,) * 20)))
 
 
 # --- taken up, never confused
