@@ -99,9 +99,9 @@ class ScoreOptions:
     examples: Annotated[int, typer.Option(min=1, help="History items to score on, the newest; fewer is faster.")] = (
         ScoringOptions.examples
     )
-    target_tokens: Annotated[int, typer.Option(min=1, max=MAX_TARGET, help="Tokens to score of each item; 4 times as many calibrate.")] = (
-        ScoringOptions.target_tokens
-    )
+    target_tokens: Annotated[
+        int, typer.Option(min=1, max=MAX_TARGET, help="Tokens to score of each item; 4 times as many calibrate.")
+    ] = ScoringOptions.target_tokens
     heads: Annotated[int | None, typer.Option("--heads", "-k", min=0, help="Choose at most so many. Default: 4 %.")] = (
         None
     )
