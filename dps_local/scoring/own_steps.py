@@ -18,6 +18,7 @@ from dps_local.scoring.personal_step import PersonalStep
 from dps_local.scoring.slopes import Slopes
 from dps_local.system.progress import Notice, Progress
 
+NEWEST = 200  # items that are measured: each takes seconds, and more hardly change a step
 SAMPLES = 2  # of each text, where there is no prior that tells the Fisher matrix
 
 
@@ -36,14 +37,14 @@ class OwnSteps:
         cls,
         prompter: Prompter,
         priors: Sequence[Prior],
-        newest: int | None = None,
+        newest: int = NEWEST,
         *,
         k: int | None = None,
         n_threads: int | None = None,
         progress: Progress | None = None,
         notice: Notice | None = None,
     ) -> OwnSteps | None:
-        """Measure the slopes of the newest items, or of all; what is known is not measured again.
+        """Measure the slopes of the newest items; what is known is not measured again.
 
         None where nothing can be known: the architecture has no backward pass, of which `notice` is told, or there is
         no prior, and fewer than FEWEST texts.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import pairwise
@@ -18,7 +19,7 @@ from dps_local.maps.step_evidence import NO_KIND
 from dps_local.prompting.profile import HistoryItem, Profile
 from dps_local.prompting.prompt import Prompter
 from dps_local.scoring import first_map as first_map_module
-from dps_local.scoring import own_slopes
+from dps_local.scoring import own_slopes, own_steps
 from dps_local.scoring.first_map import first_map
 from dps_local.scoring.head_slopes import HeadSlopes
 from dps_local.scoring.mixture import mixture
@@ -167,6 +168,13 @@ def test_without_priors_own_text_of_six_items_is_enough(model: Model) -> None:
     assert steps
     assert np.allclose(steps.step().step, own_alone(steps.own).step)
     assert OwnSteps.measured(prompter(model, history=HISTORY[:5]), [], n_threads=1) is None
+
+
+def test_of_a_long_history_the_newest_items_are_measured(model: Model, priors: list[Prior]) -> None:
+    assert inspect.signature(OwnSteps.measured).parameters["newest"].default == own_steps.NEWEST == 200
+    steps = OwnSteps.measured(prompter(model), priors, 3, n_threads=1)
+    assert steps
+    assert steps.items == [5, 6, 7]
 
 
 def test_weights_have_length_1_and_promise_a_gain_less_its_error(model: Model, priors: list[Prior]) -> None:
