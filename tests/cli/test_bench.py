@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from program import Program
+from tiny import TinyModel
 
 from dps_local.maps.head_map import HeadMap
 
@@ -22,7 +23,27 @@ def test_bench_times_scoring(program: Program, model: Path) -> None:
         assert ratio == pytest.approx(work * times["prompt"] / times["batches"])
         assert speedup == pytest.approx(said["heads"] * times["brute"] / (times["read"] + times["batches"]))
     assert {"scored_tokens_per_s", "prompt_tokens_per_s", "brute_force_speedup", "peak_memory"} <= said.keys()
-    assert "times faster than brute force" in program(*arguments).stdout
+    tokens = 4 * said["slope_texts"]
+    by_hand = {
+        "slope_tokens_per_s": [tokens / times["slopes"] for times in said["repeats"]],
+        "slope_ratio": [
+            tokens / times["slopes"] / (4 * (said["heads_at_a_time"] + 1) / times["prompt"])
+            for times in said["repeats"]
+        ],
+        "slope_speedup": [tokens / times["slopes"] / (4 / times["batches"]) for times in said["repeats"]],
+    }
+    for name, values in by_hand.items():
+        assert said[name] == pytest.approx(sum(values) / 2), name
+    table = program(*arguments).stdout
+    assert "times faster than brute force" in table
+    assert "own tokens a second" in table
+
+
+def test_bench_says_that_an_architecture_has_no_slopes(program: Program, tiny_model: TinyModel) -> None:
+    arguments = ["bench", "scoring", "-m", tiny_model("gemma4"), "-t", "1", "--repeats", "1", "--prompt-tokens", "20"]
+    said = json.loads(program(*arguments, "--target-tokens", "4", "--json").stdout)
+    assert (said["slope_tokens_per_s"], said["slope_ratio"], said["slope_speedup"]) == (None, None, None)
+    assert "this architecture has no backward pass" in program(*arguments).stdout
 
 
 def test_bench_times_decoding(program: Program, model: Path, profile: Path, steering_map: Path) -> None:
