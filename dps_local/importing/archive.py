@@ -10,14 +10,19 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from dps_local.errors import DataError, DpsError
+from dps_local.importing.meter import meter
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+BLOCK = 1 << 20  # bytes that are read at a time
 SEEN = 5000  # names that recognising looks at
 HEAD = 1 << 16  # bytes of a file that recognising looks at
 WHOLE = 16 << 20  # bytes of a file that is held in memory
@@ -29,10 +34,11 @@ _FAULTS = (OSError, ValueError, EOFError, RuntimeError, struct.error, zlib.error
 
 
 class Archive:
-    """Names are relative, with "/"."""
+    """Names are relative, with "/". What is read is told to the `Meter` of the work at hand."""
 
     def __init__(self, source: Path, packed: zipfile.ZipFile | None = None) -> None:
         self.source, self._zip = source, packed
+        self._expected = set[str]()
 
     def names(self) -> Iterator[str]:
         """Yield the names of files, those nearer the top first; links, and what macOS adds, are left out."""
@@ -44,14 +50,28 @@ class Archive:
         else:
             yield self.source.name
 
+    def size(self, name: str) -> int:
+        return self._zip.getinfo(name).file_size if self._zip else self._path(name).stat().st_size
+
+    def _path(self, name: str) -> Path:
+        return self.source / name if self.source.is_dir() else self.source
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Tell the meter of files before they are opened, so that it knows from the start how much there is."""
+        new = set(names) - self._expected
+        self._expected |= new
+        meter().expect(sum(map(self.size, new)))
+
     @contextmanager
-    def open(self, name: str) -> Iterator[IO[bytes]]:
-        if self._zip:
-            with self._zip.open(name) as stream:
-                yield stream
-        else:
-            with (self.source / name if self.source.is_dir() else self.source).open("rb") as stream:
-                yield stream
+    def open(self, name: str) -> Iterator[io.BufferedReader]:
+        self.expect([name])
+        self._expected.remove(name)
+        with self._zip.open(name) if self._zip else self._path(name).open("rb") as stream:
+            counted = _Counted(stream)
+            try:
+                yield io.BufferedReader(counted, BLOCK)
+            finally:
+                meter().read(max(self.size(name) - counted.done, 0))  # what nobody wanted to read
 
     def head(self, name: str) -> str:
         """Return the beginning of a text; what is not UTF-8 is replaced."""
@@ -80,6 +100,23 @@ class Archive:
                 while rest and not rest.endswith("\n"):
                     rest = text.readline(LINE)
                 yield line.removesuffix("\n")
+
+
+class _Counted(io.RawIOBase):
+    """A stream that tells the meter what is read of it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self.done = stream, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        data = self._stream.read(len(memoryview(buffer)))
+        memoryview(buffer)[: len(data)] = data
+        self.done += len(data)
+        meter().read(len(data))
+        return len(data)
 
 
 @contextmanager

@@ -7,25 +7,14 @@ The standard library's `mailbox` reads no zips, keeps a table of all mails, and 
 from __future__ import annotations
 
 import io
-import os
 import re
-import stat
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
-from dps_local.errors import DataError
-from dps_local.importing.meter import meter
+from dps_local.importing.archive import BLOCK, Archive, looks_like, opened
 
-BLOCK = 1 << 20
 MOST_BYTES = 1 << 20  # of one mail: the text comes before the attachments
-MOST_FILES = 10_000  # that are looked at before a folder is taken for something else
 _HOLD = 1024  # bytes that the line between two mails, and the beginning of the next, are shorter than
 _BETWEEN = re.compile(rb"\n\r?\nFrom [^\n]{0,300}\d:\d\d[^\n]{0,100}\n(?=>?From |[!-9;-~]{1,80}:)")
 _FIELD = re.compile(rb"[!-9;-~]{1,80}:")
@@ -36,92 +25,31 @@ _OTHER_FIELD = re.compile(
 _EMLX = re.compile(rb"\s{0,4}(\d{1,10})[ \t]*\r?\n")  # how many bytes the mail has
 
 
-@dataclass(frozen=True)
-class Part:
-    """A file, in a folder or a zip or alone."""
-
-    name: str
-    size: int
-    open: Callable[[], io.BufferedReader]
-
-
-def parts(source: Path) -> Iterator[Part]:
-    """Yield the files of a source in the order of their names."""
-    if source.is_dir():
-        yield from _files(source)
-    elif source.is_file() and zipfile.is_zipfile(source):
-        yield from _members(source)
-    elif source.is_file():
-        yield _file(source)
-
-
-def _file(path: Path) -> Part:
-    return Part(str(path), path.stat().st_size, lambda: path.open("rb"))
-
-
-def _files(folder: Path) -> Iterator[Part]:
-    for where, folders, names in os.walk(folder):
-        folders.sort()
-        for path in (Path(where, name) for name in sorted(names)):
-            try:
-                regular = stat.S_ISREG(path.lstat().st_mode)  # a pipe would wait for ever
-            except OSError:
-                continue
-            if regular and os.access(path, os.R_OK):
-                yield _file(path)
-
-
-def _members(source: Path) -> Iterator[Part]:
-    archive = zipfile.ZipFile(source)  # closed with the last of its parts
-    for member in archive.infolist():
-        if not member.is_dir():
-            yield Part(member.filename, member.file_size, partial(_opened, archive, member))
-
-
-def _opened(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> io.BufferedReader:
-    return io.BufferedReader(cast(io.RawIOBase, archive.open(member)))
-
-
-@contextmanager
-def _readable(source: Path) -> Iterator[None]:
-    """Turn what a file, or a zip that is damaged or locked, makes the standard library raise into one line."""
-    try:
-        yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as exc:
-        raise DataError(f"{source} is a zip that is damaged or locked: unpack it, and give the folder") from exc
-    except OSError as exc:
-        raise DataError(f"cannot read {source}: {exc.strerror or exc}") from exc
-
-
 def holds_mail(source: Path) -> bool:
     """Return whether a source is, or holds, mail, by the beginning of its first files; never raises."""
-    try:
-        with _readable(source):
-            for part in islice(parts(source), MOST_FILES):
-                with part.open() as stream:
-                    if _kind(stream):
-                        return True
-    except (DataError, ValueError):  # a name that no file can have
-        pass
-    return False
+    return looks_like(source, lambda archive, names: any(_kind_of(archive, name) for name in names))
+
+
+def _kind_of(archive: Archive, name: str) -> str:
+    with archive.open(name) as stream:
+        return _kind(stream)
 
 
 def raw_mails(source: Path) -> Iterator[bytes]:
     """Yield the mails of a source as they stand there, cut to MOST_BYTES. Raises DataError for a damaged zip."""
-    with _readable(source):
-        found = list(parts(source))
-        meter().expect(sum(part.size for part in found))
-        for part in found:
-            with part.open() as stream:
-                yield from _mails(stream, part.size)
+    with opened(source) as archive:
+        names = list(archive.names())
+        archive.expect(names)
+        for name in names:
+            with archive.open(name) as stream:
+                yield from _mails(stream)
 
 
-def _mails(stream: io.BufferedReader, size: int) -> Iterator[bytes]:
+def _mails(stream: io.BufferedReader) -> Iterator[bytes]:
     kind = _kind(stream)
     if kind == "mbox":
         yield from split_mbox(stream)
         return
-    meter().read(size)
     if kind == "emlx":
         length = int(stream.readline().strip() or 0)
         yield stream.read(min(length, MOST_BYTES))
@@ -146,7 +74,6 @@ def split_mbox(stream: BinaryIO) -> Iterator[bytes]:
     mail, buffer, begun = bytearray(), b"\n\n", False
     while True:
         block = stream.read(BLOCK)
-        meter().read(len(block))
         buffer += block
         at = 0
         for between in _BETWEEN.finditer(buffer):

@@ -12,18 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dps_local.errors import DataError
-from dps_local.importing.chatgpt import ChatGPT
-from dps_local.importing.claude import Claude
-from dps_local.importing.discord import Discord
 from dps_local.importing.format import Format
-from dps_local.importing.git import Git
-from dps_local.importing.notes import Notes
-from dps_local.importing.signal import Signal
-from dps_local.importing.slack import Slack
-from dps_local.importing.telegram import Telegram
-from dps_local.importing.whatsapp import WhatsApp
+from dps_local.importing.formats import FORMATS
+from dps_local.importing.meter import metered
 
-FORMATS: list[Format] = [WhatsApp(), Telegram(), Discord(), Slack(), Signal(), ChatGPT(), Claude(), Notes(), Git()]
 ROWS = [
     pytest.param(format, source, id=f"{format}, {row}")
     for format, rows in SOURCES.items()
@@ -37,13 +29,23 @@ def test_an_export_is_of_one_format(format: str, source: Source, tmp_path: Path)
     assert [f.name for f in FORMATS if f.recognises(export)] == [format]
 
 
+@pytest.mark.parametrize(("format", "source"), [row for row in ROWS if row.values[0] != "git"])
+def test_all_that_is_read_is_told_to_the_meter(format: str, source: Source, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    export = source(tmp_path / "export")
+    with metered(lambda done, total: told.append((done, total))):
+        list(next(f for f in FORMATS if f.name == format).read(export, ["Mara"], Counter()))
+    assert told[-1][0] == told[-1][1] > 0
+    assert all(done <= total for done, total in told)
+
+
 def test_every_format_has_a_name_a_description_and_sources() -> None:
-    assert [f.name for f in FORMATS] == list(SOURCES)
+    assert sorted(f.name for f in FORMATS) == sorted([*SOURCES, "mail"])
     assert all(f.looked_for for f in FORMATS)
     assert [f.name for f in FORMATS if not f.prose] == ["chatgpt", "claude"]
 
 
-@pytest.mark.parametrize("format", FORMATS, ids=lambda f: f.name)
+@pytest.mark.parametrize("format", [f for f in FORMATS if f.name in SOURCES], ids=lambda f: f.name)
 def test_what_is_nothing_is_not_recognised_and_refused_in_one_line(format: Format, tmp_path: Path) -> None:
     (tmp_path / "empty.bin").touch()
     (tmp_path / "cut.zip").write_bytes(zipped(tmp_path / "z", {"a.txt": "x" * 999}).read_bytes()[:150])
