@@ -66,16 +66,16 @@ def test_what_a_prior_holds_and_promises_is_shown(
     shown = program("prior", "show", output).stdout
     rows = dict(re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in shown.splitlines())
     fisher, step = prior.population.fisher.matrix, prior.population.step
-    # along the mean step, which is L long, γ is worth γ·L - γ²/2, and what the error adds
+    # the mean step, made γ long, is worth what the mean slopes gain by it, less γ²/2, and what the error adds
     for gamma, error in zip((0.2, 0.4, 0.8), prior.error.means, strict=True):
-        worth = gamma * (step @ fisher @ step) ** 0.5 - gamma**2 / 2 + error
+        worth = gamma * (prior.population.mu @ step) / (step @ fisher @ step) ** 0.5 - gamma**2 / 2 + error
         assert rows[f"worth at γ {gamma}"].startswith(f"{worth:+.4f} ± ")
     assert rows["tokens"] == f"{prior.tokens} of {prior.nll:.2f} nats"
     named = ("writing", "model", "people", "texts", "source", "licence")
     assert [rows[name] for name in named] == ["mail", "Tiny", "4", "12", "Letters of nobody, 1926", "CC0-1.0"]
     said = json.loads(program("prior", "show", output, "--json").stdout)
     assert rows["γ of the best lower bound"] == f"{said['gamma']:.2f}"
-    assert 0 < said["gamma"] <= 0.8
+    assert 0 < said["gamma"] < 0.81  # 0.8, in F32
     assert 0 <= said["helps"] <= 1
 
 

@@ -150,7 +150,7 @@ def test_nobody_to_ask_is_an_error_and_nothing_is_written(program: Program, mail
 def test_an_error_is_one_line_on_stderr(program: Program, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     said = program.fails("profile", "import", tmp_path / "empty", "-o", tmp_path / "me.json", "--yes")
-    assert "looked for mail (mbox, Maildir, .eml" in said
+    assert "mail (mbox, Maildir, .eml" in said
 
 
 def test_what_cannot_be_imported_is_one_line_that_says_what_to_do(mailbox: Path, tmp_path: Path) -> None:

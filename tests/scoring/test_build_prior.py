@@ -149,10 +149,10 @@ def test_people_of_one_item_do_not_count(model: Model, measured: list[ScoredText
 def test_what_models_wrote_is_no_part_of_a_prior(model: Model, measured: list[ScoredText]) -> None:
     kept = HistoryItem("Certainly!", kind="kept")
     plain, with_kept = build(model), build(model, [replace(p, history=(*p.history, kept)) for p in PEOPLE])
-    assert len(measured) == 6  # the same texts, each once
+    assert len(measured) == 8  # the same texts, each once
     np.testing.assert_array_equal(plain.population.mu, with_kept.population.mu)
-    with pytest.raises(DataError, match="3 people or more, and there are 2"):
-        build(model, [*PEOPLE[:2], Profile(name="K", history=(PEOPLE[2].history[0], kept, kept))])
+    with pytest.raises(DataError, match="4 people or more, and there are 3"):
+        build(model, [*PEOPLE[:3], Profile(name="K", history=(PEOPLE[3].history[0], kept, kept))])
 
 
 def test_a_profile_that_does_not_fit_is_named(model: Model) -> None:
