@@ -53,7 +53,6 @@ app.command()(doctor)
 app.add_typer(profile_app, name="profile")
 app.add_typer(models_app, name="models")
 app.add_typer(prior_app, name="prior")
-app.add_typer(profile_app, name="profile")
 app.add_typer(bench_app, name="bench")
 
 

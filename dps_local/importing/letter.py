@@ -131,8 +131,8 @@ def _body(mail: Message) -> str:
         if not part.is_multipart() and not part.get_filename() and part.get_content_disposition() != "attachment"
     }
     plain, html = texts.get("text/plain"), texts.get("text/html")
-    text = _plain(plain) if plain else ""
-    return html_text(_payload(html)) if html and not text.strip() else text
+    text = "" if plain is None else _plain(plain)  # a message without headers is false
+    return text if html is None or text.strip() else html_text(_payload(html))
 
 
 def _plain(part: Message) -> str:

@@ -56,6 +56,11 @@ def test_character_sets_of_other_scripts_are_read(charset: str, text: str) -> No
     )
 
 
+def test_a_mail_from_before_mime_is_plain_text() -> None:
+    raw = b"From: Mara <mara@example.org>\nTo: Tom <tom@example.org>\nSubject: Jam\n\nThe jar is yours.\n\nMara\n"
+    assert Letter.parse(raw).text.strip() == "The jar is yours.\n\nMara"
+
+
 def test_quoted_printable_and_base64_are_decoded() -> None:
     quoted = letter(b"Gr=C3=BC=\n=C3=9Fe", "Content-Transfer-Encoding: quoted-printable")
     encoded = letter(b"R3LDvMOfZQ==", "Content-Transfer-Encoding: base64")
