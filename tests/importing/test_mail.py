@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from letters import GMAIL, HTML, MARA, NOT_TYPED, TEXT, TOM, letter, mbox
 from replies import REPLIES
 
+from dps_local.errors import DataError
 from dps_local.importing.mail import PIECE, Mail
 from dps_local.importing.writing import Writing
 
@@ -98,6 +100,7 @@ def test_no_file_is_too_odd(tmp_path: Path, pieces: list[bytes]) -> None:
     source.write_bytes(b"".join(pieces))
     mail = Mail()
     mail.recognises(source)
-    mail.authors(source)
-    for writing in mail.read(source, ME, Counter()):
-        assert writing.text.strip()
+    with suppress(DataError):  # what begins as a zip, and is none
+        mail.authors(source)
+        for writing in mail.read(source, ME, Counter()):
+            assert writing.text.strip()
