@@ -14,7 +14,6 @@ from dps_local.engine import self_test
 from dps_local.maps.prior import Prior
 from dps_local.prompting.profile import load_people
 from dps_local.scoring.build_prior import build_prior
-from dps_local.scoring.intervals import probability_above_0
 from dps_local.scoring.posterior import posterior
 from dps_local.scoring.promised_step import PromisedStep
 
@@ -85,7 +84,7 @@ def _show(prior: Prior, as_json: bool) -> None:
     anyone = posterior(prior.population)
     step = PromisedStep(anyone, anyone.step, (1.0, 0.0), (prior.error,))
     gain, deviation = step.expected(step.gamma)
-    helps = probability_above_0(gain, deviation)
+    helps = step.helps(step.gamma)
     if as_json:
         promise = {"gamma": step.gamma, "gain": gain, "gain_deviation": deviation, "helps": helps}
         terminal.json(prior.as_json() | promise)

@@ -51,9 +51,10 @@ class Archive:
             yield self.source.name
 
     def size(self, name: str) -> int:
-        return self._zip.getinfo(name).file_size if self._zip else self._path(name).stat().st_size
+        return self._zip.getinfo(name).file_size if self._zip else self.path(name).stat().st_size
 
-    def _path(self, name: str) -> Path:
+    def path(self, name: str) -> Path:
+        """Return the file itself, or the zip that it is in."""
         return self.source / name if self.source.is_dir() else self.source
 
     def expect(self, names: Iterable[str]) -> None:
@@ -66,16 +67,19 @@ class Archive:
     def open(self, name: str) -> Iterator[io.BufferedReader]:
         self.expect([name])
         self._expected.remove(name)
-        with self._zip.open(name) if self._zip else self._path(name).open("rb") as stream:
+        with self._open(name) as stream:
             counted = _Counted(stream)
             try:
                 yield io.BufferedReader(counted, BLOCK)
             finally:
                 meter().read(max(self.size(name) - counted.done, 0))  # what nobody wanted to read
 
+    def _open(self, name: str) -> IO[bytes]:
+        return self._zip.open(name) if self._zip else self.path(name).open("rb")
+
     def head(self, name: str) -> str:
-        """Return the beginning of a text; what is not UTF-8 is replaced."""
-        with self.open(name) as stream:
+        """Return the beginning of a text; what is not UTF-8 is replaced. A look that the meter is not told of."""
+        with self._open(name) as stream:
             return stream.read(HEAD).decode("utf-8-sig", "replace")
 
     def json(self, name: str) -> Any:

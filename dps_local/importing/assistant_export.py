@@ -15,7 +15,7 @@ from dps_local.errors import DataError
 from dps_local.importing.archive import Archive, looks_like, opened
 from dps_local.importing.conversation import without_code_and_quotes, writing
 from dps_local.importing.format import Format
-from dps_local.importing.json_stream import items
+from dps_local.importing.json_stream import objects
 from dps_local.importing.writing import Writing
 
 # one file, or numbered parts of it
@@ -46,9 +46,6 @@ class AssistantExport(Format):
     def recognises(self, source: Path) -> bool:
         return looks_like(source, lambda archive, names: any(self._has(archive, name) for name in names))
 
-    def authors(self, source: Path) -> Counter[str]:  # noqa: ARG002 - own turns are marked
-        return Counter()
-
     def read(self, source: Path, me: Collection[str], dropped: Counter[str]) -> Iterator[Writing]:  # noqa: ARG002
         with opened(source) as archive:
             names = [name for name in archive.names() if self._has(archive, name)]
@@ -56,9 +53,8 @@ class AssistantExport(Format):
                 raise DataError(f"{source} has no conversations of {self.title}: give the export or conversations.json")
             for name in names:
                 with archive.open(name) as stream:
-                    for conversation in items(stream):
-                        if isinstance(conversation, dict):
-                            yield from self._prompts(conversation, dropped)
+                    for conversation in objects(stream):
+                        yield from self._prompts(conversation, dropped)
 
     def _has(self, archive: Archive, name: str) -> bool:
         """Return whether a file holds conversations with this assistant."""

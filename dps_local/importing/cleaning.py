@@ -11,7 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 
 from dps_local.importing.masking import Mask, greeted_names, without_links
@@ -19,7 +19,7 @@ from dps_local.importing.meter import meter
 from dps_local.importing.near_duplicates import near_duplicates
 from dps_local.importing.secrets import secret_kind
 from dps_local.importing.writing import Writing
-from dps_local.prompting.profile import HistoryItem
+from dps_local.prompting.profile import LONG_AGO, HistoryItem, time_of
 
 MIN_WORDS = 4
 MOST_CHARACTERS = 100_000  # of an item: who pastes a book does not write it
@@ -170,9 +170,8 @@ def _iso(date: str) -> str:
 
 
 def _moment(date: str) -> datetime:
-    """Return when that was; without a zone it is taken for UTC, and what has no date is the oldest."""
-    time = datetime.fromisoformat(date) if date else datetime.min
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    """Return when that was; what has no date is the oldest."""
+    return time_of(date) or LONG_AGO
 
 
 def _shown(item: HistoryItem) -> str:

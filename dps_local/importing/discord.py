@@ -18,13 +18,13 @@ from dps_local.errors import DataError
 from dps_local.importing.archive import Archive, looks_like, opened
 from dps_local.importing.conversation import Message, from_iso, joined, without_code_and_quotes
 from dps_local.importing.format import Format
-from dps_local.importing.json_stream import items
+from dps_local.importing.json_stream import objects
 from dps_local.importing.writing import Writing
+from dps_local.prompting.profile import LONG_AGO
 
 _CHANNEL = re.compile(r"(?:.*/)?c?\d{5,}/messages\.(?:json|csv)")
 _EMOJI = re.compile(r"<a?:(\w{1,64}):\d{1,30}>")
 _MENTION = re.compile(r"<(?:@[!&]?|#|id:)\d{1,30}>|<t:-?\d{1,20}(?::\w)?>|</[^<>\n]{1,100}:\d{1,30}>|\|\|")
-_EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
 class Discord(Format):
@@ -33,9 +33,6 @@ class Discord(Format):
 
     def recognises(self, source: Path) -> bool:
         return looks_like(source, lambda _, names: any(map(_CHANNEL.fullmatch, names)))
-
-    def authors(self, source: Path) -> Counter[str]:  # noqa: ARG002 - all is the person's own
-        return Counter()
 
     def read(self, source: Path, me: Collection[str], dropped: Counter[str]) -> Iterator[Writing]:  # noqa: ARG002
         with opened(source) as archive:
@@ -54,13 +51,13 @@ def _messages(archive: Archive, name: str, dropped: Counter[str]) -> Iterator[Me
             messages.append(Message(text, True, _time(row.get("Timestamp"))))
         elif row.get("Attachments"):
             dropped["media"] += 1
-    yield from sorted(messages, key=lambda message: message.at or _EARLIEST)  # packages differ in their order
+    yield from sorted(messages, key=lambda message: message.at or LONG_AGO)  # packages differ in their order
 
 
 def _rows(archive: Archive, name: str) -> Iterator[dict[str, Any]]:
     if name.endswith(".json"):
         with archive.open(name) as stream:
-            yield from (row for row in items(stream) if isinstance(row, dict))
+            yield from objects(stream)
     else:
         with archive.text(name, newline="") as text:
             yield from csv.DictReader(text)

@@ -1,7 +1,4 @@
-"""JSON files read item by item, so that an export of a gigabyte needs no more memory than a small one.
-
-Measured: a Telegram export of 96 MB needs 18 MB of memory and 6 s so, and 580 MB and 1.5 s by json.load.
-"""
+"""JSON files read item by item, so that an export of a gigabyte needs no more memory than a small one."""
 
 from __future__ import annotations
 
@@ -42,6 +39,11 @@ def _unfinished(data: bytes) -> int | None:
     last = data.rfind(b"\\", max(len(data) - 3, 0))
     run = last + 1 - len(data[: last + 1].rstrip(b"\\"))
     return last if run % 2 else None
+
+
+def objects(stream: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a list, and none of its other values. Raises ValueError where the file is damaged."""
+    return (value for value in items(stream) if isinstance(value, dict))
 
 
 def items(stream: IO[bytes]) -> Iterator[Any]:

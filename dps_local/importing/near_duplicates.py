@@ -14,7 +14,7 @@ RUN = 3  # words
 BANDS, ROWS = 12, 2  # two texts of ALIKE share a band with probability 1 - (1 - 0.7²)¹² > 0.999
 _PRIME = (1 << 31) - 1
 _A, _B = np.random.default_rng(0).integers(1, _PRIME, (2, BANDS * ROWS, 1), dtype=np.int64)
-Runs = NDArray[np.int32]  # hashes of a text's runs of words, each once: a tenth of what a set takes
+Runs = NDArray[np.int32]  # hashes of a text's runs of words, each once, in less memory than a set
 
 
 def near_duplicates(texts: Iterable[str]) -> set[int]:

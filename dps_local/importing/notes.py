@@ -73,9 +73,6 @@ class Notes(Format):
     def recognises(self, source: Path) -> bool:
         return looks_like(source, _holds_notes) and not any(other().recognises(source) for other in _OTHERS)
 
-    def authors(self, source: Path) -> Counter[str]:  # noqa: ARG002 - all is the person's own
-        return Counter()
-
     def read(self, source: Path, me: Collection[str], dropped: Counter[str]) -> Iterator[Writing]:  # noqa: ARG002
         with opened(source) as archive:
             names = [name for name in archive.names() if _is_note(name)]
@@ -178,8 +175,7 @@ def _date(archive: Archive, name: str, keys: dict[str, str]) -> datetime | None:
             return at
     if dated := _DATED.search(PurePosixPath(name).stem):
         return from_iso(dated[1])
-    file = archive.source / name if archive.source.is_dir() else archive.source
-    return datetime.fromtimestamp(file.stat().st_mtime, UTC)
+    return datetime.fromtimestamp(archive.path(name).stat().st_mtime, UTC)
 
 
 def _sections(text: str) -> Iterator[tuple[str, str]]:

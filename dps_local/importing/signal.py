@@ -36,9 +36,6 @@ class Signal(Format):
     def recognises(self, source: Path) -> bool:
         return looks_like(source, lambda archive, names: any(_is_chat(archive, name) for name in names))
 
-    def authors(self, source: Path) -> Counter[str]:  # noqa: ARG002 - own messages are marked
-        return Counter()
-
     def read(self, source: Path, me: Collection[str], dropped: Counter[str]) -> Iterator[Writing]:  # noqa: ARG002
         with opened(source) as archive:
             chats = _chats(archive)

@@ -18,7 +18,7 @@ from dps_local.errors import DataError
 from dps_local.importing.archive import Archive, looks_like, opened
 from dps_local.importing.conversation import Conversation, Message, is_one_of, since_1970, without_code_and_quotes
 from dps_local.importing.format import Format
-from dps_local.importing.json_stream import items
+from dps_local.importing.json_stream import objects
 from dps_local.importing.writing import Writing
 
 _LISTS = {"channels.json", "groups.json", "dms.json", "mpims.json"}
@@ -97,7 +97,7 @@ def _channels(archive: Archive) -> Iterator[tuple[str, Iterator[dict[str, Any]]]
 
 def _day(archive: Archive, name: str) -> Iterator[dict[str, Any]]:
     with archive.open(name) as stream:
-        yield from (message for message in items(stream) if isinstance(message, dict))
+        yield from objects(stream)
 
 
 def _message(message: dict[str, Any], users: _Users, me: Collection[str], dropped: Counter[str]) -> Message | None:

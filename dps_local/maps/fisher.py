@@ -17,7 +17,6 @@ from dps_local.maps.fields import NUMBER, array
 Vector = NDArray[np.float64]  # [n_heads], of the model's real heads, layer by layer
 Matrix = NDArray[np.float64]  # [n_heads, n_heads]
 
-RIDGE = 0.3  # of the mean of F's diagonal, where there are no people on whom to try it (`fisher_of` chose it)
 LARGEST_RANK = 1024  # rows of the factor, so that a file of a model with 5,120 heads has 21 MB
 
 
@@ -50,18 +49,15 @@ class Fisher:
 
     @classmethod
     def from_scores(
-        cls, scores: NDArray[np.floating], tokens: NDArray[np.number], ridge: float = RIDGE, scale: float = 1.0
+        cls, scores: NDArray[np.floating], tokens: NDArray[np.number], ridge: float, scale: float = 1.0
     ) -> Self:
         """Estimate F from texts that the model itself drew.
 
         scores: [n, n_heads], of each the slopes of its log-likelihood, summed over its tokens. tokens: [n]. ridge: as a
         share of the mean of the diagonal. scale: of all of F. Raises ModelError where no head moves the model's words.
         """
-        scores, n_tokens = scores.astype(np.float64), float(tokens.sum())
-        mean = scores.T @ scores * (scale / n_tokens)
+        mean = scale * _mean_square(scores, tokens)
         diagonal = np.diag(mean)
-        if not diagonal.any():
-            raise ModelError("no head of this model moves its words: choose another model")
         kept = 1 - shrinkage(scores, tokens)
         values, vectors = np.linalg.eigh(mean)
         rank = min(len(scores), len(diagonal), LARGEST_RANK)
@@ -98,6 +94,21 @@ class Fisher:
         """Return `delta` at this length; where it has none, it stays."""
         own = self.length(delta)
         return delta * (length / own) if own else delta
+
+
+def shrunk(scores: NDArray[np.floating], tokens: NDArray[np.number]) -> Matrix:
+    """Return the matrix of `Fisher.from_scores`, without the factor that makes it small in a file."""
+    mean = _mean_square(scores, tokens)
+    return np.asarray(mean * (1 - shrinkage(scores, tokens) * (1 - np.eye(len(mean)))))
+
+
+def _mean_square(scores: NDArray[np.floating], tokens: NDArray[np.number]) -> Matrix:
+    """Return F before its noise is taken off, per token; raises ModelError where no head moves the model's words."""
+    scores = scores.astype(np.float64)
+    mean = scores.T @ scores / float(tokens.sum())
+    if not np.diag(mean).any():
+        raise ModelError("no head of this model moves its words: choose another model")
+    return np.asarray(mean)
 
 
 def shrinkage(scores: NDArray[np.floating], tokens: NDArray[np.number]) -> float:

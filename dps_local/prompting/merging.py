@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
-from dps_local.prompting.profile import HistoryItem, Profile
-
-LONG_AGO = datetime.min.replace(tzinfo=UTC)
+from dps_local.prompting.profile import LONG_AGO, HistoryItem, Profile
 
 
 @dataclass(frozen=True)

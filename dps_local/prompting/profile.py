@@ -21,6 +21,7 @@ from dps_local.system.progress import Notice
 EXAMPLES = Path(__file__).parent / "examples"
 _SPACE = re.compile(r"[ \t\n\r]*")
 Kind = Literal["wrote", "edited", "kept"]
+LONG_AGO = datetime.min.replace(tzinfo=UTC)  # before all that has a date
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,19 @@ class HistoryItem:
 
     @property
     def time(self) -> datetime | None:
-        """When it was written, None where that is not known; a date without a time zone is taken for UTC."""
-        time = datetime.fromisoformat(self.date) if self.date else None
-        return time.replace(tzinfo=UTC) if time and time.tzinfo is None else time
+        """When it was written, None where that is not known."""
+        return time_of(self.date)
 
     def as_json(self) -> dict[str, str]:
         """Return what a profile's file says of it: nothing of what is empty or goes without saying."""
         item = {key: getattr(self, key) for key in ITEM_KEYS}
         return {key: value for key, value in item.items() if value and (key, value) != ("kind", "wrote")}
+
+
+def time_of(date: str) -> datetime | None:
+    """Return the time of an ISO 8601 text, None for ''; without a time zone it is taken for UTC."""
+    time = datetime.fromisoformat(date) if date else None
+    return time.replace(tzinfo=UTC) if time and time.tzinfo is None else time
 
 
 ITEM_KEYS = ("input", "output", "rejected", "source", "date", "kind")  # in the order of a file
@@ -99,9 +105,10 @@ class Profile:
 
     def save(self, path: StrPath) -> None:
         """Write it as JSON, whole or not at all, for its owner's eyes only; raises StorageError."""
-        text = json.dumps(self.as_json(), ensure_ascii=False, indent=2) + "\n"
-        with atomic_write(path) as stream:
-            stream.write(text.encode(errors="replace"))  # lone surrogates, as in parsing
+        with atomic_write(path) as stream:  # piece by piece: an import may be large
+            for piece in json.JSONEncoder(ensure_ascii=False, indent=2).iterencode(self.as_json()):
+                stream.write(piece.encode(errors="replace"))  # lone surrogates, as in parsing
+            stream.write(b"\n")
 
     def digest(self) -> str:
         """Return a SHA-256 of what prompts and scores are made of, whatever the file looked like.

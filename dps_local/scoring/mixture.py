@@ -27,15 +27,19 @@ def mixture(kinds: Sequence[Population], own: Slopes | None = None) -> Mixture:
 
     Each is at first as likely; so without own text the step is short.
     """
-    populations = [*kinds, something_else(kinds)]
-    densities = np.array([log_density(one, [kind.step for kind in kinds], own) for one in populations])
-    shares = _softmax(densities)
-    return Mixture(shares, mixed(kinds, shares, own))
+    steps, everything = [kind.step for kind in kinds], with_something_else(kinds)
+    shares = _softmax(np.array([log_density(one, steps, own) for one in everything]))
+    return Mixture(shares, mixed(everything, shares, own))
 
 
-def mixed(kinds: Sequence[Population], shares: Vector, own: Slopes | None) -> Posterior:
-    """Return the posterior over kinds, and something else, of these probabilities."""
-    found = [posterior(one, own) for one in [*kinds, something_else(kinds)]]
+def with_something_else(kinds: Sequence[Population]) -> list[Population]:
+    return [*kinds, something_else(kinds)]
+
+
+def mixed(everything: Sequence[Population], shares: Vector, own: Slopes | None) -> Posterior:
+    """Return the posterior over kinds and, last, something else, of these probabilities."""
+    kinds = everything[:-1]
+    found = [posterior(one, own) for one in everything]
     steps = np.array([one.step for one in found])
     step = shares @ steps
     apart = steps - step

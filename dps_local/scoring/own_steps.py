@@ -12,7 +12,7 @@ from dps_local.errors import NoSlopesError
 from dps_local.maps.prior import Prior
 from dps_local.prompting.prompt import Prompter
 from dps_local.scoring.intervals import FEWEST
-from dps_local.scoring.mixture import mixed
+from dps_local.scoring.mixture import mixed, with_something_else
 from dps_local.scoring.own_slopes import OwnSlopes
 from dps_local.scoring.personal_step import PersonalStep
 from dps_local.scoring.slopes import Slopes
@@ -63,8 +63,8 @@ class OwnSteps:
     def before_own(self) -> PersonalStep:
         """Return the step of all items, with the posterior that others' texts give it: own ones tell the kind alone."""
         step = self.step()
-        kinds = [prior.population for prior in self.priors]
-        return replace(step, posterior=mixed(kinds, np.array(step.shares), None))
+        everything = with_something_else([prior.population for prior in self.priors])
+        return replace(step, posterior=mixed(everything, np.array(step.shares), None))
 
     def step(self, without: int | None = None) -> PersonalStep:
         """Return the step of all items, or of all but one, by its number in the history."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dps_local.errors import DataError
-from dps_local.maps.fisher import Fisher, Matrix, Vector
+from dps_local.maps.fisher import Fisher, Matrix, Vector, shrunk
 from dps_local.maps.population import Population
 from dps_local.scoring.slopes import Slopes, joined
 
@@ -73,11 +73,11 @@ def fisher_of(people: Sequence[Slopes]) -> Fisher:
     turn: the ridge is the one whose steps gain them most on the quadratic model, and F is scaled until it gives these
     steps the length that the held-out samples do.
     """
-    slopes, lengths, kls = np.array([_tried_on(people, held_out) for held_out in _folds(len(people))]).sum(axis=0)
-    gains = np.where(slopes > 0, slopes, 0) ** 2 / np.maximum(kls, np.finfo(np.float64).tiny)
+    slopes, lengths, sampled = np.array([_tried_on(people, held_out) for held_out in _folds(len(people))]).sum(axis=0)
+    gains = np.where(slopes > 0, slopes, 0) ** 2 / np.maximum(sampled, np.finfo(np.float64).tiny)
     best = int(np.argmax(gains)) if gains.any() else len(RIDGES) - 1
-    scale = kls[best] / lengths[best] if lengths[best] and kls[best] else 1.0
-    return joined(list(people)).fisher(RIDGES[best], float(scale))
+    scale = sampled[best] / lengths[best] if lengths[best] and sampled[best] else 1.0
+    return Fisher.from_scores(*joined(list(people)).scores, RIDGES[best], float(scale))
 
 
 def _folds(n: int) -> list[NDArray[np.int64]]:
@@ -85,18 +85,19 @@ def _folds(n: int) -> list[NDArray[np.int64]]:
 
 
 def _tried_on(people: Sequence[Slopes], held_out: NDArray[np.int64]) -> Matrix:
-    """Return of the others' step, for each ridge: its slopes, its lengths by F and those by samples, squared.
+    """Return of the others' step, for each ridge: its slopes, its lengths by F and by the samples, squared.
 
     [3, n_ridges], each summed over the people held out.
     """
     others = [person for i, person in enumerate(people) if i not in held_out]
-    matrix, mu = joined(others).fisher().matrix, np.mean([person.mean for person in others], axis=0)
+    matrix, mu = shrunk(*joined(others).scores), np.mean([person.mean for person in others], axis=0)
     tried = [people[i] for i in held_out]
     rows = list[tuple[float, float, float]]()
     for ridge in RIDGES:
         step = np.linalg.solve(matrix + ridge * np.trace(matrix) / len(mu) * np.eye(len(mu)), mu)
-        slope, kl = sum(person.mean @ step for person in tried), sum(person.sampled_kl(step) for person in tried)
-        rows.append((slope, len(tried) * float(step @ matrix @ step), kl))
+        slope = sum(float(person.mean @ step) for person in tried)
+        sampled = sum(person.squared_length(step) for person in tried)
+        rows.append((slope, len(tried) * float(step @ matrix @ step), sampled))
     return np.array(rows).T
 
 

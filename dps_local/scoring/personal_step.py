@@ -11,7 +11,6 @@ from dps_local.engine.model import Head, Model
 from dps_local.maps.prior import Prior
 from dps_local.maps.scored_heads import Scores, grid
 from dps_local.maps.step_evidence import NO_KIND, StepEvidence
-from dps_local.scoring.intervals import probability_above_0
 from dps_local.scoring.mixture import mixture
 from dps_local.scoring.posterior import own_alone
 from dps_local.scoring.promised_step import PromisedStep
@@ -57,7 +56,7 @@ class PersonalStep(PromisedStep):
             shares=self.shares,
             gain=gain,
             deviation=deviation,
-            probability=probability_above_0(gain, deviation),
+            probability=self.helps(gamma),
             tokens=self.own.n_tokens if self.own else 0,
             texts=len(self.own.tokens) if self.own else 0,
         )

@@ -9,7 +9,6 @@ import numpy as np
 
 from dps_local.maps.fisher import Fisher, Matrix, Vector
 from dps_local.maps.population import Population
-from dps_local.scoring.intervals import probability_above_0
 from dps_local.scoring.people import dispersion_of, fisher_of
 from dps_local.scoring.slopes import Slopes
 
@@ -31,10 +30,6 @@ class Posterior:
         slope = self.fisher.ridged @ delta
         variance = float(slope @ self.covariance @ slope)
         return float(slope @ self.step) - self.fisher.length(delta) ** 2 / 2, math.sqrt(max(variance, 0.0))
-
-    def helps(self, delta: Vector) -> float:
-        """Return the probability that a step gains anything; 0 for none at all."""
-        return probability_above_0(*self.gain(delta))
 
 
 def posterior(population: Population, own: Slopes | None = None) -> Posterior:

@@ -11,6 +11,7 @@ import numpy as np
 from dps_local.maps.fisher import Vector
 from dps_local.maps.quadratic_error import QuadraticError
 from dps_local.maps.step_evidence import BOUND
+from dps_local.scoring.intervals import probability_above_0
 from dps_local.scoring.posterior import Posterior
 
 LONGEST = 0.2  # of γ where nothing says how far the loss is from quadratic
@@ -43,6 +44,10 @@ class PromisedStep:
         lengths = np.linspace(0, min(error.longest for error in self.errors), GRID + 1)[1:]
         bounds = [gain - BOUND * deviation for gain, deviation in map(self.expected, lengths)]
         return float(lengths[int(np.argmax(bounds))])
+
+    def helps(self, gamma: float) -> float:
+        """Return the probability that it gains anything at a strength; 0 for none at all."""
+        return probability_above_0(*self.expected(gamma))
 
     def expected(self, gamma: float) -> tuple[float, float]:
         """Return the expected gain at a strength in nats a token, and its standard deviation."""

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dps_local.maps.fisher import RIDGE, Fisher, Vector
+from dps_local.maps.fisher import Vector
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,14 +46,14 @@ class Slopes:
         """Each text's slopes less those that the mean gives it: the noise of the text."""
         return np.asarray(self.slopes - self.tokens[:, None] * self.mean)
 
-    def fisher(self, ridge: float = RIDGE, scale: float = 1.0) -> Fisher:
-        """Return the Fisher matrix that the samples give."""
+    @property
+    def scores(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """All samples in a row [n_texts * n_samples, n_heads], and the tokens of each."""
         n_texts, n_samples, n_heads = self.samples.shape
-        samples = self.samples.reshape(n_texts * n_samples, n_heads)
-        return Fisher.from_scores(samples, self.tokens.repeat(n_samples), ridge, scale)
+        return self.samples.reshape(n_texts * n_samples, n_heads), self.tokens.repeat(n_samples)
 
-    def sampled_kl(self, delta: Vector) -> float:
-        """Return twice the KL per token, to second order, of scaling heads by 1 + δ, on the samples alone."""
+    def squared_length(self, delta: Vector) -> float:
+        """Return the length of a step by the samples alone, squared: twice the KL per token, to second order."""
         moved = self.samples.astype(np.float64) @ delta
         return float((moved**2).mean(axis=1).sum() / self.n_tokens)
 

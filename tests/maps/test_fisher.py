@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dps_local.errors import ModelError
 from dps_local.maps import fisher as fisher_module
-from dps_local.maps.fisher import Fisher, shrinkage
+from dps_local.maps.fisher import Fisher, shrinkage, shrunk
 
 Array = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ def test_a_ridge_is_a_share_of_the_mean_of_the_diagonal_and_all_of_it_is_scaled(
     fisher = Fisher.from_scores(scores, tokens, ridge=0.5, scale=3.0)
     assert np.diag(fisher.matrix) == pytest.approx([15, 6])
     assert fisher.ridge == pytest.approx(0.5 * 10.5)
-    assert fisher.matrix == pytest.approx(3 * Fisher.from_scores(scores, tokens).matrix)
+    assert fisher.matrix == pytest.approx(3 * Fisher.from_scores(scores, tokens, 0.1).matrix)
 
 
 def test_a_length_is_the_root_of_twice_the_kl() -> None:
@@ -74,7 +74,7 @@ def test_many_texts_give_the_matrix_that_they_were_drawn_from() -> None:
     truth = np.array([[2.0, 0.9, 0.0], [0.9, 1.0, 0.3], [0.0, 0.3, 0.5]])
     tokens = rng.integers(4, 40, 40_000)
     scores = rng.standard_normal((40_000, 3)) @ np.linalg.cholesky(truth).T * np.sqrt(tokens)[:, None]
-    assert Fisher.from_scores(scores, tokens).matrix == pytest.approx(truth, abs=0.05)
+    assert Fisher.from_scores(scores, tokens, 0.1).matrix == pytest.approx(truth, abs=0.05)
 
 
 scores_of = hnp.arrays(
@@ -85,11 +85,12 @@ scores_of = hnp.arrays(
 @given(scores_of, st.integers(1, 9))
 def test_a_matrix_from_samples_keeps_their_diagonal_and_shrinks_the_rest(scores: Array, each: int) -> None:
     tokens = np.full(len(scores), each)
-    fisher = Fisher.from_scores(scores, tokens)
+    fisher = Fisher.from_scores(scores, tokens, 0.1)
     mean = scores.astype(np.float64).T @ scores / tokens.sum()
     kept = 1 - shrinkage(scores, tokens)
     expected = kept * mean + (1 - kept) * np.diag(np.diag(mean))
     assert fisher.matrix == pytest.approx(expected, abs=1e-4 * float(np.abs(mean).max()))
+    assert shrunk(scores, tokens) == pytest.approx(expected, abs=1e-9 * float(np.abs(mean).max()))
     assert np.linalg.eigvalsh(fisher.ridged).min() > 0
     assert len(fisher.factor) == min(scores.shape)
 
@@ -98,9 +99,9 @@ def test_of_a_large_model_the_largest_directions_and_the_diagonal_are_kept(monke
     rng = np.random.default_rng(1)
     scores = rng.standard_normal((4000, 2)) @ rng.standard_normal((2, 6)) + 0.05 * rng.standard_normal((4000, 6))
     tokens = np.ones(4000, np.int64)
-    whole = Fisher.from_scores(scores, tokens)
+    whole = Fisher.from_scores(scores, tokens, 0.1)
     monkeypatch.setattr(fisher_module, "LARGEST_RANK", 2)
-    few = Fisher.from_scores(scores, tokens)
+    few = Fisher.from_scores(scores, tokens, 0.1)
     assert few.factor.shape == (2, 6)
     assert np.diag(few.matrix) == pytest.approx(np.diag(whole.matrix), rel=1e-5)
     assert few.matrix == pytest.approx(whole.matrix, abs=0.01)
@@ -115,13 +116,13 @@ def test_shrinkage_is_the_variance_of_the_off_diagonal_by_its_square() -> None:
 
 
 def test_one_text_tells_nothing_of_how_heads_go_together() -> None:
-    fisher = Fisher.from_scores(np.array([[1.0, -2.0]]), np.array([2]))
+    fisher = Fisher.from_scores(np.array([[1.0, -2.0]]), np.array([2]), 0.1)
     assert fisher.matrix == pytest.approx(np.diag([0.5, 2.0]))
 
 
 def test_a_model_whose_heads_do_nothing_is_refused() -> None:
     with pytest.raises(ModelError, match=r"^no head of this model moves its words: choose another model$"):
-        Fisher.from_scores(np.zeros((3, 2)), np.ones(3))
+        Fisher.from_scores(np.zeros((3, 2)), np.ones(3), 0.1)
 
 
 @pytest.mark.parametrize(

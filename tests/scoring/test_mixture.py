@@ -12,6 +12,7 @@ from people import F, exact, population, texts, written
 
 from dps_local.maps.fisher import Fisher
 from dps_local.maps.population import Population
+from dps_local.scoring.intervals import probability_above_0
 from dps_local.scoring.mixture import log_density, mixture, something_else
 from dps_local.scoring.posterior import posterior
 
@@ -76,7 +77,8 @@ def test_without_own_text_the_step_is_short() -> None:
     found = mixture([MAIL, NEWS])
     assert found.probabilities == pytest.approx([1 / 3] * 3)
     assert found.posterior.step == pytest.approx((MAIL.step + NEWS.step) / 3)
-    assert found.posterior.helps(found.posterior.step) < posterior(MAIL).helps(MAIL.step)
+    surely = probability_above_0(*posterior(MAIL).gain(MAIL.step))
+    assert probability_above_0(*found.posterior.gain(found.posterior.step)) < surely
 
 
 def test_who_writes_something_else_goes_as_far_along_each_kind_as_their_text_shows() -> None:

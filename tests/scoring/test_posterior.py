@@ -13,6 +13,7 @@ from people import F, exact, population, texts, written
 
 from dps_local.errors import DataError
 from dps_local.maps.fisher import Fisher
+from dps_local.scoring.intervals import probability_above_0
 from dps_local.scoring.people import RIDGES, dispersion_of, fisher_of, population_of
 from dps_local.scoring.posterior import own_alone, posterior
 from dps_local.scoring.slopes import Slopes, joined
@@ -96,9 +97,9 @@ def test_the_gain_and_its_probability_are_those_of_drawn_people() -> None:
     mean, deviation = found.gain(delta)
     assert mean == pytest.approx(gains.mean(), abs=0.02 * gains.std())
     assert deviation == pytest.approx(gains.std(), rel=0.02)
-    assert 0.1 < found.helps(delta) < 0.9
-    assert found.helps(delta) == pytest.approx((gains > 0).mean(), abs=0.01)
-    assert found.helps(np.zeros(3)) == 0
+    assert 0.1 < probability_above_0(mean, deviation) < 0.9
+    assert probability_above_0(mean, deviation) == pytest.approx((gains > 0).mean(), abs=0.01)
+    assert probability_above_0(*found.gain(np.zeros(3))) == 0
 
 
 # --- own text alone
@@ -193,7 +194,7 @@ def test_a_ridge_and_a_scale_are_those_that_hold_for_people_held_out() -> None:
         found, mu = fisher_of(some), np.mean([person.mean for person in some], axis=0)
         step = found.inverse @ mu
         ratios.append(step @ truth @ step / found.length(step) ** 2)
-        unscaled = Fisher.from_scores(*_samples(some), 0.01)
+        unscaled = Fisher.from_scores(*joined(some).scores, 0.01)
         step = unscaled.inverse @ mu
         plain.append(step @ truth @ step / unscaled.length(step) ** 2)
     assert np.mean(ratios) == pytest.approx(1, abs=0.15)
@@ -206,11 +207,6 @@ def test_a_person_has_no_part_in_the_step_that_is_tried_on_them() -> None:
     found = fisher_of([one, replace(one, slopes=-one.slopes)])
     mean_of_diagonal = float(np.trace(found.matrix)) / 3
     assert found.ridge / mean_of_diagonal == pytest.approx(RIDGES[-1], rel=1e-4)
-
-
-def _samples(some: list[Slopes]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    everyone = joined(some)
-    return everyone.samples.reshape(-1, everyone.samples.shape[-1]), everyone.tokens.repeat(2)
 
 
 def test_people_without_text_do_not_count() -> None:

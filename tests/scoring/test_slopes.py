@@ -18,16 +18,17 @@ def test_long_texts_count_for_more() -> None:
 def test_every_sample_of_a_text_has_its_tokens() -> None:
     samples = np.array([[[1, 2], [3, -1]], [[2, 2], [0, 4]]], np.float32)
     own = Slopes(np.zeros((2, 2), np.float32), np.array([2, 6]), np.zeros(2), samples)
-    by_hand = Fisher.from_scores(np.array([[1, 2], [3, -1], [2, 2], [0, 4]], np.float32), np.array([2, 2, 6, 6]))
-    assert np.array_equal(own.fisher().matrix, by_hand.matrix)
-    assert np.diag(own.fisher().matrix).tolist() == [14 / 16, 25 / 16]
+    by_hand = Fisher.from_scores(np.array([[1, 2], [3, -1], [2, 2], [0, 4]], np.float32), np.array([2, 2, 6, 6]), 0.1)
+    found = Fisher.from_scores(*own.scores, 0.1)
+    assert np.array_equal(found.matrix, by_hand.matrix)
+    assert np.diag(found.matrix).tolist() == [14 / 16, 25 / 16]
 
 
-def test_a_sampled_kl_is_that_of_the_samples_matrix_a_token() -> None:
+def test_a_squared_length_is_that_of_the_samples_matrix_a_token() -> None:
     samples = np.array([[[1, 2], [3, -1]], [[2, 2], [0, 4]]], np.float32)
     own = Slopes(np.zeros((2, 2), np.float32), np.array([2, 6]), np.zeros(2), samples)
     # 1·1 + 2·3 = 7, 3·1 - 1·3 = 0, 8, 12: squares, halved for two samples, by 8 tokens
-    assert own.sampled_kl(np.array([1.0, 3.0])) == pytest.approx((49 + 0 + 64 + 144) / 2 / 8)
+    assert own.squared_length(np.array([1.0, 3.0])) == pytest.approx((49 + 0 + 64 + 144) / 2 / 8)
 
 
 def test_some_texts_are_theirs_in_the_order_asked_for() -> None:
