@@ -14,6 +14,7 @@ DpsError                  one line of facts, and a `Remedy`; never raised itself
 ├── StateError            an object that is closed, or has not got yet what is asked of it
 ├── CommandError          a slash command that does not exist, or was mistyped
 ├── DataError             evaluation data, or results, that break their contract
+├── RequestError          a request that the server refuses
 ├── StorageError          a file or folder that cannot be written
 └── MissingPackageError   an optional package that is not installed
 """
@@ -120,6 +121,14 @@ class CommandError(DpsError):
 
 class DataError(DpsError):
     """Evaluation data, or results, that break their contract."""
+
+
+class RequestError(DpsError):
+    """status: of HTTP. param: the field that is wrong. code: by which programs know the error."""
+
+    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.param, self.code = status, param, code
 
 
 class StorageError(DpsError):

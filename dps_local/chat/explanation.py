@@ -105,18 +105,19 @@ def steering_of(session: Session) -> Steering:
     return session.steering
 
 
-def explain(session: Session, progress: Progress | None = None) -> Explanation:
+def explain(session: Session, progress: Progress | None = None, *, shares: bool = True) -> Explanation:
     """Explain the last answer of a chat.
 
     Its own tokens are read again: by the plain model, under the session's steering, and with each steered head left
     out; of an amplification, the MAX_AMPLIFIED_HEADS heads of largest |weight|. On the CPU the logits are those that
-    the answer was drawn from, bit for bit. progress: called with (done, total) tokens.
+    the answer was drawn from, bit for bit. progress: called with (done, total) tokens. shares: False leaves the heads'
+    shares out, and with them most of the time.
     """
     turn, steering = session.turns[-1], steering_of(session)
-    heads = _left_out(steering)
+    heads = _left_out(steering) if shares else []
     tried = [steering, *(_without(steering, head) for head in heads)]
     tokens, shifts = _read_again(session, turn, tried, progress)
-    shares = shifts[0] - shifts[1:]
+    head_shares = shifts[0] - shifts[1:]
     return Explanation(
         session.model.name,
         turn.user,
@@ -125,7 +126,7 @@ def explain(session: Session, progress: Progress | None = None) -> Explanation:
         steering.beta if steering.mode == "contrast" else 0.0,
         len(steering.heads),
         tuple(heads),
-        tuple(replace(token, heads=_ranked(heads, own)) for token, own in zip(tokens, shares.T, strict=True)),
+        tuple(replace(token, heads=_ranked(heads, own)) for token, own in zip(tokens, head_shares.T, strict=True)),
     )
 
 

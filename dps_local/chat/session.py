@@ -7,7 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Self
 
@@ -49,6 +49,7 @@ class _How:
     steering: Steering | None
     sampler: Sampler
     engine: Engine
+    stop: Sequence[str] = ()
 
 
 class Session:
@@ -143,16 +144,18 @@ class Session:
         steering: Steering | Default | None = Default.SESSION,
         sampler: Sampler | None = None,
         engine: Engine | None = None,
+        stop: Sequence[str] = (),
     ) -> Iterator[Token]:
         """Answer `user` with at most n_predict tokens (-1: until the model ends or one turn fills the context).
 
-        steering, sampler, engine: of this answer. Setting `cancel` ends the answer, and the turn stays as far as it
-        went; while the prompt is read, it takes the question back. Raises ContextFullError, with the chat as it was,
-        when the question alone does not fit.
+        steering, sampler, engine: of this answer. stop: texts that end it, beside the template's. Setting `cancel`
+        ends the answer, and the turn stays as far as it went; while the prompt is read, it takes the question back.
+        Raises ContextFullError, with the chat as it was, when the question alone does not fit.
         """
         self.cancel.clear()
         if self.streams.catch_up(self.cancel):
-            yield from self._answer(self._turn(user, n_predict), self._how(n_predict, steering, sampler, engine))
+            how = replace(self._how(n_predict, steering, sampler, engine), stop=stop)
+            yield from self._answer(self._turn(user, n_predict), how)
 
     def regenerate(
         self,
@@ -196,6 +199,36 @@ class Session:
         self.cancel.clear()
         if system is not None:
             self.prompts = ChatPrompts(self.template, system)
+        return self._replay_all(pairs)
+
+    def follow(self, pairs: Sequence[tuple[str, str]]) -> bool:
+        """Go to where a conversation of these questions and answers ends, from the turns that it shares with this one.
+
+        Shared turns stay as they were computed; the others are taken back, and those of `pairs` are read with the next
+        question. False as in `restore`.
+        """
+        self.cancel.clear()
+        self.keep(pairs)
+        new = pairs[len(self.past) + len(self.turns) :]
+        return self._replay_all(
+            [(Message(role="user", content=q), Message(role="assistant", content=a)) for q, a in new]
+        )
+
+    def keep(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Take back the turns that a conversation does not share with this one."""
+        n, n_past = self.shared(pairs), len(self.past)
+        if n < n_past:  # what has left the context cannot be taken back one by one
+            self.clear()
+            return
+        while len(self.turns) > n - n_past:
+            self.undo()
+
+    def shared(self, pairs: Sequence[tuple[str, str]]) -> int:
+        """Return how many turns a conversation has in common with this one; a program may strip the texts."""
+        own = [*self.past, *((turn.user, turn.text) for turn in self.turns)]
+        return common([_stripped(pair) for pair in own], [_stripped(pair) for pair in pairs])
+
+    def _replay_all(self, pairs: Sequence[tuple[Message, Message]]) -> bool:
         for user, answer in pairs:
             self._replay(user["content"], answer)
             if self.cancel.is_set():
@@ -233,7 +266,7 @@ class Session:
             if steps is None:
                 return
             turn.timings = Timings(len(turn.pending), 1000 * (time.perf_counter() - started))
-            tokens = until_stop(self._tokens(steps, turn), turn, self.template.stop, self._tokenize)
+            tokens = until_stop(self._tokens(steps, turn), turn, (*self.template.stop, *how.stop), self._tokenize)
             for token in itertools.islice(tokens, n_predict if n_predict >= 0 else None):
                 turn.tokens.append(token)
                 turn.timings.predicted_n = len(turn.tokens)
@@ -341,3 +374,8 @@ class Session:
 
     def _tokenize(self, text: str) -> list[int]:
         return self.model.tokenize(text, special=False)
+
+
+def _stripped(pair: tuple[str, str]) -> tuple[str, str]:
+    question, answer = pair
+    return question.strip(), answer.strip()

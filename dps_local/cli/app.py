@@ -22,6 +22,7 @@ from dps_local.cli.prior import prior_app
 from dps_local.cli.profile import profile_app
 from dps_local.cli.remedies import explained
 from dps_local.cli.score import score
+from dps_local.cli.serve import serve
 from dps_local.cli.terminal import open_streams, readable_usage_errors, show_traceback, terminal
 from dps_local.errors import DpsError
 
@@ -46,7 +47,7 @@ app = typer.Typer(
     help="Private, on-device personalization for llama.cpp. Finds the attention heads that favour what you wrote, "
     "and steers a local model with them (Differential Preference Steering, arXiv 2604.22345).",
 )
-for command in (chat, generate, score, inspect, bake):  # in the order of --help
+for command in (chat, generate, serve, score, inspect, bake):  # in the order of --help
     app.command()(command)
 app.command("eval")(evaluate)
 app.command()(doctor)

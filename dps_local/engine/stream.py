@@ -122,6 +122,6 @@ def in_batches(tokens: list[int], n_batch: int = N_UBATCH) -> list[list[int]]:
     return [tokens[i : i + n_batch] for i in range(0, len(tokens), n_batch)]
 
 
-def common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Return how many tokens two sequences begin with in common."""
+def common(a: Sequence[object], b: Sequence[object]) -> int:
+    """Return how many tokens, or turns, two sequences begin with in common."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -19,7 +19,7 @@ def choose_map(
     own: CachedMap | None,
     given: Path | None = None,
     *,
-    begin: Callable[[CachedMap], HeadMap],
+    begin: Callable[[CachedMap], HeadMap | None],
     notice: Notice,
 ) -> HeadMap | ClusterMap | None:
     """Return the given map, or else the person's own, or one that is baked into the model.

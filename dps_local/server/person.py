@@ -1,0 +1,54 @@
+"""`Person`: a profile that the server answers for, with what steers its answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dps_local.maps.cluster_map import ClusterMap
+from dps_local.maps.head_map import HeadMap
+from dps_local.prompting.prompt import Prompter
+from dps_local.scoring.cached_map import CachedMap
+from dps_local.scoring.first_map import first_map
+from dps_local.scoring.map_choice import choose_map
+from dps_local.system.progress import Notice
+
+
+@dataclass
+class Person:
+    """own: the map of their own words, None where there are none. heads: None where nothing steers."""
+
+    prompter: Prompter
+    own: CachedMap | None
+    heads: HeadMap | ClusterMap | None
+
+    @classmethod
+    def load(cls, prompter: Prompter, own: CachedMap | None, notice: Notice) -> Person:
+        """Choose the heads as `dps-local generate` does, but for scoring them, which takes minutes."""
+
+        def begin(own: CachedMap) -> HeadMap | None:
+            return own.load() or first_map(own.prompter, own.options, notice=notice)
+
+        return cls(prompter, own, choose_map(prompter.model, own, begin=begin, notice=notice))
+
+    def scored(self) -> bool:
+        """Whether heads can steer, or there are no words to score; finds a map that was scored meanwhile."""
+        if self.heads is None and self.own:
+            self.heads = self.own.load()
+        return self.heads is not None or self.own is None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the mode, γ, and what calibration found, or what is expected before anything was held out."""
+        heads = self.heads
+        if heads is None:
+            return {"mode": None, "gamma": 0.0, "calibration": None, "expected": None, "scored": self.own is None}
+        found, step = heads.calibration, heads.step if isinstance(heads, HeadMap) else None
+        calibration = {"gain": found.gain, "low": found.low, "high": found.high, "n": found.n} if found else None
+        expected = {"gain": step.gain, "deviation": step.deviation, "probability": step.probability} if step else None
+        return {
+            "mode": heads.mode if isinstance(heads, HeadMap) else "contrast",
+            "gamma": heads.gamma,
+            "calibration": calibration,
+            "expected": expected,
+            "scored": True,
+        }
