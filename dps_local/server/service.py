@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,7 +59,9 @@ class Service:
             "people": {name: person.as_json() for name, person in self.people.items()},
         }
 
-    def answer(self, request: AnswerRequest, name: str | None, job: Job[Service]) -> Iterator[Token | Finished]:
+    def answer(
+        self, request: AnswerRequest, name: str | None, job: Job[Service]
+    ) -> Generator[Token | Finished, None, None]:
         """Yield the tokens of an answer and then its end; nothing more once the job is cancelled.
 
         name: of the person. Raises RequestError.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -31,7 +31,7 @@ class Job(Generic[T]):
     be told that the answer is not wanted any more.
     """
 
-    def __init__(self, run: Callable[[T, Job[T]], Iterator[Any]], send: Callable[[Any], None]) -> None:
+    def __init__(self, run: Callable[[T, Job[T]], Generator[Any, None, None]], send: Callable[[Any], None]) -> None:
         self.run, self.send = run, send
         self.stop: Callable[[], None] | None = None
         self.cancelled = self.done = False
@@ -134,7 +134,7 @@ class Worker(Generic[T]):
                 return
             if self.loaded is None:
                 self.loaded = self._load()
-            with closing(job.run(self.loaded, job)) as events:  # type: ignore[type-var]
+            with closing(job.run(self.loaded, job)) as events:
                 for event in events:
                     job.send(event)
                     if job.cancelled:
