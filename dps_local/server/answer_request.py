@@ -163,7 +163,7 @@ def _message(fields: Fields) -> tuple[str, str]:
         return role, ""
     if not isinstance(content := fields.raw("content"), list):
         return role, fields.text("content")
-    parts = [Fields(part, f"{fields._name}.content[{i}]") for i, part in enumerate(content)]
+    parts = [Fields(part, f"{fields.name}.content[{i}]") for i, part in enumerate(content)]
     for part in parts:
         if part.text("type") != "text":
             raise part.error("type", "must be text: images, sound and files are not supported", "unsupported_value")

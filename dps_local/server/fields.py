@@ -13,13 +13,13 @@ class Fields:
     """Raises RequestError (400) that names the field. A field that is null counts as absent."""
 
     def __init__(self, data: Any, name: str = "") -> None:
-        self._name = name
+        self.name = name
         if not isinstance(data, dict):
             raise self.error("", "must be an object")
         self._data = {key: value for key, value in data.items() if value is not None}
 
     def error(self, field: str, problem: str, code: str | None = None) -> RequestError:
-        path = ".".join(filter(None, (self._name, field)))
+        path = ".".join(filter(None, (self.name, field)))
         return RequestError(400, f"{path or 'the request'} {problem}", path or None, code)
 
     def __contains__(self, field: str) -> bool:
