@@ -48,7 +48,7 @@ def _check_temperature(temp: float) -> float:
 
 
 ProfileOption = typer.Option(
-    "--profile", "-p", callback=_not_empty, help="A profile (JSON), or a shipped example: mara, idris, odile."
+    "--profile", "-p", callback=_not_empty, help="A profile (JSON), or a shipped example: nell, mara, idris, odile."
 )
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 ModelOption = Annotated[
