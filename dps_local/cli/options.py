@@ -48,7 +48,7 @@ def _check_temperature(temp: float) -> float:
 
 
 ProfileOption = typer.Option(
-    "--profile", "-p", callback=_not_empty, help="A profile (JSON), or a shipped example: mara, idris, odile."
+    "--profile", "-p", callback=_not_empty, help="A profile (JSON), or a shipped example: nell, mara, idris, odile."
 )
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 ModelOption = Annotated[
@@ -272,6 +272,10 @@ class EvalOptions:
     top: Annotated[
         Any, typer.Option(parser=_count_list, metavar="LIST", help="Muted heads: as many, then others. Default: 4 %.")
     ] = ""
+    step_heads: Annotated[
+        Any,
+        typer.Option(parser=_count_list, metavar="LIST", help="Heads of 'prior' and 'prior-contrast'. Default: all."),
+    ] = ""
     beta: Annotated[
         Any,
         typer.Option(parser=_float_list, metavar="LIST", help="β of the plausibility mask: the main one, then others."),
@@ -309,7 +313,17 @@ class EvalOptions:
         top = self.top or (top_k(n_heads),)
         return EvaluationOptions(
             methods=self.methods,
-            grid=Grid(self.gamma, top, self.beta, self.step, self.items[1:], self.random, self.vector, self.cache),
+            grid=Grid(
+                gammas=self.gamma,
+                heads=top,
+                betas=self.beta,
+                amplify_gammas=self.step,
+                items=self.items[1:],
+                seeds=self.random,
+                vector_gammas=self.vector,
+                cache_gammas=self.cache,
+                step_heads=self.step_heads,
+            ),
             source=self.heads_from,
             subset=self.part,
             users=self.users,

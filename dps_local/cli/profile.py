@@ -25,7 +25,7 @@ MOST = 5  # sources and languages in a line
 
 profile_app = typer.Typer(no_args_is_help=True, help="Profiles: what you wrote, for a model to write as you do.")
 ProfileArgument = Annotated[
-    str, typer.Argument(metavar="PROFILE", help="A profile (JSON), or a shipped example: mara, idris, odile.")
+    str, typer.Argument(metavar="PROFILE", help="A profile (JSON), or a shipped example: nell, mara, idris, odile.")
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")]
 profile_app.command("import")(import_profile)

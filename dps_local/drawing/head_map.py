@@ -188,6 +188,8 @@ def summary_lines(head_map: ScoredHeads) -> list[str]:
         )
     lines.append(f"null control {head_map.null_control:g}; {counted(head_map.evaluations, 'head evaluation')}")
     lines.append(calibration_sentence(head_map, "your writing"))
+    if head_map.calibration and head_map.calibration.end is not None:
+        lines.append(f"it makes the ends of your texts likelier by {head_map.calibration.end:+.2f} nats a text")
     return lines
 
 

@@ -53,6 +53,7 @@ CLUSTER_METHODS: tuple[Method, ...] = ("cluster-hard", "cluster-soft")
 PEER_METHODS: tuple[Method, ...] = ("cad", "style-vector", "cache")  # others' ways, to compare with
 METHODS_WITHOUT_HEAD_MAP: tuple[Method, ...] = ("none", "profile", "random", *PEER_METHODS)
 STEP_METHODS: tuple[StepMethod, ...] = get_args(StepMethod)
+SPARSE_METHODS: tuple[Method, ...] = ("prior", "prior-contrast")  # tried with few heads, too
 AMPLIFY_METHODS: tuple[Method, ...] = ("amplify", "amplify-positive", *STEP_METHODS)  # their γ is a length
 
 

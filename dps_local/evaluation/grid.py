@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dps_local.evaluation.condition import AMPLIFY_METHODS, METHODS_WITHOUT_SETTINGS, TOP_K_METHODS, Condition, Method
+from dps_local.evaluation.condition import (
+    AMPLIFY_METHODS,
+    METHODS_WITHOUT_SETTINGS,
+    SPARSE_METHODS,
+    TOP_K_METHODS,
+    Condition,
+    Method,
+)
 from dps_local.scoring.calibrate import GAMMAS, STEPS
 from dps_local.steering.mixing import Gamma
 
@@ -15,8 +22,8 @@ class Grid:
     """The settings to try; the first of each are the main ones, and the others change one of them at a time.
 
     amplify_gammas, vector_gammas, cache_gammas: strengths of the amplification, of the style vector and of the n-gram
-    cache. items: how many profile items to show to the plain model, beside as
-    many as in the other conditions. seeds: how many choices of random heads.
+    cache. items: how many profile items to show to the plain model, beside as many as in the other conditions. seeds:
+    how many choices of random heads. step_heads: of how many heads to try the prior's step, beside all of them.
     """
 
     gammas: tuple[Gamma, ...] = (Gamma(GAMMAS[0]),)
@@ -27,6 +34,7 @@ class Grid:
     seeds: int = 3
     vector_gammas: tuple[Gamma, ...] = (Gamma(0.03),)
     cache_gammas: tuple[Gamma, ...] = (Gamma(0.2),)
+    step_heads: tuple[int, ...] = ()
 
     def conditions(self, methods: Sequence[Method]) -> list[Condition]:
         return [condition for method in methods for condition in self._conditions(method)]
@@ -37,7 +45,8 @@ class Grid:
         if method in METHODS_WITHOUT_SETTINGS:
             return [Condition(method)]
         if method in AMPLIFY_METHODS:
-            return [Condition(method, gamma) for gamma in self.amplify_gammas]
+            of_heads = (None, *self.step_heads) if method in SPARSE_METHODS else (None,)
+            return [Condition(method, gamma, heads) for heads in of_heads for gamma in self.amplify_gammas]
         if method in ("style-vector", "cache"):
             gammas = self.vector_gammas if method == "style-vector" else self.cache_gammas
             return [Condition(method, gamma) for gamma in gammas]

@@ -142,7 +142,7 @@ def _clusters(routing: Routing) -> ForHeads:
 
 def _step(condition: Condition, user: str, head_maps: HeadMapStore, model: Model) -> HeadScales:
     assert condition.method in STEP_METHODS
-    return head_maps.steps.weights(condition.method, user, model)
+    return head_maps.steps.weights(condition.method, user, model, condition.heads)
 
 
 def _backwards(condition: Condition, user: str, head_maps: HeadMapStore, model: Model) -> HeadScales:

@@ -14,6 +14,7 @@ from dps_local.scoring.own_slopes import OwnSlopes
 from dps_local.scoring.people import population_of
 from dps_local.scoring.posterior import Posterior, own_alone, posterior
 from dps_local.scoring.slopes import Slopes
+from dps_local.scoring.sparse import sparse
 from dps_local.system.progress import Progress
 
 ITEMS = 16  # of a user, the newest
@@ -35,10 +36,11 @@ class UserSteps:
     _slopes: dict[str, Slopes] = field(default_factory=dict)
     _populations: dict[tuple[str, ...], Population] = field(default_factory=dict)
 
-    def weights(self, method: StepMethod, user: str, model: Model) -> HeadScales:
-        """Return a step at length 1, F32 [n_layer, n_head_max]; NaN where there is no head."""
+    def weights(self, method: StepMethod, user: str, model: Model, heads: int | None = None) -> HeadScales:
+        """Return a step at length 1, F32 [n_layer, n_head_max]; NaN where there is no head. heads: so many alone."""
         found = self._posterior(method, user)
-        return grid(model.n_heads, found.fisher.scaled_to(found.step, 1.0))
+        step = found.step if heads is None else sparse(found.step, found.fisher, heads)[1]
+        return grid(model.n_heads, found.fisher.scaled_to(step, 1.0))
 
     def _posterior(self, method: StepMethod, user: str) -> Posterior:
         if method == "own":

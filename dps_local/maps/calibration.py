@@ -43,6 +43,7 @@ class Calibration:
     The interval is that of `best` among all candidates that were tried, at once. more_messages: about how many more of
     them may tell, None when they are not expected to. temperature, plain_temperature: the best ones, steered and not.
     probability: that steering helps, by these items and by what others' texts tell; None where only the items count.
+    end: how much likelier it makes the ends of texts, in nats; None where all were cut.
     """
 
     gain: float = field(metadata=NUMBER)
@@ -54,6 +55,7 @@ class Calibration:
     plain_temperature: float = field(metadata=NUMBER)
     more_messages: int | None = field(default=None, metadata=optional(COUNT))
     probability: float | None = field(default=None, metadata=optional(NUMBER))
+    end: float | None = field(default=None, metadata=optional(NUMBER))
 
     @property
     def helps(self) -> bool:

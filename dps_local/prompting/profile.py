@@ -75,7 +75,7 @@ class Profile:
 
     @classmethod
     def load(cls, name_or_path: StrPath) -> Profile:
-        """Read a profile from a JSON file, or one of the shipped examples by its name (mara, idris, odile).
+        """Read a profile from a JSON file, or one of the shipped examples by its name (nell, mara, idris, odile).
 
         Raises ProfileError that names the field and the line.
         """

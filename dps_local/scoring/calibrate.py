@@ -32,7 +32,7 @@ LossTable = NDArray[np.float64]  # [n_items, n_candidates, n_temperatures], nats
 
 
 def candidates(selected: int) -> list[Candidate]:
-    """Return the ways of steering to try with so many chosen heads, NO_STEERING first."""
+    """Return the ways of steering to try with so many chosen heads for the contrast, NO_STEERING first."""
     contrasts = [Candidate("contrast", selected, gamma) for gamma in GAMMAS if selected]
     return [NO_STEERING, *contrasts, *(Candidate("amplify", None, step) for step in STEPS)]
 
@@ -42,6 +42,7 @@ def calibrate(
     tried: Sequence[Candidate],
     messages_per_item: float = 1.0,
     expected: Sequence[tuple[float, float] | None] = (),
+    ends: LossTable | None = None,
 ) -> Calibration:
     """Choose the candidate whose gain over the plain model has the highest lower bound.
 
@@ -51,7 +52,7 @@ def calibrate(
 
     tried[0] is NO_STEERING. Bounds hold for all candidates at once (`simultaneous_t`), so the best of many is not
     taken for help by chance; fewer than FEWEST items never are. messages_per_item: how much history one more item
-    takes. At least 2 items.
+    takes. ends: of the tokens alone that end the items which were not cut, in nats an item. At least 2 items.
     """
     n = len(losses)
     temperatures = losses.mean(axis=0).argmin(axis=1)  # of each candidate
@@ -81,7 +82,14 @@ def calibrate(
         plain_temperature=TEMPERATURES[temperatures[0]],
         more_messages=_more_messages(gain, gain - low, n, messages_per_item),
         probability=probability,
+        end=None if ends is None or not len(ends) else _gain_of(ends, i + 1, temperatures),
     )
+
+
+def _gain_of(losses: LossTable, candidate: int, temperatures: NDArray[np.int64]) -> float:
+    """Return the mean gain of a candidate over the plain model, each at its own temperature."""
+    mean = losses.mean(axis=0)
+    return float(mean[0, temperatures[0]] - mean[candidate, temperatures[candidate]])
 
 
 def _added(mean: float, deviation: float, known: tuple[float, float] | None) -> tuple[float, float]:

@@ -14,11 +14,12 @@ class Example:
     """A history item as it is scored: after the profile; without the profile; the answer that was rejected.
 
     longer: the first, with LONGER times as many tokens of a long item, as it is held out to calibrate: each steering
-    is tried once, where ablation takes hundreds of heads.
+    is tried once, where ablation takes hundreds of heads. n_end: its last tokens that end it; 0 where it was cut.
     """
 
     text: ScoredText
     longer: ScoredText
+    n_end: int
     without_profile: ScoredText | None = None
     rejected: ScoredText | None = None
 
@@ -40,6 +41,7 @@ def make_example(prompter: Prompter, i: int, options: ScoringOptions) -> Example
     return Example(
         ScoredText(request, target),
         ScoredText(request, longer),
+        len(prompter.end) if longer[-len(prompter.end) or len(longer) :] == prompter.end else 0,
         without_profile,
         ScoredText(request, rejected) if rejected else None,
     )

@@ -38,17 +38,21 @@ class HeldOutLosses:
         self.sequences.close()
 
     def of(self, text: ScoredText, steerings: Sequence[Steering]) -> NDArray[np.float64]:
-        """Return the NLL of a text under each steering, at each temperature: [n_steerings, n_temperatures].
+        """Return the mean NLL of a text under each steering, at each temperature: [n_steerings, n_temperatures]."""
+        return np.asarray(self.by_token(text, steerings).mean(axis=1))
 
-        Those whose own streams have equal scales share one.
+    def by_token(self, text: ScoredText, steerings: Sequence[Steering]) -> NDArray[np.float64]:
+        """Return the NLL of each token of a text's target: [n_steerings, n_target, n_temperatures].
+
+        Steerings whose own streams have equal scales share one.
         """
         scales = [steering.own_scales for steering in steerings]
         keys = [scale.tobytes() for scale in scales]
-        losses = np.empty((len(steerings), len(TEMPERATURES)))
+        losses = np.empty((len(steerings), len(text.target), len(TEMPERATURES)))
         for full, own in self.compared(text, dict(zip(keys, scales, strict=True))):
             for i, key in enumerate(keys):
                 if key in own:
-                    losses[i] = self.mean_losses(steerings[i].mix, full, own[key], text.target)
+                    losses[i] = self.token_losses(steerings[i].mix, full, own[key], text.target)
         return losses
 
     def compared(
@@ -76,12 +80,8 @@ class HeldOutLosses:
             logits = context.decode(self.sequences.runs(text, KERNEL_ROWS))
         return logits.reshape(KERNEL_ROWS, len(text.target), -1)
 
-    def mean_losses(self, mix: Mix, full: Logits, own: Logits, target: Sequence[int]) -> NDArray[np.float64]:
-        """Return the mean NLL [n_temperatures] of the target; full, own: F32 [n_target, n_vocab]."""
-        return np.asarray(self.token_losses(mix, full, own, target).mean(axis=0))
-
     def token_losses(self, mix: Mix, full: Logits, own: Logits, target: Sequence[int]) -> NDArray[np.float64]:
-        """Return the NLL [n_target, n_temperatures] of each token of the target."""
+        """Return the NLL [n_target, n_temperatures] of each token of the target; full, own: F32 [n_target, n_vocab]."""
         return np.array(list(self.pool.map(lambda f, o, y: _row_losses(mix(f, o), y), full, own, target)))
 
 

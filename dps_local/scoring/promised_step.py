@@ -41,7 +41,7 @@ class PromisedStep:
         """The length whose gain has the highest lower bound; where nobody tried, that of the step, or LONGEST."""
         if not self.errors:
             return min(self.posterior.fisher.length(self.step), LONGEST)
-        lengths = np.linspace(0, min(error.longest for error in self.errors), GRID + 1)[1:]
+        lengths = np.linspace(0, min(error.longest for error in self.errors), GRID + 1)[1:].round(6)  # as people write
         bounds = [gain - BOUND * deviation for gain, deviation in map(self.expected, lengths)]
         return float(lengths[int(np.argmax(bounds))])
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dps_local.engine.model import Model
+from dps_local.engine.model import Head, Model
 from dps_local.errors import ModelError, ProfileError
 from dps_local.maps.calibration import Calibration, Candidate
 from dps_local.maps.head_map import HeadMap
@@ -35,15 +36,15 @@ from dps_local.system.progress import Notice, Progress
 
 MIN_SPLIT = 12  # history items; with fewer, calibration is cross-validated (k-fold)
 FOLDS = 4
+HELD_OUT = 4  # times as many items as ablation scores, each held out of the step in turn
 
 
 @dataclass(frozen=True)
 class Split:
     """Which history items are scored, and which are held out of the choice of heads to calibrate it.
 
-    The newest items are held out, and the newest before them are scored. A short history is cross-validated: all are
-    scored, and folds[i] names the items that have no part in the choice when they calibrate. users: whose each of
-    these is, where they are several people's.
+    folds[i] names the items that have no part in the choice when they calibrate. users: whose each of these is, where
+    they are several people's.
     """
 
     scored: list[int]
@@ -74,8 +75,19 @@ def _need_own_items(profile: Profile) -> None:
         )
 
 
+def leave_one_out(items: Sequence[int], examples: int) -> Split:
+    """Split history items, given oldest first, where a step can be made without any one of them.
+
+    Ablation scores the newest, and has no part in the calibration.
+    """
+    return Split(list(items[-examples:]), [[i] for i in items])
+
+
 def split_history(items: Sequence[int], examples: int) -> Split:
-    """Split history items, given oldest first."""
+    """Split history items, given oldest first: the newest are held out, and the newest before them are scored.
+
+    A short history is cross-validated: all are scored.
+    """
     if len(items) < MIN_SPLIT:
         used = list(items[-examples:])
         return Split(used, [fold for k in range(min(FOLDS, len(used))) if (fold := used[k::FOLDS])])
@@ -103,22 +115,23 @@ def score(
     priors = shipped_priors(model.identity) if priors is None else priors
     prompter = profile if isinstance(profile, Prompter) else Prompter.of(model, profile)
     _need_own_items(prompter.profile)
-    newest = prompter.profile.own_items(2 * options.examples)
-    examples = {i: example for i in newest if (example := make_example(prompter, i, options))}
-    split = split_history(list(examples), options.examples)
     steps = None
     # slopes are those of the answer's tokens; another scale asks for slopes by ablation
     if options.scope == "generated" and options.ablation_scale == ScoringOptions.ablation_scale:
         steps = OwnSteps.measured(
             prompter, priors, k=options.top, n_threads=options.n_threads, progress=progress, notice=notice
         )
+    newest = prompter.profile.own_items((HELD_OUT if steps else 2) * options.examples)
+    examples = {i: example for i in newest if (example := make_example(prompter, i, options))}
+    split = (leave_one_out if steps else split_history)(list(examples), options.examples)
     return Scoring(model, examples, split, options, prompter.identity, progress, notice, steps).head_map()
 
 
 class Scoring:
     """The scoring of examples (by number): some choose heads, others calibrate. whose: tells them from others'.
 
-    steps: give the amplification's weights, which else come from the ablation.
+    steps: give the amplification's weights, which else come from the ablation. Then no contrast is calibrated: the
+    heads of highest gain were worth less everywhere, and a contrast by the step no more (models/RESULTS.md).
     """
 
     def __init__(
@@ -139,7 +152,8 @@ class Scoring:
             model,
             [self.examples[i] for i in self.split.scored],
             options,
-            exhaustive=self.split.cross_validated,  # elimination would have seen what is held out
+            # else elimination would have seen what is held out
+            exhaustive=self.split.cross_validated and not steps,
             progress=progress,
             further_progress=len(self.split.held_out) * HeldOutLosses.streams,
         )
@@ -153,7 +167,8 @@ class Scoring:
         values = effects.ranked_by(self.options.ranking)
         selected = choose(values, self.halving.k)
         calibration = self._calibrate(effects, len(selected))
-        best = calibration.best if calibration and calibration.helps else Candidate("contrast", None, 0.0)
+        off = Candidate("amplify" if self.steps else "contrast", None, 0.0)
+        best = calibration.best if calibration and calibration.helps else off
         grids: dict[str, Any] = grids_of(self.model, effects, self.options.ablation_scale)
         if self.steps:
             step = self.steps.step()
@@ -191,23 +206,35 @@ class Scoring:
         users = [self.split.users.get(i, i) for i in held_out]
         if len(set(users)) < 2:
             return None
-        tried = candidates(n_selected)
+        tried = candidates(0 if self.steps else n_selected)
         texts = [self.examples[i].longer for i in held_out]
         held_out_losses = HeldOutLosses(self.model, texts, self.options.scope, self.options.n_threads)
-        losses = []
+        losses, ends = list[NDArray[np.float64]](), list[NDArray[np.float64]]()
         try:
             for fold in self.split.folds:
-                seen = effects.of([k for k, i in enumerate(self.split.scored) if i not in fold])
-                chosen = [self.halving.heads[i] for i in choose(seen.ranked_by(self.options.ranking), self.halving.k)]
-                of_fold = seen.weights(self.options.ablation_scale)
+                chosen, weights = self._without(fold, effects)
+                steerings = [c.steering(self.model, chosen, weights, self.options.scope) for c in tried]
                 for i in fold:
-                    weights = self.steps.step(i).weights if self.steps else grid(self.model.n_heads, of_fold)
-                    steerings = [c.steering(self.model, chosen, weights, self.options.scope) for c in tried]
-                    losses.append(held_out_losses.of(self.examples[i].longer, steerings))
+                    by_token = held_out_losses.by_token(self.examples[i].longer, steerings)
+                    losses.append(by_token.mean(axis=1))
+                    if n_end := self.examples[i].n_end:
+                        ends.append(by_token[:, -n_end:].sum(axis=1))
                     self.halving.advance(held_out_losses.streams)
         finally:
             held_out_losses.close()
-        return calibrate(by_user(np.array(losses), users), tried, self.split.items_each, self._expected(tried))
+        of_users, expected = by_user(np.array(losses), users), self._expected(tried)
+        return calibrate(of_users, tried, self.split.items_each, expected, np.array(ends))
+
+    def _without(self, fold: Sequence[int], effects: HeadEffects) -> tuple[list[Head], Scores]:
+        """Return the heads of the contrast and the weights of the amplification as all but some items choose them."""
+        if self.steps:
+            (i,) = fold
+            return [], self.steps.step(i).weights
+        seen = effects.of([k for k, i in enumerate(self.split.scored) if i not in fold])
+        chosen = choose(seen.ranked_by(self.options.ranking), self.halving.k)
+        return [self.halving.heads[i] for i in chosen], grid(
+            self.model.n_heads, seen.weights(self.options.ablation_scale)
+        )
 
     def _expected(self, tried: Sequence[Candidate]) -> list[tuple[float, float] | None]:
         """Return what others' texts promise of each candidate but the first; nothing without priors.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -254,6 +255,15 @@ def test_settings_change_one_at_a_time() -> None:
         "profile (items = 1)",
         "amplify (γ = 0.1)",
         "amplify (γ = 0.2)",
+    ]
+    few = replace(grid, step_heads=(3,)).conditions(["prior", "own"])
+    assert [str(a) for a in few] == [
+        "prior (γ = 0.1)",
+        "prior (γ = 0.2)",
+        "prior (γ = 0.1, K = 3)",
+        "prior (γ = 0.2, K = 3)",
+        "own (γ = 0.1)",
+        "own (γ = 0.2)",
     ]
     assert [(a.heads, a.seed) for a in grid.conditions(["random"])][:4] == [(8, 0), (8, 1), (8, 0), (8, 1)]
     assert all(condition.heads is None for condition in grid.conditions(["cad", "cluster-hard"]))

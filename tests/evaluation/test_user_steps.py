@@ -83,6 +83,18 @@ def test_steps_are_those_of_the_posterior(model: Model, tmp_path: Path) -> None:
     assert backwards == pytest.approx(-0.25 * weights(model, tmp_path, "prior", me), abs=1e-6)
 
 
+def test_a_step_of_few_heads_is_as_long_as_one_of_all(model: Model, tmp_path: Path) -> None:
+    """So that they are compared at equal KL: δᵀFδ is 1 of both, with F of the same texts."""
+    kept, me = store(model, tmp_path), SAME[0]
+    fisher = population_of([kept.steps._measured(kept.prompters[name]) for name in OTHERS]).fisher
+    for heads in (None, 1, 3):
+        treatment = treatment_of(Condition("prior", Gamma(0.25), heads), me, kept, model)
+        assert treatment.steering
+        step = np.array([treatment.steering.scales[head] - 1 for head in model.heads()])
+        assert np.count_nonzero(step) == (heads or len(step))
+        assert fisher.length(step) == pytest.approx(1, abs=1e-4)
+
+
 @pytest.mark.parametrize("method", STEP_METHODS)
 def test_only_those_have_a_part_in_a_step_who_may(model: Model, tmp_path: Path, method: Method) -> None:
     me, before = SAME[0], weights(model, tmp_path, method, SAME[0])

@@ -253,13 +253,13 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_refused_with_the_names_of_the_examples(tmp_path: Path) -> None:
     with pytest.raises(
-        ProfileError, match=r"^no profile '.*none.json': give a JSON file or one of idris, mara, odile$"
+        ProfileError, match=r"^no profile '.*none.json': give a JSON file or one of idris, mara, nell, odile$"
     ):
         Profile.load(str(tmp_path / "none.json"))
 
 
 def test_a_name_that_is_no_example_is_refused() -> None:
-    with pytest.raises(ProfileError, match=r"^no profile 'nobody': give a JSON file or one of idris, mara, odile$"):
+    with pytest.raises(ProfileError, match=r"^no profile 'nobody': give a JSON file or one of idris, mara, nell, odile$"):
         Profile.load("nobody")
 
 
@@ -463,11 +463,11 @@ def test_every_change_of_content_changes_the_digest() -> None:
 # the shipped examples
 
 
-def test_three_examples_ship_with_the_package() -> None:
-    assert examples() == ["idris", "mara", "odile"]
+def test_four_examples_ship_with_the_package() -> None:
+    assert examples() == ["idris", "mara", "nell", "odile"]
 
 
-@pytest.mark.parametrize("name", ["idris", "mara", "odile"])
+@pytest.mark.parametrize("name", ["idris", "mara", "nell", "odile"])
 def test_an_example_loads_by_name_and_has_twenty_items_or_more(name: str) -> None:
     profile = Profile.load(name)
     assert profile.name.split()[0].lower() == name
@@ -481,7 +481,7 @@ def test_an_example_loads_by_name_and_has_twenty_items_or_more(name: str) -> Non
 
 def test_the_examples_are_different_people() -> None:
     profiles = [Profile.load(name) for name in examples()]
-    assert len({p.digest() for p in profiles}) == 3
+    assert len({p.digest() for p in profiles}) == 4
     outputs = [item.output for p in profiles for item in p.history]
     assert len(set(outputs)) == len(outputs)
     preferences = [p for profile in profiles for p in profile.preferences]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tiny import TinyModel
 
 from dps_local.engine.model import Model
@@ -20,8 +21,11 @@ from dps_local.prompting.profile import HistoryItem, Profile
 from dps_local.prompting.prompt import Prompter
 from dps_local.scoring import first_map as first_map_module
 from dps_local.scoring import own_slopes, own_steps
+from dps_local.scoring.calibrate import TEMPERATURES
 from dps_local.scoring.first_map import first_map
+from dps_local.scoring.forked_sequences import ScoredText
 from dps_local.scoring.head_slopes import HeadSlopes
+from dps_local.scoring.held_out_losses import HeldOutLosses
 from dps_local.scoring.mixture import mixture
 from dps_local.scoring.options import ScoringOptions
 from dps_local.scoring.own_slopes import OwnSlopes
@@ -31,6 +35,7 @@ from dps_local.scoring.personal_step import PersonalStep
 from dps_local.scoring.posterior import own_alone
 from dps_local.scoring.scoring import score
 from dps_local.scoring.slopes import Slopes
+from dps_local.steering.steering import Steering, amplified
 
 SAID = ["Cheers, all sorted.", "No need to rush, love.", "Right then! Off to the allotment.", "Plums, mostly."]
 HISTORY = tuple(HistoryItem(f"Jar {i}. {SAID[i % 4]}", f"What is in it, {i}?") for i in range(8))
@@ -265,3 +270,32 @@ def test_scoring_adds_what_others_tell_to_what_was_measured(model: Model) -> Non
     assert head_map.calibration.probability is not None
     assert head_map.step
     assert np.isfinite(head_map.pcs).all()
+
+
+def test_each_item_calibrates_the_step_of_all_others(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Items that ablation scores, too; and the gain of their ends is that of their last tokens."""
+    losses, tried = HeldOutLosses.by_token, list[tuple[ScoredText, Sequence[Steering], NDArray[np.float64]]]()
+
+    def recorded(held_out: HeldOutLosses, text: ScoredText, steerings: Sequence[Steering]) -> NDArray[np.float64]:
+        tried.append((text, steerings, losses(held_out, text, steerings)))
+        return tried[-1][2]
+
+    monkeypatch.setattr(HeldOutLosses, "by_token", recorded)
+    p = prompter(model)
+    head_map = score(model, p, OPTIONS, priors=[])
+    own = OwnSlopes(p, n_samples=2, n_threads=1)
+    numbers = list(own.texts)
+    assert head_map.calibration
+    assert len(tried) == head_map.calibration.n == len(numbers) == head_map.examples
+    for i, (text, steerings, _) in zip(numbers, tried, strict=True):
+        assert text.target == own.texts[i].target
+        others = own.of([k for k in numbers if k != i])
+        weights = PersonalStep.of(model, [], others).weights
+        assert [s.gamma.value for s in steerings] == [0, 0.2, 0.4, 0.8]
+        assert np.allclose(steerings[1].scales, amplified(weights), atol=1e-5)
+    ends = [table[:, -len(p.end) :].sum(axis=1) for text, _, table in tried if text.target[-len(p.end) :] == p.end]
+    assert len(ends) == len(numbers)
+    found = head_map.calibration
+    best, plain = TEMPERATURES.index(found.temperature), TEMPERATURES.index(found.plain_temperature)
+    k = [0, 0.2, 0.4, 0.8].index(found.best.gamma)
+    assert found.end == pytest.approx(np.mean([end[0, plain] - end[k, best] for end in ends]))
