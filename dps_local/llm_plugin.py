@@ -32,6 +32,11 @@ if TYPE_CHECKING:  # imported with the first question, so that `llm models` stay
 
 POLL_SECONDS = 0.05
 SAMPLING = {"max_tokens", "temperature", "top_p", "min_p", "seed"}  # OpenAI's names are llm's
+REMEDIES = {
+    Remedy.DOWNLOAD: "run `dps-local models pull {model}`",
+    Remedy.DOWNLOAD_AGAIN: "run `dps-local models pull {model}` again",
+    Remedy.KNOWN_NAME: "`dps-local models list` shows the models",
+}
 
 
 class PluginError(click.ClickException, llm.ModelError):
@@ -216,10 +221,8 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except DpsError as exc:
-        helps = f": try {exc.remedy.value}" if exc.remedy else ""
-        if exc.remedy in (Remedy.DOWNLOAD, Remedy.DOWNLOAD_AGAIN):
-            helps = f": run `dps-local models pull {exc.model}`"
-        raise PluginError("".join(filter(str.isprintable, f"{exc}{helps}"))) from exc
+        helps = REMEDIES.get(exc.remedy, f"try {exc.remedy.value}").format(model=exc.model) if exc.remedy else ""
+        raise PluginError("".join(filter(str.isprintable, ": ".join(filter(None, (str(exc), helps)))))) from exc
 
 
 def _ignore(_: str) -> None:
