@@ -25,6 +25,7 @@ from tiny import TinyModel
 from dps_local import llm_plugin
 from dps_local.assistant import Assistant, Settings
 from dps_local.chat.session import Session
+from dps_local.chat.turn import Token
 from dps_local.engine.model import Model
 from dps_local.engine.sampler import Sampling
 from dps_local.prompting.profile import HistoryItem, Profile
@@ -259,14 +260,26 @@ def test_answers_that_are_read_in_turn_are_their_own(ask: Ask, model: Model) -> 
 
 
 @pytest.mark.parametrize("why", [KeyboardInterrupt, GeneratorExit])
-def test_an_answer_that_nobody_reads_on_is_stopped(ask: Ask, model: Model, why: type[BaseException]) -> None:
-    expected = answers(model, ADA, ASK)[0]
-    broken = ask(max_tokens=100_000)
-    texts = iter(broken)
-    assert next(texts)
-    with pytest.raises(why):
-        texts.throw(why)  # type: ignore[attr-defined]
+def test_an_answer_that_nobody_reads_on_is_stopped(
+    ask: Ask, model: Model, why: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, went_on, tokens_of = answers(model, ADA, ASK)[0], list[Session](), Session.ask
+
+    def wait_behind_the_first(session: Session, *arguments: Any, **options: Any) -> Iterator[Token]:
+        tokens = tokens_of(session, *arguments, **options)
+        yield next(tokens)
+        if not session.cancel.wait(20):
+            went_on.append(session)
+        yield from tokens
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "ask", wait_behind_the_first)
+        texts = iter(ask())
+        assert next(texts)
+        with pytest.raises(why):
+            texts.throw(why)  # type: ignore[attr-defined]
     assert ask().text() == expected
+    assert went_on == []
 
 
 @pytest.mark.slow
