@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import shlex
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ import llm
 from llm.parts import ReasoningPart
 from pydantic import Field
 
-from dps_local.errors import DpsError, Remedy, SettingsError
+from dps_local.errors import DpsError, Remedy, SettingsError, StateError
 from dps_local.prompting.profile import Profile, examples
 
 if TYPE_CHECKING:  # imported with the first question, so that `llm models` stays fast
@@ -121,6 +122,7 @@ class LoadedModel:
 
         command: scores the profile, which is never done here.
         """
+        from dps_local.chat.turn import Token
         from dps_local.server.worker import Job
 
         def run(service: Service, job: Job[Service]) -> Generator[Token | Finished, None, None]:
@@ -133,12 +135,16 @@ class LoadedModel:
                 raise self.worker.failure
         self.worker.submit(job := Job(run, events.put))
         try:
-            while (event := events.get()) is not None:
-                if isinstance(event, BaseException):
-                    raise event
+            while isinstance(event := events.get(), Token):
                 yield event
-        finally:
+        except BaseException:
             self.worker.cancel(job)
+            raise
+        if event is None:
+            raise StateError("another model was asked for before this answer had ended")
+        if isinstance(event, BaseException):
+            raise event
+        yield event
 
     def _load(self) -> Service:
         from dps_local.assistant import Settings
@@ -165,6 +171,7 @@ class LoadedModel:
 
 
 _kept: LoadedModel | None = None
+_choosing = threading.Lock()
 
 
 @atexit.register
@@ -182,10 +189,11 @@ def _loaded(options: SteeredModel.Options) -> LoadedModel:
 
     global _kept
     path = registry.resolve(options.model or registry.default_name())
-    if _kept is None or (_kept.path, _kept.n_threads) != (path, options.threads) or _kept.worker.failure:
-        close()
-        _kept = LoadedModel(path, options.threads)
-    return _kept
+    with _choosing:
+        if _kept is None or (_kept.path, _kept.n_threads) != (path, options.threads) or _kept.worker.failure:
+            close()
+            _kept = LoadedModel(path, options.threads)
+        return _kept
 
 
 def _request(name: str, messages: Sequence[llm.Message], options: SteeredModel.Options) -> AnswerRequest:

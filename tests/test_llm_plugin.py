@@ -259,27 +259,48 @@ def test_answers_that_are_read_in_turn_are_their_own(ask: Ask, model: Model) -> 
     assert ["".join(texts) for texts in zip(*pairs, strict=True)] == expected
 
 
+@pytest.fixture
+def stopped(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Lets the first answer wait behind its first token; returns whether it was stopped, once that is known."""
+    known, tokens_of = list[bool](), Session.ask
+
+    def ask(session: Session, *arguments: Any, **options: Any) -> Iterator[Token]:
+        monkeypatch.setattr(Session, "ask", tokens_of)
+        tokens = tokens_of(session, *arguments, **options)
+        try:
+            yield next(tokens)
+            known.append(session.cancel.wait(20))
+            yield from tokens
+        except GeneratorExit:  # stopped before it was asked for more
+            known.append(True)
+            raise
+
+    monkeypatch.setattr(Session, "ask", ask)
+    return known
+
+
 @pytest.mark.parametrize("why", [KeyboardInterrupt, GeneratorExit])
 def test_an_answer_that_nobody_reads_on_is_stopped(
-    ask: Ask, model: Model, why: type[BaseException], monkeypatch: pytest.MonkeyPatch
+    ask: Ask, model: Model, why: type[BaseException], stopped: list[bool]
 ) -> None:
-    expected, went_on, tokens_of = answers(model, ADA, ASK)[0], list[Session](), Session.ask
+    texts = iter(ask())
+    assert next(texts)
+    with pytest.raises(why):
+        texts.throw(why)  # type: ignore[attr-defined]
+    assert ask().text() == answers(model, ADA, ASK)[0]
+    assert stopped[0]
 
-    def wait_behind_the_first(session: Session, *arguments: Any, **options: Any) -> Iterator[Token]:
-        tokens = tokens_of(session, *arguments, **options)
-        yield next(tokens)
-        if not session.cancel.wait(20):
-            went_on.append(session)
-        yield from tokens
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Session, "ask", wait_behind_the_first)
-        texts = iter(ask())
-        assert next(texts)
-        with pytest.raises(why):
-            texts.throw(why)  # type: ignore[attr-defined]
-    assert ask().text() == expected
-    assert went_on == []
+def test_an_answer_that_another_model_breaks_off_says_so(
+    ask: Ask, model: Model, stopped: list[bool], tiny_model: TinyModel
+) -> None:
+    texts = iter(ask())
+    first = next(texts)
+    assert answers(model, ADA, ASK)[0].startswith(first)
+    assert ask(name="dps", model=str(tiny_model("qwen2"))).text()
+    with pytest.raises(llm.ModelError, match="another model was asked for before this answer had ended"):
+        list(texts)
+    assert stopped[0]
 
 
 @pytest.mark.slow

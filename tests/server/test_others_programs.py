@@ -22,7 +22,6 @@ from maps import hand_made_map
 from program import PROGRAM
 from tiny import TinyModel
 
-import dps_local.server
 from dps_local.engine.model import Model
 from dps_local.engine.registry import default_name
 from dps_local.prompting.profile import HistoryItem, Profile
@@ -30,7 +29,7 @@ from dps_local.prompting.prompt import Prompter
 from dps_local.scoring.cached_map import CachedMap
 from dps_local.scoring.options import ScoringOptions
 
-PAGE = (Path(dps_local.server.__file__).parent / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "dps_local" / "server" / "README.md").read_text(encoding="utf-8")
 URL, NAME = "http://127.0.0.1:8080/v1", "smollm2-135m@me"
 ME = Profile("Ada", preferences=("short",), history=(HistoryItem("Aye, so be it.", "say so"),))
 
