@@ -127,7 +127,7 @@ def test_open_webui_is_told_the_address() -> None:
 
 def test_llms_endpoint_gets_what_generate_prints_streamed_and_not(served: Served, generated: tuple[str, str]) -> None:
     folder = Path(served.environment["LLM_USER_PATH"])
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "extra-openai-models.yaml").write_text(served.here(snippet("llm", "yaml")))
     ask = [sys.executable, "-P", "-m", "llm", "-m", "served", "-o", "max_tokens", 8, "-o", "temperature", 0]
     for options in ([], ["--no-stream"]):
