@@ -156,7 +156,7 @@ def test_a_profile_that_is_scored_meanwhile_answers(ask: Ask, request: pytest.Fi
 
 def test_models_are_the_profiles_of_the_user_and_the_shipped_ones(user_folder: Path) -> None:
     names = [model.model_id for model in llm.get_models() if model.model_id.startswith("dps")]
-    assert names == ["dps", "dps:ada", "dps:ben", "dps:idris", "dps:mara", "dps:odile"]
+    assert names == ["dps", "dps:ada", "dps:ben", "dps:idris", "dps:mara", "dps:nell", "dps:odile"]
     BEN.save(user_folder / "dps" / "mara.json")
     found = llm.get_model("dps:mara")
     assert isinstance(found, llm_plugin.SteeredModel)
@@ -340,7 +340,10 @@ def test_what_a_model_thought_is_left_out(ask: Ask, model: Model) -> None:
         ({"model": "nope"}, "'nope' is neither a file nor a known model: `dps-local models list` shows the models"),
         ({"question": ""}, "the prompt is empty"),
         ({"name": "dps", "gamma": 2}, "the model alone is not steered: ask dps:NAME, or give -o profile me.json"),
-        ({"name": "dps", "profile": "no.json"}, "no profile 'no.json': give a JSON file or one of idris, mara, odile"),
+        (
+            {"name": "dps", "profile": "no.json"},
+            "no profile 'no.json': give a JSON file or one of idris, mara, nell, odile",
+        ),
         ({"name": "dps:ben", "mode": "amplify"}, "there is no measured γ for amplify: give dps.gamma"),
         (
             {"messages": [llm.user("Look:", llm.Attachment(content=b"a", type="image/png"))]},

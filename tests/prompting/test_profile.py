@@ -259,7 +259,8 @@ def test_a_missing_file_is_refused_with_the_names_of_the_examples(tmp_path: Path
 
 
 def test_a_name_that_is_no_example_is_refused() -> None:
-    with pytest.raises(ProfileError, match=r"^no profile 'nobody': give a JSON file or one of idris, mara, nell, odile$"):
+    said = r"^no profile 'nobody': give a JSON file or one of idris, mara, nell, odile$"
+    with pytest.raises(ProfileError, match=said):
         Profile.load("nobody")
 
 
