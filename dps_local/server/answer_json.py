@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dps_local.chat.turn import Token
+from dps_local.drawing.explanation import shift_limit
 from dps_local.errors import DpsError, RequestError
 from dps_local.server.answer_request import AnswerRequest
 from dps_local.server.service import Finished
@@ -62,6 +63,7 @@ class AnswerJson:
         if end.explained is not None and (steering := end.steering):
             tokens = [{k: v for k, v in asdict(token).items() if k != "heads"} for token in end.explained]
             extra["dps"] = {"mode": steering.mode, "gamma": str(steering.gamma), "tokens": tokens}
+            extra["dps"]["limit"] = shift_limit(end.explained)  # of a colour scale
         return extra
 
     def _logprobs(self, tokens: Sequence[Token]) -> Json | None:

@@ -15,21 +15,24 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 import dps_local
 from dps_local.chat.turn import Token
+from dps_local.drawing.head_map import head_map_html
 from dps_local.errors import RequestError
 from dps_local.server.answer_json import AnswerJson, error_json
 from dps_local.server.answer_request import AnswerRequest, chat_request, completion_request
 from dps_local.server.guard import Access, Guard
+from dps_local.server.page import HEADERS, page_routes
 from dps_local.server.service import Finished, Service
 from dps_local.server.worker import RETRY_AFTER, Job, Worker
 
 MAX_BODY = 8 << 20  # bytes
 BODY_SECONDS, SEND_SECONDS = 30.0, 60.0  # that a client may take to send its request, and to take a chunk
 PING_SECONDS = 5
+DRAWING_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 PATIENCE = 1.0  # seconds that a stream waits for its first token, so that an error still is an HTTP status
 
 
@@ -55,6 +58,13 @@ class Api:
     async def one_model(self, request: Request) -> Response:
         name = self._person(request.path_params["model"], request)
         return JSONResponse(self._model(name, self._loaded()["people"]))
+
+    async def heads(self, request: Request) -> Response:
+        """Return the head map of a person as a page, the one that `dps-local inspect` writes."""
+        name = self._person(request.path_params["model"], request)
+        if (head_map := self._loaded()["maps"].get(name)) is None:
+            raise RequestError(404, "there is no head map yet: `dps-local score` makes one", code="no_head_map")
+        return HTMLResponse(head_map_html(head_map), headers=HEADERS | {"Content-Security-Policy": DRAWING_POLICY})
 
     async def props(self, _: Request) -> Response:
         known = self._loaded()
@@ -186,11 +196,14 @@ def make_app(api: Api, access: Access) -> Starlette:
     routes = [
         Route("/health", api.health),
         Route("/v1/models", api.models),
+        Route("/v1/models/{model:path}/heads", api.heads),
         Route("/v1/models/{model:path}", api.one_model),
         Route("/props", api.props),
         Route("/v1/chat/completions", api.chat, methods=["POST"]),
         Route("/v1/completions", api.completion, methods=["POST"]),
     ]
+    if access.link:
+        routes += page_routes(access.link)
     middleware = [Middleware(Guard, access=access)]
     if access.origins:
         cors = {"allow_origins": sorted(access.origins), "allow_methods": ["GET", "POST"], "allow_headers": ["*"]}

@@ -56,7 +56,11 @@ class Service:
         return {
             "n_ctx": self.n_ctx,
             "chat_template": self.model.chat_template,
-            "people": {name: person.as_json() for name, person in self.people.items()},
+            "people": {
+                name: person.as_json() | {"score_command": self.commands.get(name)}
+                for name, person in self.people.items()
+            },
+            "maps": {name: person.head_map for name, person in self.people.items()},
         }
 
     def answer(
