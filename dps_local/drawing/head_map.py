@@ -342,9 +342,9 @@ def write_head_map_html(head_map: ScoredHeads, path: Path) -> None:
     write_page(path, "head_map.html", _page(head_map))
 
 
-def head_map_html(head_map: ScoredHeads) -> str:
-    """Return that page."""
-    return filled_in("head_map.html", _page(head_map))
+def bare_head_map_html(head_map: ScoredHeads) -> str:
+    """Return what that page holds, for one that has its style sheet; `data-style` stands in place of `style`."""
+    return filled_in("head_map.html", _page(head_map) | {"bare": True})
 
 
 def _page(head_map: ScoredHeads) -> dict[str, object]:

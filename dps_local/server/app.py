@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 import dps_local
 from dps_local.chat.turn import Token
-from dps_local.drawing.head_map import head_map_html
+from dps_local.drawing.head_map import bare_head_map_html
 from dps_local.errors import RequestError
 from dps_local.server.answer_json import AnswerJson, error_json
 from dps_local.server.answer_request import AnswerRequest, chat_request, completion_request
@@ -32,7 +32,6 @@ from dps_local.server.worker import RETRY_AFTER, Job, Worker
 MAX_BODY = 8 << 20  # bytes
 BODY_SECONDS, SEND_SECONDS = 30.0, 60.0  # that a client may take to send its request, and to take a chunk
 PING_SECONDS = 5
-DRAWING_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 PATIENCE = 1.0  # seconds that a stream waits for its first token, so that an error still is an HTTP status
 
 
@@ -60,11 +59,11 @@ class Api:
         return JSONResponse(self._model(name, self._loaded()["people"]))
 
     async def heads(self, request: Request) -> Response:
-        """Return the head map of a person as a page, the one that `dps-local inspect` writes."""
+        """Return the head map of a person as the page shows it, which is what `dps-local inspect` draws."""
         name = self._person(request.path_params["model"], request)
         if (head_map := self._loaded()["maps"].get(name)) is None:
             raise RequestError(404, "there is no head map yet: `dps-local score` makes one", code="no_head_map")
-        return HTMLResponse(head_map_html(head_map), headers=HEADERS | {"Content-Security-Policy": DRAWING_POLICY})
+        return HTMLResponse(bare_head_map_html(head_map), headers=HEADERS)
 
     async def props(self, _: Request) -> Response:
         known = self._loaded()

@@ -113,11 +113,11 @@ def test_the_page_of_another_port_gains_nothing(opened: Opened) -> None:
     assert browser.get("/page/app.js", headers={"sec-fetch-site": "same-site"}).status_code == 403
 
 
-def test_the_head_map_is_the_drawn_page_of_those_who_may_use_the_profile(opened: Opened) -> None:
+def test_the_head_map_is_drawn_for_those_who_may_use_the_profile(opened: Opened) -> None:
     browser, key = opened.inside()
     drawn = browser.get("/v1/models/tiny@ada/heads", headers={"authorization": f"Bearer {key}"})
     assert drawn.text.count("<rect class=") == 6 * 5 + 6
-    assert drawn.headers["content-security-policy"] == "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+    assert not re.search(r"<style|<script|\sstyle=", drawn.text)  # the page's policy allows none
     of_k1 = [
         browser.get(f"/v1/models/tiny@{name}/heads", headers={"authorization": "Bearer k1"})
         for name in ("ada", "nobody", "ben")

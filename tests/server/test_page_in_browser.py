@@ -117,6 +117,7 @@ def answers(page: Page) -> Any:
 def finished(page: Page) -> None:
     expect(page.locator(".busy")).to_have_count(0)
     expect(page.get_by_role("button", name="Send")).to_be_visible()
+    expect(page.get_by_role("alert")).to_be_hidden()
 
 
 def says(server: Server, *pieces: str) -> None:
@@ -306,7 +307,8 @@ def test_what_is_only_expected_and_what_does_not_steer_is_said_so(page: Page, se
     ask(page, "Hi.")
     finished(page)
     sent = server.stub.asked[-1][1].steering.gamma
-    assert sent and sent.value == 0.05
+    assert sent is not None
+    assert sent.value == 0.05
     person.select_option("tiny@dot")
     expect(evidence).to_contain_text("there are no texts of yours that could steer it")
     person.select_option("tiny")
@@ -366,8 +368,8 @@ def test_the_keyboard_alone_is_enough(page: Page, server: Server) -> None:
     finished(page)
     assert server.stub.asked[-1][1].question == "First line\nsecond"
     reached, place = [], "e => e.id || e.textContent"
-    page.evaluate("document.activeElement.blur()")
-    page.locator("body").press("Tab")
+    page.evaluate("document.querySelector('aside').tabIndex = -1, document.querySelector('aside').focus()")
+    page.keyboard.press("Tab")
     for _ in range(12):
         focused = page.locator(":focus")
         reached.append(focused.evaluate(place))
@@ -425,7 +427,8 @@ CONTRAST = """() => {
   const found = [];
   while (texts.nextNode()) {
     const element = texts.currentNode.parentElement;
-    if (!texts.currentNode.data.trim() || !element.checkVisibility() || element.closest("svg, option, :disabled")) continue;
+    const skipped = element.closest("svg, option, :disabled") || !element.checkVisibility();
+    if (skipped || !texts.currentNode.data.trim()) continue;
     const [a, b] = [rgba(getComputedStyle(element).color), ground(element)].map(light).sort((x, y) => y - x);
     found.push([texts.currentNode.data.slice(0, 40), (a + 0.05) / (b + 0.05)]);
   }

@@ -68,7 +68,7 @@ async function* events(stream) {
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
-    const lines = (rest + value).split("\n");
+    const lines = (rest + value).split(/\r?\n/);
     rest = lines.pop();
     for (const line of lines) if (line.startsWith("data: ")) yield line.slice(6);
   }
@@ -90,12 +90,10 @@ export function headMap(model) {
   });
 }
 
-// The content policy allows style sheets and styles that a script sets, but none in the markup.
+// The content policy allows styles that a script sets, but none in the markup.
 function adopted(body) {
-  const styled = [...body.querySelectorAll("[style]")].map((element) => [element, element.getAttribute("style")]);
-  for (const [element] of styled) element.removeAttribute("style");
   const nodes = document.createDocumentFragment();
   nodes.append(...body.childNodes);
-  for (const [element, style] of styled) element.style.cssText = style;
+  for (const element of nodes.querySelectorAll("[data-style]")) element.style.cssText = element.dataset.style;
   return nodes;
 }

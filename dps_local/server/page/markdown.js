@@ -20,8 +20,8 @@ export function printable(text) {
 
 export function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
+  made.append(...children); // first, as dir=auto would be found out again with each of them
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
   return made;
 }
 
@@ -172,86 +172,111 @@ function table([head, , ...rows], depth) {
 
 // --- within a line ---
 
+const ESCAPE = /\\[!-/:-@[-`{-~]/y;
 const EMPHASIS = { "*": ["em", "strong"], _: ["em", "strong"], "~": [null, "del"] };
 
-// Return the nodes of a text. Marks that nothing closes are text, and are looked for once.
+// Return the nodes of a text.
 function inline(text, depth) {
+  if (depth > MAX_DEPTH) return [text];
   const nodes = [];
-  const absent = new Set();
   let plain = "";
-  const add = (node) => {
-    if (plain) nodes.push(plain);
-    plain = "";
-    nodes.push(node);
-  };
+  const line = new Line(text);
   for (let at = 0; at < text.length; ) {
-    const found = depth > MAX_DEPTH ? null : nodeAt(text, at, absent, depth);
-    if (!found) {
-      plain += text[at++];
-      continue;
+    const found = line.codes.get(at) ?? nodeAt(line, at, depth);
+    if (typeof (found?.node ?? "") === "string") {
+      plain += found?.node ?? text[at];
+    } else {
+      if (plain) nodes.push(plain);
+      plain = "";
+      nodes.push(found.node);
     }
-    if (typeof found.node === "string") plain += found.node;
-    else add(found.node);
-    at = found.end;
+    at = found?.end ?? at + 1;
   }
   if (plain) nodes.push(plain);
   return nodes;
 }
 
-function nodeAt(text, at, absent, depth) {
+// A text with its code, by where it begins, and a mask: the text with x for code and what a \ escapes, where no mark
+// counts. absent: marks that nothing closes, so that each is looked for once.
+class Line {
+  constructor(text) {
+    Object.assign(this, { text, codes: new Map(), absent: new Set() });
+    const masked = [];
+    for (let at = 0; at < text.length; ) {
+      const end = text[at] === "`" ? this.addCode(at) : at + (matchAt(ESCAPE, text, at) ? 2 : 1);
+      masked.push(end > at + 1 || text[at] === "`" ? "x".repeat(end - at) : text[at]);
+      at = end;
+    }
+    this.mask = masked.join("");
+  }
+
+  // Take up the code that begins here, and return where it, or a mark that nothing closes, ends.
+  addCode(at) {
+    const size = run(this.text, at);
+    const mark = "`".repeat(size);
+    const end = this.absent.has(mark) ? -1 : closingTicks(this.text, at + size, size);
+    if (end < 0) this.absent.add(mark);
+    const inner = this.text.slice(at + size, end).replaceAll("\n", " ");
+    const padded = inner.trim() && inner.startsWith(" ") && inner.endsWith(" ");
+    const node = end < 0 ? mark : element("code", {}, padded ? inner.slice(1, -1) : inner);
+    this.codes.set(at, { node, end: end < 0 ? at + size : end + size });
+    return this.codes.get(at).end;
+  }
+}
+
+function nodeAt(line, at, depth) {
+  const { text } = line;
   const letter = text[at];
   if (letter === "\n") return { node: element("br"), end: at + 1 };
-  if (letter === "\\" && /[!-/:-@[-`{-~]/.test(text[at + 1] ?? "")) return { node: text[at + 1], end: at + 2 };
-  if (letter === "`") return codeAt(text, at, absent);
-  if (letter in EMPHASIS) return emphasisAt(text, at, absent, depth);
-  if (letter === "[" || (letter === "!" && text[at + 1] === "[")) return linkAt(text, at, absent, depth);
+  if (letter === "\\" && matchAt(ESCAPE, text, at)) return { node: text[at + 1], end: at + 2 };
+  if (letter in EMPHASIS) return emphasisAt(line, at, depth);
+  if (letter === "[" || (letter === "!" && text[at + 1] === "[")) return linkAt(line, at, depth);
   if (letter === "<") return tagAt(text, at);
   if (letter === "h" && !/\w/.test(text[at - 1] ?? "")) return urlAt(text, at);
   return null;
 }
 
+function matchAt(pattern, text, at) {
+  pattern.lastIndex = at;
+  return pattern.exec(text);
+}
+
+// How often a letter stands here in a row.
 function run(text, at) {
   let end = at;
   while (text[end] === text[at]) end++;
   return end - at;
 }
 
-function codeAt(text, at, absent) {
-  const size = run(text, at);
-  const mark = "`".repeat(size);
-  const whole = { node: mark, end: at + size };
-  if (absent.has(mark)) return whole;
-  for (let end = text.indexOf("`", at + size); end >= 0; end = text.indexOf("`", end + run(text, end))) {
-    if (run(text, end) !== size) continue;
-    const inner = text.slice(at + size, end).replaceAll("\n", " ");
-    const padded = inner.trim() && inner.startsWith(" ") && inner.endsWith(" ");
-    return { node: element("code", {}, padded ? inner.slice(1, -1) : inner), end: end + size };
+function closingTicks(text, from, size) {
+  for (let at = text.indexOf("`", from), length; at >= 0; at = text.indexOf("`", at + length)) {
+    length = run(text, at);
+    if (length === size) return at;
   }
-  absent.add(mark);
-  return whole;
+  return -1;
 }
 
-function emphasisAt(text, at, absent, depth) {
+function emphasisAt(line, at, depth) {
+  const { text } = line;
   const letter = text[at];
   const length = run(text, at);
   const opens = /\S/.test(text[at + length] ?? " ") && !(letter === "_" && /\w/.test(text[at - 1] ?? ""));
   for (const size of opens ? [2, 1] : []) {
     const name = EMPHASIS[letter][size - 1];
-    if (!name || length < size) continue;
-    const end = closing(text, at + length, letter, size, absent);
+    const end = name && length >= size ? closing(line, at + length, letter, size) : -1;
     if (end >= 0) return { node: element(name, {}, ...inline(text.slice(at + size, end), depth + 1)), end: end + size };
   }
   return { node: text.slice(at, at + length), end: at + length };
 }
 
 // Return where the mark is that closes an emphasis, -1 where there is none.
-function closing(text, from, letter, size, absent) {
+function closing({ mask, absent }, from, letter, size) {
   const mark = letter.repeat(size);
   if (absent.has(mark)) return -1;
-  for (let at = text.indexOf(letter, from), length; at >= 0; at = text.indexOf(letter, at + length)) {
-    length = run(text, at);
+  for (let at = mask.indexOf(letter, from), length; at >= 0; at = mask.indexOf(letter, at + length)) {
+    length = run(mask, at);
     const fits = size === 2 ? length >= 2 : length % 2 === 1;
-    const closes = /\S/.test(text[at - 1]) && !(letter === "_" && /\w/.test(text[at + length] ?? ""));
+    const closes = /\S/.test(mask[at - 1]) && !(letter === "_" && /\w/.test(mask[at + length] ?? ""));
     if (fits && closes) return at + length - size;
   }
   absent.add(mark);
@@ -259,51 +284,41 @@ function closing(text, from, letter, size, absent) {
 }
 
 // A picture is not fetched: its description stands for it.
-function linkAt(text, at, absent, depth) {
-  const start = text.indexOf("[", at) + 1;
-  if (absent.has("](")) return null;
-  if (text.indexOf("](", start) < 0) {
-    absent.add("](");
-    return null;
-  }
-  const middle = matching(text, start, "[", "]");
-  if (middle < 0 || text[middle + 1] !== "(") return null;
-  const end = matching(text, middle + 2, "(", ")");
-  if (end < 0) return null;
-  const [address = ""] = text.slice(middle + 2, end).trim().split(/\s/);
+function linkAt({ text, mask }, at, depth) {
+  const start = at + (text[at] === "!" ? 2 : 1);
+  const middle = matching(mask, start, "[", "]");
+  const end = mask[middle + 1] === "(" ? matching(mask, middle + 2, "(", ")") : -1;
+  if (middle < 0 || end < 0) return null;
+  const [address] = text.slice(middle + 2, end).trim().split(/\s/);
   const label = inline(text.slice(start, middle), depth + 1);
   return { node: link(address.replace(/^<|>$/g, ""), label), end: end + 1 };
 }
 
 // Return where the bracket closes that was opened before `from`, -1 where it does not soon.
-function matching(text, from, opening, closing) {
-  for (let at = from, open = 1; at < Math.min(text.length, from + 2000); at++) {
-    if (text[at] === "\\") at++;
-    else if (text[at] === opening) open++;
-    else if (text[at] === closing && --open === 0) return at;
+function matching(mask, from, opening, closing) {
+  for (let at = from, open = 1; at < Math.min(mask.length, from + 1000); at++) {
+    if (mask[at] === opening) open++;
+    else if (mask[at] === closing && --open === 0) return at;
   }
   return -1;
 }
 
 function tagAt(text, at) {
-  TAG_AT.lastIndex = at;
-  const found = TAG_AT.exec(text);
+  const found = matchAt(TAG_AT, text, at);
   if (!found) return null;
   return { node: found[1] ? link(found[1], [found[1]]) : element("br"), end: at + found[0].length };
 }
 
 function urlAt(text, at) {
-  URL_AT.lastIndex = at;
-  const found = URL_AT.exec(text);
-  if (!found) return null;
-  let address = found[0];
-  while (/[.,;:!?'"*_~`)\]]$/.test(address) && !(address.endsWith(")") && address.includes("("))) {
+  let address = matchAt(URL_AT, text, at)?.[0];
+  if (!address) return null;
+  while (/[.,;:!?'"*_~`\])]$/.test(address) && !(address.endsWith(")") && address.includes("("))) {
     address = address.slice(0, -1);
   }
   return { node: link(address, [address]), end: at + address.length };
 }
 
-// A link is followed when a person clicks it; it shows where it leads, and anything but a web or mail address is text.
+// A link is followed when a person clicks it, and shows where it leads; what is no web or mail address is text.
 function link(address, label) {
   if (!LINK.test(address)) return element("span", { class: "no-link", title: address }, ...label);
   return element("a", { href: address, title: address, target: "_blank", rel: "noopener noreferrer" }, ...label);
