@@ -20,7 +20,7 @@ from dps_local.server.worker import Job, Worker
 from dps_local.steering.mixing import Gamma
 from dps_local.steering.steering import Steering
 
-CALIBRATION = {"gain": 0.031, "low": 0.012, "high": 0.049, "n": 12}
+CALIBRATION = {"gain": 0.031, "low": 0.012, "high": 0.049, "n": 12, "probability": 0.961}
 EXPECTED = {"gain": 0.002, "deviation": 0.003, "probability": 0.82}
 COMMAND = "dps-local score -p cat.json"
 

@@ -52,7 +52,8 @@ class Person:
             known = {"mode": None, "gamma": 0.0, "calibration": None, "expected": None, "scored": self.own is None}
             return known | {"head_map": False}
         found, step = heads.calibration, heads.step if isinstance(heads, HeadMap) else None
-        calibration = {"gain": found.gain, "low": found.low, "high": found.high, "n": found.n} if found else None
+        names = ("gain", "low", "high", "n", "probability")
+        calibration = {name: getattr(found, name) for name in names} if found else None
         expected = {"gain": step.gain, "deviation": step.deviation, "probability": step.probability} if step else None
         return {
             "mode": heads.mode if isinstance(heads, HeadMap) else "contrast",

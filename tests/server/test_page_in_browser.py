@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 playwright = pytest.importorskip("playwright.sync_api")
 uvicorn = pytest.importorskip("uvicorn")
 
-from playwright.sync_api import Browser, BrowserContext, Page, Request, Route, expect  # noqa: E402
+from playwright.sync_api import Browser, Page, Route, expect  # noqa: E402
 from stub_service import COMMAND, StubService, served  # noqa: E402
 
 from dps_local.server.api_keys import ApiKeys  # noqa: E402
@@ -63,46 +64,41 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-class Watched:
-    """A browser's context, whose requests and errors are written down."""
-
-    def __init__(self, context: BrowserContext) -> None:
-        self.context = context
-        self.requests: list[str] = []
-        self.errors: list[str] = []
+@contextmanager
+def opened(browser: Browser, server: Server, **options: Any) -> Iterator[Page]:
+    """Open the page by its link; at the end, nothing left the machine, and nothing went wrong but what was meant to."""
+    server.stub.reset()
+    requests, errors = list[str](), list[str]()
+    with browser.new_context(**options) as context:
         context.set_default_timeout(PATIENCE)
-        context.on("request", self._request)
-        context.on("weberror", lambda error: self.errors.append(str(error.error)))
-        context.on("console", lambda said: self.errors.append(said.text) if said.type in ("error", "warning") else None)
-
-    def _request(self, request: Request) -> None:
-        self.requests.append(request.url)
+        context.on("request", lambda request: requests.append(request.url))
+        context.on("weberror", lambda error: errors.append(str(error.error)))
+        context.on("console", lambda said: errors.append(said.text) if said.type in ("error", "warning") else None)
+        page = context.new_page()
+        page.goto(server.links[-1])
+        expect(page.locator("#person option")).to_have_count(5)
+        yield page
+        server.stub.gate.set()
+    assert {url for url in requests if not url.startswith(f"{server.url}/")} == set()
+    assert [error for error in errors if not error.startswith(HARMLESS)] == []
 
 
 @pytest.fixture
 def new_page(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]:
-    """Open the page by its link; at the end, nothing left the machine, and nothing went wrong but what was meant to."""
-    server.stub.reset()
-    watched: list[Watched] = []
-
-    def opened(**options: Any) -> Page:
-        watched.append(Watched(browser.new_context(**options)))
-        page = watched[-1].context.new_page()
-        page.goto(server.links[-1])
-        expect(page.locator("#person option")).to_have_count(5)
-        return page
-
-    yield opened
-    server.stub.gate.set()
-    for one in watched:
-        one.context.close()
-        assert {url for url in one.requests if not url.startswith(f"{server.url}/")} == set()
-        assert [error for error in one.errors if not error.startswith(HARMLESS)] == []
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(opened(browser, server, **options))
 
 
 @pytest.fixture
 def page(new_page: Callable[..., Page]) -> Page:
     return new_page()
+
+
+@pytest.fixture(scope="module")
+def kept_page(browser: Browser, server: Server) -> Iterator[Page]:
+    """A page for tests that ask nothing."""
+    with opened(browser, server) as page:
+        yield page
 
 
 def ask(page: Page, question: str) -> None:
@@ -138,6 +134,30 @@ def test_the_link_opens_the_page_and_leaves_no_trace_of_itself(page: Page, serve
         ["dps-local-key"],
         "",
     ]
+
+
+def test_a_tab_that_no_link_opened_has_the_cookie_and_no_rights(page: Page, server: Server) -> None:
+    other = page.context.new_page()
+    other.goto(server.url)
+    expect(other.get_by_role("alert")).to_have_text("open this page by the link that dps-local serve printed last")
+    for name in ("Strength γ", "Plain beside steered", "Show what steering did"):
+        expect(other.get_by_label(name)).to_be_disabled()
+    other.get_by_label("Your question").fill("Hi.")
+    other.keyboard.press("Enter")
+    other.get_by_role("button", name="New chat").click()
+    expect(other.locator(".turn")).to_have_count(0)
+
+
+def test_a_model_that_is_being_loaded_is_waited_for(page: Page) -> None:
+    def loading(route: Route) -> None:
+        page.unroute("**/v1/models")
+        route.fulfill(status=503, json={"error": {"message": "the model is being loaded"}})
+
+    page.route("**/v1/models", loading)
+    page.reload()
+    expect(page.get_by_role("alert")).to_have_text("The model is being loaded…")
+    expect(page.locator("#person option")).to_have_count(5)
+    expect(page.get_by_role("alert")).to_be_hidden()
 
 
 def test_who_has_an_old_link_gets_one_line(page: Page, browser: Browser, server: Server) -> None:
@@ -272,15 +292,17 @@ def test_an_answer_that_breaks_off_keeps_its_text_and_says_so(page: Page) -> Non
 
 def test_the_slider_says_what_was_measured_and_sends_what_it_shows(page: Page, server: Server) -> None:
     gamma, evidence = page.get_by_label("Strength γ"), page.locator("#evidence")
-    expect(evidence).to_have_text("Worth +0.031 ± 0.019 nats a token on your 12 held-out texts.")
+    expect(evidence).to_have_text(
+        "Worth +0.031 ± 0.019 nats a token on your 12 held-out texts (by all that is known, 96 % sure to help)."
+    )
     expect(page.locator("#gamma-value")).to_have_text("0.2")
     ask(page, "1")
     finished(page)
     gamma.press("ArrowRight")
     expect(page.locator("#gamma-value")).to_have_text("0.21")
     expect(evidence).to_have_text(
-        "Stronger than your γ 0.2, which is worth +0.031 ± 0.019 nats a token on your 12 held-out texts. "
-        "Nothing was measured at this γ."
+        "Stronger than your γ 0.2, which is worth +0.031 ± 0.019 nats a token on your 12 held-out texts "
+        "(by all that is known, 96 % sure to help). Nothing was measured at this γ."
     )
     ask(page, "2")
     finished(page)
@@ -383,8 +405,8 @@ def test_the_keyboard_alone_is_enough(page: Page, server: Server) -> None:
     )
 
 
-def test_all_that_can_be_used_has_a_name(page: Page) -> None:
-    nameless = page.evaluate("""() => [...document.querySelectorAll("input, select, textarea, button")]
+def test_all_that_can_be_used_has_a_name(kept_page: Page) -> None:
+    nameless = kept_page.evaluate("""() => [...document.querySelectorAll("input, select, textarea, button")]
         .filter((e) => !e.labels?.length && !e.textContent.trim()).map((e) => e.outerHTML)""")
     assert nameless == []
 
@@ -515,42 +537,70 @@ DRAWN = """async (text) => {
 }"""
 
 
-@pytest.mark.parametrize(
-    ("text", "html"),
-    [
-        ("a **b *c* d** e", "<p>a <strong>b <em>c</em> d</strong> e</p>"),
-        ("***a*** *b **c** d* __e__ _f_", "<p><strong><em>a</em></strong> <em>b <strong>c</strong> d</em> <strong>e</strong> <em>f</em></p>"),
-        ("2 * 3 * 4, snake_case_name, ~~no~~ ~5", "<p>2 * 3 * 4, snake_case_name, <del>no</del> ~5</p>"),
-        ("**open `*a*` ``b ` c``", "<p>**open <code>*a*</code> <code>b ` c</code></p>"),
-        (r"\*a\* 1\. \\ <b>&amp;</b>", r"<p>*a* 1. \ &lt;b&gt;&amp;amp;&lt;/b&gt;</p>"),
-        ("one\ntwo\r\n\r\nthree", "<p>one<br>two</p><p>three</p>"),
-        ("# A #\n## B\n###### C\n#no", "<h3>A</h3><h4>B</h4><h6>C</h6><p>#no</p>"),
-        ("a\n\n---\n* * *\nb", "<p>a</p><hr><hr><p>b</p>"),
-        ("> a\n> > b\n\nc", "<blockquote><p>a</p><blockquote><p>b</p></blockquote></blockquote><p>c</p>"),
-        ("- a\n  - b\n    c\n- d", "<ul><li><p>a</p><ul><li><p>b<br>c</p></li></ul></li><li><p>d</p></li></ul>"),
-        ("3. a\n\n   more\n4) b\ntext", '<ol start="3"><li><p>a</p><p>more</p></li><li><p>b<br>text</p></li></ol>'),
-        ("1. a\n   - b\n2. c\n\nend", '<ol start="1"><li><p>a</p><ul><li><p>b</p></li></ul></li><li><p>c</p></li></ol><p>end</p>'),
-        ("```py\na = *1*\n\n<b>\n```\nafter", '<pre aria-label="code, py"><code>a = *1*\n\n&lt;b&gt;</code></pre><p>after</p>'),
-        ("~~~\nopen\n```", "<pre><code>open\n```</code></pre>"),
-        ("| a | b |\n|:-|-:|\n| *1* | 2\\|3 |\nend", '<div class="scroll"><table><thead><tr><th>a</th><th>b</th></tr></thead><tbody><tr><td><em>1</em></td><td>2|3</td></tr></tbody></table></div><p>end</p>'),
-        ("a | b\nno table", "<p>a | b<br>no table</p>"),
-        ("[a *b*](https://x.example/a_(b)?c) ![d](http://x.example)", '<p><a href="https://x.example/a_(b)?c">a <em>b</em></a> <a href="http://x.example">d</a></p>'),
-        ("see https://x.example/a_b. (http://y.example)", '<p>see <a href="https://x.example/a_b">https://x.example/a_b</a>. (<a href="http://y.example">http://y.example</a>)</p>'),
-        ("[a](javascript:x) [b] [c](", '<p><span class="no-link">a</span> [b] [c](</p>'),
-    ],
-)  # fmt: skip
-def test_markdown_is_drawn_as_it_is_meant(page: Page, text: str, html: str) -> None:
-    assert page.evaluate(DRAWN, text) == html
+MARKDOWN = {
+    "a **b *c* d** e": "<p>a <strong>b <em>c</em> d</strong> e</p>",
+    "***a*** *b **c** d*": "<p><strong><em>a</em></strong> <em>b <strong>c</strong> d</em></p>",
+    "__e__ _f_ snake_case_name": "<p><strong>e</strong> <em>f</em> snake_case_name</p>",
+    "2 * 3 * 4, ~~no~~ ~5": "<p>2 * 3 * 4, <del>no</del> ~5</p>",
+    "**open `*a*` ``b ` c``": "<p>**open <code>*a*</code> <code>b ` c</code></p>",
+    "*a `*` \\* b* `c": "<p><em>a <code>*</code> * b</em> `c</p>",
+    r"\*a\* 1\. \\ <b>&amp;</b>": r"<p>*a* 1. \ &lt;b&gt;&amp;amp;&lt;/b&gt;</p>",
+    "one\ntwo\r\n\r\nthree<br>": "<p>one<br>two</p><p>three<br></p>",
+    "# A #\n## B\n###### C\n#no": "<h3>A</h3><h4>B</h4><h6>C</h6><p>#no</p>",
+    "a\n\n---\n* * *\nb": "<p>a</p><hr><hr><p>b</p>",
+    "> a\n> > b\n\nc": "<blockquote><p>a</p><blockquote><p>b</p></blockquote></blockquote><p>c</p>",
+    "- a\n  - b\n    c\n- d": "<ul><li><p>a</p><ul><li><p>b<br>c</p></li></ul></li><li><p>d</p></li></ul>",
+    "3. a\n\n   more\n4) b\ntext": '<ol start="3"><li><p>a</p><p>more</p></li><li><p>b<br>text</p></li></ol>',
+    "1. a\n   - b\n2. c\n\nend": (
+        '<ol start="1"><li><p>a</p><ul><li><p>b</p></li></ul></li><li><p>c</p></li></ol><p>end</p>'
+    ),
+    "```py\na = *1*\n\n<b>\n```\nc": '<pre aria-label="code, py"><code>a = *1*\n\n&lt;b&gt;</code></pre><p>c</p>',
+    "~~~\nopen\n```": "<pre><code>open\n```</code></pre>",
+    "| a | b |\n|:-|-:|\n| *1* | 2\\|3 |\nend": (
+        '<div class="scroll"><table><thead><tr><th>a</th><th>b</th></tr></thead>'
+        "<tbody><tr><td><em>1</em></td><td>2|3</td></tr></tbody></table></div><p>end</p>"
+    ),
+    "a | b\nno table": "<p>a | b<br>no table</p>",
+    "[a *b*](https://x.example/a_(b)?c)": '<p><a href="https://x.example/a_(b)?c">a <em>b</em></a></p>',
+    "![d](http://x.example)": '<p><a href="http://x.example">d</a></p>',
+    "see https://x.example/a_b.": '<p>see <a href="https://x.example/a_b">https://x.example/a_b</a>.</p>',
+    "(<http://y.example>)": '<p>(<a href="http://y.example">http://y.example</a>)</p>',
+    "[a](javascript:x) [b] [c](": '<p><span class="no-link">a</span> [b] [c](</p>',
+}
 
 
-@pytest.mark.parametrize(
-    "piece", ["*", "**a", "_a ", "`", "``a`", "[", "[a](", "![", ">", "> ", "- ", "  ", "|", "|-", "#", "http://", "<http://", "~~", "1. ", "\\", "a\n", "***a **b *c "]
-)  # fmt: skip
-def test_no_text_keeps_the_page_busy(page: Page, piece: str) -> None:
+@pytest.mark.parametrize(("text", "html"), MARKDOWN.items())
+def test_markdown_is_drawn_as_it_is_meant(kept_page: Page, text: str, html: str) -> None:
+    assert kept_page.evaluate(DRAWN, text) == html
+
+
+PIECES = [
+    "*",
+    "**a",
+    "_a ",
+    "`",
+    "``a`",
+    "[",
+    "[a](",
+    "![",
+    ">",
+    "> ",
+    "- ",
+    "  ",
+    "|",
+    "|-",
+    "#",
+    "http://",
+    "<http://",
+]
+
+
+@pytest.mark.parametrize("piece", [*PIECES, "~~", "1. ", "\\", "a\n", "|a|\n|-|\n", "***a **b *c "])
+def test_no_text_keeps_the_page_busy(kept_page: Page, piece: str) -> None:
     took = """async (text) => {
       const { draw } = await import("/page/markdown.js");
       const began = performance.now();
       draw(document.createElement("div"), text);
       return performance.now() - began;
     }"""
-    assert page.evaluate(took, piece * (20_000 // len(piece))) < 2000  # ms
+    assert kept_page.evaluate(took, piece * (20_000 // len(piece))) < 2000  # ms

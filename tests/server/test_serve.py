@@ -121,6 +121,17 @@ def test_a_client_that_leaves_frees_the_model(start: Start) -> None:
     assert server.stop()[0] == 0
 
 
+def test_a_link_opens_the_page_once_and_then_another_one_is_printed(start: Start) -> None:
+    server = start("--port", 0)
+    assert server.process.stderr
+    while "?link=" not in (said := server.process.stderr.readline()):
+        assert said, "there is no link"
+    assert said.startswith(f"a page to chat in, once: {server.url}/?link=")
+    with httpx.Client(follow_redirects=True) as browser:
+        assert browser.get(said.split()[-1]).headers["content-type"].startswith("text/html")
+    assert f"a page to chat in, once: {server.url}/?link=" in server.stop()[1]
+
+
 def test_a_socket_file_is_for_its_owner_alone_and_goes(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "dps.sock"
     server = start("--uds", path)
@@ -128,7 +139,9 @@ def test_a_socket_file_is_for_its_owner_alone_and_goes(start: Start, tmp_path: P
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://localhost") as client:
         server.wait(client)
         assert client.get("/v1/models").json()["object"] == "list"
-    assert server.stop()[0] == 0
+    code, said = server.stop()
+    assert code == 0
+    assert "link" not in said
     assert not path.exists()
 
 

@@ -1,6 +1,7 @@
 // What the page asks of the server, and of nobody else.
 
 const KEY = "dps-local-key";
+const BROKEN_OFF = "the answer was broken off";
 const key = ownKey();
 
 // The link that opened the page brought the key behind the #. It is kept for this tab, and out of the history.
@@ -29,11 +30,14 @@ async function ask(path, options) {
   try {
     response = await fetch(path, { ...options, headers: { ...headers(), ...options.headers } });
   } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new ServerError("the server cannot be reached: is `dps-local serve` still running?", 0);
+    throw unlessStopped(error, "the server cannot be reached: is `dps-local serve` still running?");
   }
   if (!response.ok) throw await failure(response);
   return response;
+}
+
+function unlessStopped(error, message) {
+  return error.name === "AbortError" ? error : new ServerError(message, 0);
 }
 
 async function failure(response) {
@@ -59,14 +63,16 @@ export async function* answer(body, signal) {
     if (chunk.error) throw new ServerError(chunk.error.message, 200);
     yield chunk;
   }
-  throw new ServerError("the answer was broken off", 0);
+  throw new ServerError(BROKEN_OFF, 0);
 }
 
 async function* events(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reader.read().catch((error) => {
+      throw unlessStopped(error, BROKEN_OFF);
+    });
     if (done) return;
     const lines = (rest + value).split(/\r?\n/);
     rest = lines.pop();

@@ -53,7 +53,7 @@ function pick() {
   conversation = conversations.get(current.id);
   const { steps, own } = slider(current.dps);
   gamma.max = steps;
-  gamma.value = own;
+  gamma.value = part("own-step").firstElementChild.value = own;
   gamma.disabled = !steerable(current.dps);
   beside.disabled = !current.dps;
   showEvidence();

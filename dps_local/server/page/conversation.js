@@ -11,7 +11,7 @@ export class Answer {
   }
 
   take(chunk) {
-    this.state = "coming";
+    this.state = "answering";
     this.dps = chunk.dps ?? this.dps;
     for (const { delta, finish_reason: finish } of chunk.choices) {
       this.text += delta.content ?? "";

@@ -50,9 +50,10 @@ export function sentence(dps, step) {
 
 function worth({ calibration, expected }) {
   if (calibration) {
-    const { gain, low, high, n } = calibration;
-    const error = Math.max(high - gain, gain - low).toFixed(3);
-    return `worth ${signed(gain)} ± ${error} nats a token on your ${n} held-out texts`;
+    const { gain, low, high, n, probability } = calibration;
+    const error = Math.max(high - gain, gain - low).toFixed(3); // the farther end of the 95 % interval
+    const helps = probability === null ? "" : ` (by all that is known, ${(100 * probability).toFixed(0)} % sure to help)`;
+    return `worth ${signed(gain)} ± ${error} nats a token on your ${n} held-out texts${helps}`;
   }
   if (expected) {
     const { gain, deviation } = expected;

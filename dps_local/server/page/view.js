@@ -33,7 +33,7 @@ class AnswerView {
     if (drawsTint && !this.drawsTint) this.text.append(...tinted(answer.dps));
     if (!drawsTint) draw(this.text, answer.text);
     this.drawsTint = drawsTint;
-    this.note.textContent = answer.done ? answer.note : answer.text ? "" : `${answer.state}…`;
+    this.note.textContent = answer.done ? answer.note : `${answer.state}…`;
     this.note.hidden = !this.note.textContent;
   }
 }
