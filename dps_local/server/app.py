@@ -25,7 +25,7 @@ from dps_local.errors import RequestError
 from dps_local.server.answer_json import AnswerJson, error_json
 from dps_local.server.answer_request import AnswerRequest, chat_request, completion_request
 from dps_local.server.guard import Access, Guard
-from dps_local.server.page import HEADERS, page_routes
+from dps_local.server.page_files import HEADERS, page_routes
 from dps_local.server.service import Finished, Service
 from dps_local.server.worker import RETRY_AFTER, Job, Worker
 

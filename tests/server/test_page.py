@@ -14,7 +14,7 @@ from dps_local.drawing.page import stylesheet
 from dps_local.server.api_keys import ApiKeys
 from dps_local.server.app import Api, make_app
 from dps_local.server.guard import Access
-from dps_local.server.page import FILES, TYPES
+from dps_local.server.page_files import FILES, TYPES
 from dps_local.server.page_link import PageLink
 
 URL = "http://127.0.0.1:8080"

@@ -26,6 +26,7 @@ from dps_local.server.page_link import PageLink  # noqa: E402
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium")
 PATIENCE = 20_000  # ms
+expect.set_options(timeout=PATIENCE)
 HARMLESS = "Failed to load resource"  # what Chromium says of a status that the server meant
 
 
@@ -150,10 +151,9 @@ def test_a_tab_that_no_link_opened_has_the_cookie_and_no_rights(page: Page, serv
 
 def test_a_model_that_is_being_loaded_is_waited_for(page: Page) -> None:
     def loading(route: Route) -> None:
-        page.unroute("**/v1/models")
         route.fulfill(status=503, json={"error": {"message": "the model is being loaded"}})
 
-    page.route("**/v1/models", loading)
+    page.route("**/v1/models", loading, times=1)
     page.reload()
     expect(page.get_by_role("alert")).to_have_text("The model is being loaded…")
     expect(page.locator("#person option")).to_have_count(5)
@@ -480,9 +480,9 @@ def test_text_has_a_contrast_of_at_least_4_5(new_page: Callable[..., Page], serv
 
 def test_nothing_moves_where_a_person_wants_it_still(new_page: Callable[..., Page], server: Server) -> None:
     for motion, animation in (("reduce", "none"), ("no-preference", "breathe")):
-        server.stub.gate.clear()
-        server.stub.says = lambda *_: ["", "late"]
         page = new_page(reduced_motion=motion)
+        server.stub.gate.clear()
+        says(server, "", "late")
         ask(page, "Hi.")
         expect(page.locator(".busy .note")).to_have_css("animation-name", animation)
         page.keyboard.press("Escape")
