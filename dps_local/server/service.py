@@ -10,6 +10,7 @@ from dps_local.assistant import Assistant, Settings
 from dps_local.chat.chat_prompts import ChatPrompts
 from dps_local.chat.explanation import ExplainedToken, explain, steering_of
 from dps_local.chat.turn import Token, Turn
+from dps_local.engine.grammar import Grammar
 from dps_local.engine.model import Model
 from dps_local.engine.sampler import Sampler
 from dps_local.errors import ContextFullError, RequestError, SettingsError
@@ -76,7 +77,7 @@ class Service:
             cached = session.full.n
             if job.cancelled or not session.follow(request.pairs):
                 return
-            sampler = Sampler(request.sampling)
+            sampler = Sampler(request.sampling, self._grammar(request))
             yield from session.ask(request.question, request.n_predict, sampler=sampler, stop=request.stop)
             if not job.cancelled and session.turns:
                 explained = self._explained(assistant, job) if request.steering.explain else None
@@ -90,6 +91,12 @@ class Service:
         except BaseException:
             self._conversations.drop(assistant)  # nobody knows what its contexts hold
             raise
+
+    def _grammar(self, request: AnswerRequest) -> Grammar | None:
+        try:
+            return Grammar(self.model, request.grammar) if request.grammar else None
+        except SettingsError as exc:
+            raise RequestError(400, f"{exc}: change the schema", "response_format", "invalid_json_schema") from exc
 
     def _key(self, request: AnswerRequest, name: str | None) -> Key:
         asked = request.steering

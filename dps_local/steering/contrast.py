@@ -80,9 +80,12 @@ class Contrast:
         first = self._first_layer
         return self.full.context.keep_layers(range(first - 1, first) if first else range(0))
 
-    def draft_step(self, token: int, f: Logits) -> DraftStep:
-        """Return the step of the full stream that has read `token` and then gave the logits f [n_vocab]."""
-        candidates = np.flatnonzero(plausible(f, self.steering.beta))
+    def draft_step(self, token: int, f: Logits, allowed: Logits | None = None) -> DraftStep:
+        """Return the step of the full stream that has read `token` and then gave the logits f [n_vocab].
+
+        allowed: f with -inf for tokens that may not be drawn; None allows all.
+        """
+        candidates = np.flatnonzero(plausible(f if allowed is None else allowed, self.steering.beta))
         layer_input = self.full.context.layer_output(self._first_layer - 1, 1) if self._first_layer else None
         if layer_input is None:
             self._first_layer = 0

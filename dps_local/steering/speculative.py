@@ -70,7 +70,8 @@ class SpeculativeDecoder:
         while not self.cancel.is_set():
             if self.full.n == self.full.context.n_ctx and not self.make_room():
                 return
-            step = draft.append(token, self.full.decode([token], 1)[0])
+            f = self.full.decode([token], 1)[0]
+            step = draft.append(token, f, self.sampler.allowed(f))
             n_steps = self.counts.steps + len(draft.steps) - self._n_accepted
             verify = draft.must_verify or n_steps == n
             if not step.needs_verification:

@@ -187,7 +187,15 @@ def test_a_text_is_completed_as_it_is(served: Served, tiny_model: TinyModel) -> 
         ({"max_tokens": 0}, "max_tokens"),
         ({"stop": [""]}, "stop"),
         ({"logit_bias": {"1": 5}}, "logit_bias"),
-        ({"response_format": {"type": "json_object"}}, "response_format.type"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": 3}}},
+            "response_format.json_schema.schema",
+        ),
+        ({"json_schema": {"type": "string", "pattern": "a"}}, "json_schema"),
+        ({"json_schema": {"$ref": "#"}}, "response_format"),
+        ({"grammar": "root ::= root"}, "grammar"),
         ({"top_logprobs": 3, "logprobs": True}, "top_logprobs"),
         ({"mirostat": 2}, "mirostat"),
         ({"dps": {"gama": 1}}, "dps.gama"),
@@ -207,6 +215,25 @@ def test_what_is_not_done_is_refused_by_name(served: Served, options: dict[str, 
     error = served.chat(**{"status": 400, **options})["error"]
     assert error.keys() == {"message", "type", "param", "code"}
     assert (error["param"], error["type"]) == (param, "invalid_request_error")
+
+
+@pytest.mark.parametrize("dps", [{"mode": "contrast"}, {"mode": "amplify", "gamma": 2}, {"gamma": 0}])
+def test_an_answer_is_json_of_the_schema(served: Served, dps: dict[str, Any]) -> None:
+    schema = {"properties": {"n": {"type": "integer"}, "on": {"type": "boolean"}}, "required": ["n", "on"]}
+    named = {"type": "json_schema", "json_schema": {"name": "it", "strict": True, "schema": schema}}
+    asked: list[dict[str, Any]] = [
+        {"response_format": named},
+        {"response_format": {"type": "json_object", "schema": schema}},
+        {"json_schema": schema},
+    ]
+    for how in asked:
+        found = served.chat(**how, dps=dps, temperature=2, seed=1, max_tokens=100)["choices"][0]
+        said = json.loads(found["message"]["content"])
+        assert {name: type(value) for name, value in said.items()} == {"n": int, "on": bool}
+        assert found["finish_reason"] == "stop"
+    whole = served.chat(response_format={"type": "json_object"}, dps=dps, max_tokens=100)["choices"][0]
+    assert whole["message"]["content"].startswith("{")
+    assert whole["finish_reason"] == "length" or isinstance(json.loads(whole["message"]["content"]), dict)
 
 
 def test_parts_developer_and_messages_of_one_role_in_a_row_are_one_text(served: Served) -> None:
