@@ -190,6 +190,11 @@ class Native:
         # int32_t llama_set_batch_invariant(struct llama_context *, bool invariant);
         self.set_batch_invariant = llama("llama_set_batch_invariant", i32, void_p, ctypes.c_bool)
 
+        # typedef bool (*ggml_abort_callback)(void * data);
+        self.abort_callback = ctypes.CFUNCTYPE(ctypes.c_bool, void_p)
+        # void llama_set_abort_callback(struct llama_context *, ggml_abort_callback, void * abort_callback_data);
+        self.set_abort_callback = llama("llama_set_abort_callback", None, void_p, self.abort_callback, void_p)
+
         # struct gguf_context * gguf_init_from_file(const char * fname, struct gguf_init_params params);
         self.gguf_init_from_file = ggml("gguf_init_from_file", void_p, char_p, GGUFInitParams)
         # void gguf_free(struct gguf_context *);

@@ -47,6 +47,7 @@ class AnswerRequest:
     """pairs: earlier questions and answers; question: that is to be answered, or the text that is to be completed.
 
     n_predict: -1 until the model ends. usage: the stream ends with what was used. grammar: GBNF, '' for none.
+    n_top: most probable tokens that come with each.
     """
 
     model: str
@@ -59,6 +60,7 @@ class AnswerRequest:
     n_predict: int = -1
     stop: tuple[str, ...] = ()
     logprobs: bool = False
+    n_top: int = 0
     sampling: Sampling = field(default_factory=Sampling)
     grammar: str = ""
     steering: SteeringRequest = field(default_factory=SteeringRequest)
@@ -76,11 +78,11 @@ def chat_request(data: Any) -> AnswerRequest:
             raise fields.error(name, "is not supported by this server", "unsupported_parameter")
     if fields.raw("modalities") not in (None, ["text"]):
         raise fields.error("modalities", "other than text are not supported", "unsupported_parameter")
-    if fields.integer("top_logprobs", 0, 0, 20):
-        raise fields.error("top_logprobs", "is not supported: only those of the drawn tokens are", "unsupported_value")
+    if (n_top := fields.integer("top_logprobs", 0, 0, 20)) and not fields.flag("logprobs"):
+        raise fields.error("top_logprobs", "goes with logprobs alone")
     system, pairs, question = _conversation(fields)
     tokens = "max_completion_tokens" if "max_completion_tokens" in fields else "max_tokens"
-    return _request(fields, question, tokens, system=system, pairs=pairs, logprobs=fields.flag("logprobs"))
+    return _request(fields, question, tokens, system=system, pairs=pairs, logprobs=fields.flag("logprobs"), n_top=n_top)
 
 
 def completion_request(data: Any) -> AnswerRequest:
@@ -93,16 +95,14 @@ def completion_request(data: Any) -> AnswerRequest:
         raise fields.error("echo", "is not supported", "unsupported_value")
     if fields.raw("suffix"):
         raise fields.error("suffix", "is not supported", "unsupported_parameter")
-    logprobs = "logprobs" in fields
-    if fields.integer("logprobs", 0, 0, 5):
-        raise fields.error("logprobs", "must be 0: only those of the drawn tokens are given", "unsupported_value")
+    logprobs, n_top = "logprobs" in fields, fields.integer("logprobs", 0, 0, 5)
     if isinstance(prompts := fields.raw("prompt"), list):
         if len(prompts) != 1 or not isinstance(prompts[0], str):
             raise fields.error("prompt", "must be one text: lists and tokens are not supported", "unsupported_value")
         fields = Fields(data | {"prompt": prompts[0]})
     if not (prompt := fields.text("prompt")):
         raise fields.error("prompt", "is empty")
-    return _request(fields, prompt, "max_tokens", chat=False, logprobs=logprobs)
+    return _request(fields, prompt, "max_tokens", chat=False, logprobs=logprobs, n_top=n_top)
 
 
 def _request(fields: Fields, question: str, max_tokens: str, **others: Any) -> AnswerRequest:

@@ -109,20 +109,23 @@ class Api:
         answer = AnswerJson(asked)
         if not asked.stream:
             return await self._whole(request, job, events, answer)
-        first = None
-        with suppress(TimeoutError):
-            first = await asyncio.wait_for(events.get(), PATIENCE)
-            if isinstance(first, BaseException):
-                raise first
-        stream = self._stream(job, events, answer, first)
+        gone, first = self._watch(request, job), list[Any]()
+        try:
+            with suppress(TimeoutError):
+                first.append(await asyncio.wait_for(events.get(), PATIENCE))
+            if first and isinstance(first[0], BaseException):
+                raise first[0]
+        except BaseException:
+            gone.cancel()
+            self._call_off(job)
+            raise
+        stream = self._stream(job, gone, events, answer, first)
         return EventSourceResponse(stream, ping=PING_SECONDS, send_timeout=SEND_SECONDS, sep="\n")
 
     async def _whole(
         self, request: Request, job: Job[Service], events: asyncio.Queue[Any], answer: AnswerJson
     ) -> Response:
-        tokens, end = list[Token](), None
-        gone = asyncio.create_task(_disconnected(request))
-        gone.add_done_callback(lambda _: None if gone.cancelled() else self._call_off(job))
+        tokens, end, gone = list[Token](), None, self._watch(request, job)
         try:
             while (event := await events.get()) is not None:
                 if isinstance(event, BaseException):
@@ -133,17 +136,23 @@ class Api:
                     tokens.append(event)
         finally:
             gone.cancel()
+            self._call_off(job)
         if end is None:
             raise RequestError(503, "the answer was broken off", code="cancelled")
         return JSONResponse(answer.whole(tokens, end))
 
     async def _stream(
-        self, job: Job[Service], events: asyncio.Queue[Any], answer: AnswerJson, event: Any
+        self,
+        job: Job[Service],
+        gone: asyncio.Task[None],
+        events: asyncio.Queue[Any],
+        answer: AnswerJson,
+        first: list[Any],
     ) -> AsyncIterator[ServerSentEvent]:
         try:
             for chunk in answer.first():
                 yield JSONServerSentEvent(chunk)
-            event = await events.get() if event is None else event
+            event = first[0] if first else await events.get()
             while isinstance(event, Token):
                 yield JSONServerSentEvent(answer.token(event))
                 event = await events.get()
@@ -155,7 +164,14 @@ class Api:
                 broken = RequestError(503, "the answer was broken off", code="cancelled")
                 yield JSONServerSentEvent(self.said(event or broken)[1])
         finally:
+            gone.cancel()
             self._call_off(job)
+
+    def _watch(self, request: Request, job: Job[Service]) -> asyncio.Task[None]:
+        """Call the job off when the client leaves."""
+        gone = asyncio.create_task(_disconnected(request))
+        gone.add_done_callback(lambda _: None if gone.cancelled() else self._call_off(job))
+        return gone
 
     def _call_off(self, job: Job[Service]) -> None:
         """Stop a job whose client has left."""
@@ -216,7 +232,7 @@ def _caught(route: Route, api: Api) -> Route:
 
 async def _no_route(_: Request, error: HTTPException) -> Response:
     status, content = error_json(RequestError(error.status_code, error.detail))
-    return JSONResponse(content, status)
+    return JSONResponse(content, status, error.headers)
 
 
 async def _body(request: Request) -> Any:

@@ -72,7 +72,7 @@ class Service:
         job.stop = session.cancel.set
         try:
             self._check(request, key, assistant)
-            session.probs = request.logprobs
+            session.probs, session.n_top = request.logprobs, request.n_top
             session.keep(request.pairs)
             cached = session.full.n
             if job.cancelled or not session.follow(request.pairs):

@@ -65,13 +65,21 @@ class Contrast:
     bit for bit.
 
     eager: each step is made in both streams, and everything is computed. probs: probabilities are asked for, which
-    cost passes over the vocabulary.
+    cost passes over the vocabulary. n_top: of `Step.top`.
     """
 
     def __init__(
-        self, full: Stream, muted: Stream, steering: Steering, *, eager: bool = False, probs: bool = False
+        self,
+        full: Stream,
+        muted: Stream,
+        steering: Steering,
+        *,
+        eager: bool = False,
+        probs: bool = False,
+        n_top: int = 0,
     ) -> None:
-        self.full, self.muted, self.steering, self.eager, self.probs = full, muted, steering, eager, probs
+        self.full, self.muted, self.steering, self.eager = full, muted, steering, eager
+        self.probs, self.n_top = probs, n_top
         self.counts = DecodingCounts()
         self._first_layer = 0 if eager else full.context.model.layer_start(steering.first_layer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -166,6 +167,27 @@ def test_sampling_stops_logprobs_and_shifts(served: Served) -> None:
     assert len(served.chat(max_completion_tokens=3, logprobs=True)["choices"][0]["logprobs"]["content"]) == 3
 
 
+@pytest.mark.parametrize("model", ["tiny", "tiny@ada"])
+def test_the_most_probable_tokens_come_with_each(served: Served, model: str) -> None:
+    shown = served.chat(model, logprobs=True, top_logprobs=20)["choices"][0]["logprobs"]["content"]
+    assert shown == served.chat(model, logprobs=True, top_logprobs=20)["choices"][0]["logprobs"]["content"]
+    for token in shown:
+        top = [one["logprob"] for one in token["top_logprobs"]]
+        assert top == sorted(top, reverse=True)
+        assert top[0] == token["logprob"]  # greedy
+        assert sum(map(math.exp, top)) <= 1 + 1e-5
+        assert all(bytes(one["bytes"]).decode(errors="replace") == one["token"] for one in token["top_logprobs"])
+    assert any(token["token"] == token["top_logprobs"][0]["token"] for token in shown)
+    # the plausibility mask leaves fewer
+    assert (min(len(token["top_logprobs"]) for token in shown) < 20) == (model == "tiny@ada")
+    few = served.chat(model, logprobs=True, top_logprobs=1)["choices"][0]["logprobs"]["content"]
+    assert [token["top_logprobs"] for token in few] == [token["top_logprobs"][:1] for token in shown]
+    asked = {"model": model, "prompt": "the harbour", "max_tokens": 3, "temperature": 0, "logprobs": 5}
+    found = served.client.post("/v1/completions", json=asked).json()["choices"][0]["logprobs"]
+    assert [max(top.values()) for top in found["top_logprobs"]] == found["token_logprobs"]
+    assert max(map(len, found["top_logprobs"])) <= 5
+
+
 def test_a_text_is_completed_as_it_is(served: Served, tiny_model: TinyModel) -> None:
     body = {"model": "tiny", "prompt": "the harbour", "max_tokens": 6, "temperature": 0}
     found = served.client.post("/v1/completions", json=body).json()
@@ -196,7 +218,8 @@ def test_a_text_is_completed_as_it_is(served: Served, tiny_model: TinyModel) -> 
         ({"json_schema": {"type": "string", "pattern": "a"}}, "json_schema"),
         ({"json_schema": {"$ref": "#"}}, "response_format"),
         ({"grammar": "root ::= root"}, "grammar"),
-        ({"top_logprobs": 3, "logprobs": True}, "top_logprobs"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
         ({"mirostat": 2}, "mirostat"),
         ({"dps": {"gama": 1}}, "dps.gama"),
         ({"dps": {"gamma": 1e9}}, "dps.gamma"),
