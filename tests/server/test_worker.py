@@ -55,7 +55,7 @@ def test_a_queue_has_an_end_and_who_leaves_makes_room() -> None:
     worker.cancel(running)
     assert ended.wait(1)
     assert done.wait(1)
-    assert answered == ["a", "b"]
+    assert answered == [None, "a", "b"]  # who leaves is told of the end too
     worker.close()
 
 
