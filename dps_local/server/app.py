@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,7 @@ from dps_local.chat.turn import Token
 from dps_local.errors import RequestError
 from dps_local.server.answer_json import AnswerJson, error_json
 from dps_local.server.answer_request import AnswerRequest, chat_request, completion_request
+from dps_local.server.embedding_request import Embedded, embedding_request, embeddings_json
 from dps_local.server.guard import Access, Guard
 from dps_local.server.service import Finished, Service
 from dps_local.server.worker import RETRY_AFTER, Job, Worker
@@ -30,6 +31,7 @@ from dps_local.server.worker import RETRY_AFTER, Job, Worker
 MAX_BODY = 8 << 20  # bytes
 BODY_SECONDS, SEND_SECONDS = 30.0, 60.0  # that a client may take to send its request, and to take a chunk
 PING_SECONDS = 5
+Events = asyncio.Queue[Any]
 PATIENCE = 1.0  # seconds that a stream waits for its first token, so that an error still is an HTTP status
 
 
@@ -96,19 +98,36 @@ class Api:
         model = {"id": f"{self.model}@{name}" if name else self.model, "object": "model", "created": 0}
         return {**model, "owned_by": "dps-local", **({"dps": people[name]} if name else {})}
 
-    async def _answer(self, request: Request, asked: AnswerRequest) -> Response:
-        name = self._person(asked.model, request)
-        loop, events = asyncio.get_running_loop(), asyncio.Queue[Any]()
+    async def embeddings(self, request: Request) -> Response:
+        asked = embedding_request(await _body(request))
+        if self._person(asked.model, request):
+            problem = "a vector is the plain model's: name it without a profile"
+            raise RequestError(400, problem, "model", "unsupported_value")
+        job, events = self._submit(lambda service, job: service.embed(asked, job))
+        (found,) = await self._all(request, job, events, Embedded)
+        return JSONResponse(embeddings_json(asked, found))
+
+    def _submit(
+        self, run: Callable[[Service, Job[Service]], Generator[Any, None, None]]
+    ) -> tuple[Job[Service], Events]:
+        """Let a job wait for its turn; return it, with the queue of what it sends and, at its end, None."""
+        loop, events = asyncio.get_running_loop(), Events()
 
         def send(event: Any) -> None:
             with suppress(RuntimeError):  # the server has ended meanwhile
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
-        job = Job[Service](lambda service, job: service.answer(asked, name, job), send)
+        job = Job[Service](run, send)
         self.worker.submit(job)
+        return job, events
+
+    async def _answer(self, request: Request, asked: AnswerRequest) -> Response:
+        name = self._person(asked.model, request)
+        job, events = self._submit(lambda service, job: service.answer(asked, name, job))
         answer = AnswerJson(asked)
         if not asked.stream:
-            return await self._whole(request, job, events, answer)
+            *tokens, end = await self._all(request, job, events, Finished)
+            return JSONResponse(answer.whole(tokens, end))
         gone, first = self._watch(request, job), list[Any]()
         try:
             with suppress(TimeoutError):
@@ -122,30 +141,26 @@ class Api:
         stream = self._stream(job, gone, events, answer, first)
         return EventSourceResponse(stream, ping=PING_SECONDS, send_timeout=SEND_SECONDS, sep="\n")
 
-    async def _whole(
-        self, request: Request, job: Job[Service], events: asyncio.Queue[Any], answer: AnswerJson
-    ) -> Response:
-        tokens, end, gone = list[Token](), None, self._watch(request, job)
+    async def _all(self, request: Request, job: Job[Service], events: Events, last: type) -> list[Any]:
+        """Return all that a job sends, of which the last is of a type; raises what it raised."""
+        gone, found = self._watch(request, job), list[Any]()
         try:
             while (event := await events.get()) is not None:
                 if isinstance(event, BaseException):
                     raise event
-                if isinstance(event, Finished):
-                    end = event
-                else:
-                    tokens.append(event)
+                found.append(event)
         finally:
             gone.cancel()
             self._call_off(job)
-        if end is None:
+        if not found or not isinstance(found[-1], last):
             raise RequestError(503, "the answer was broken off", code="cancelled")
-        return JSONResponse(answer.whole(tokens, end))
+        return found
 
     async def _stream(
         self,
         job: Job[Service],
         gone: asyncio.Task[None],
-        events: asyncio.Queue[Any],
+        events: Events,
         answer: AnswerJson,
         first: list[Any],
     ) -> AsyncIterator[ServerSentEvent]:
@@ -206,6 +221,7 @@ def make_app(api: Api, access: Access) -> Starlette:
         Route("/props", api.props),
         Route("/v1/chat/completions", api.chat, methods=["POST"]),
         Route("/v1/completions", api.completion, methods=["POST"]),
+        Route("/v1/embeddings", api.embeddings, methods=["POST"]),
     ]
     middleware = [Middleware(Guard, access=access)]
     if access.origins:

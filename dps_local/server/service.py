@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from dps_local.assistant import Assistant, Settings
 from dps_local.chat.chat_prompts import ChatPrompts
 from dps_local.chat.explanation import ExplainedToken, explain, steering_of
 from dps_local.chat.turn import Token, Turn
+from dps_local.engine.embedding import Embedder
 from dps_local.engine.grammar import Grammar
 from dps_local.engine.model import Model
 from dps_local.engine.sampler import Sampler
@@ -17,6 +19,7 @@ from dps_local.errors import ContextFullError, RequestError, SettingsError
 from dps_local.maps.cluster_map import ClusterMap
 from dps_local.server.answer_request import AnswerRequest
 from dps_local.server.conversations import Conversations, Key
+from dps_local.server.embedding_request import Embedded, EmbeddingRequest
 from dps_local.server.person import Person
 from dps_local.server.plain_text import PlainText
 from dps_local.server.worker import Job
@@ -91,6 +94,23 @@ class Service:
         except BaseException:
             self._conversations.drop(assistant)  # nobody knows what its contexts hold
             raise
+
+    def embed(self, request: EmbeddingRequest, job: Job[Service]) -> Generator[Embedded, None, None]:
+        """Yield the texts as vectors of length 1: the mean of the plain model's last hidden states.
+
+        The context is made for them, and freed again. Raises RequestError.
+        """
+        lengths = [len(self.model.prompt_tokens(text, special=False)) for text in request.texts]
+        if not 0 < min(lengths) <= max(lengths) <= self.n_ctx:
+            problem = f"input must be texts of 1 to {self.n_ctx} tokens"
+            raise RequestError(400, problem, "input", "context_length_exceeded")
+        with closing(Embedder(self.model, max(lengths), self.settings.n_threads)) as embed:
+            vectors = []
+            for text in request.texts:
+                if job.cancelled:
+                    return
+                vectors.append(embed(text))
+        yield Embedded(vectors, sum(lengths))
 
     def _grammar(self, request: AnswerRequest) -> Grammar | None:
         try:

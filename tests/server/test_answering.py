@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +17,7 @@ from starlette.testclient import TestClient
 from tiny import TinyModel
 
 from dps_local.assistant import Assistant, Settings
+from dps_local.engine.embedding import Embedder
 from dps_local.engine.model import Model
 from dps_local.engine.sampler import Sampling
 from dps_local.maps.head_map import HeadMap
@@ -273,6 +276,43 @@ def test_an_unscored_profile_is_a_conflict_with_its_command(served: Served) -> N
     assert served.text("tiny@cat", dps={"gamma": 0}) == served.text("tiny")
 
 
+def embedded(served: Served, status: int = 200, **options: Any) -> Any:
+    response = served.client.post("/v1/embeddings", json={"model": "tiny", "input": "the harbour"} | options)
+    assert response.status_code == status, response.text
+    return response.json()
+
+
+def test_texts_are_vectors_of_the_plain_model(served: Served, tiny_model: TinyModel) -> None:
+    texts = ["the harbour", "word " * 60, "the harbour"]
+    found = embedded(served, input=texts)
+    vectors = np.array([one["embedding"] for one in found["data"]])
+    with Model(tiny_model()) as model:
+        n_tokens = sum(len(model.prompt_tokens(text)) for text in texts)
+        with closing(Embedder(model, n_threads=1)) as embed:
+            np.testing.assert_allclose(vectors, [embed(text) for text in texts], atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert np.array_equal(vectors[0], vectors[2])
+    assert found["usage"] == {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
+    data = base64.b64decode(embedded(served, input=texts[1], encoding_format="base64")["data"][0]["embedding"])
+    np.testing.assert_allclose(np.frombuffer(data, "<f4"), vectors[1], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"input": ""}, "input"),
+        ({"input": []}, "input"),
+        ({"input": [1, 2]}, "input"),
+        ({"input": "word " * 600}, "input"),
+        ({"dimensions": 3}, "dimensions"),
+        ({"encoding_format": "hex"}, "encoding_format"),
+        ({"model": "tiny@ada"}, "model"),
+    ],
+)
+def test_vectors_that_are_not_made_are_refused_by_name(served: Served, options: dict[str, Any], param: str) -> None:
+    assert embedded(served, 400, **options)["error"]["param"] == param
+
+
 def test_models_are_listed_with_what_steers_them(served: Served) -> None:
     listed = {model["id"]: model for model in served.client.get("/v1/models").json()["data"]}
     assert list(listed) == ["tiny", "tiny@ada", "tiny@ben", "tiny@cat"]
@@ -289,6 +329,8 @@ def test_a_profile_that_a_key_may_not_use_does_not_exist_for_it(served: Served) 
     for route in client.app.routes:  # type: ignore[attr-defined]
         path, post = route.path.replace("{model:path}", "tiny@ben"), "POST" in route.methods
         body: dict[str, Any] = {"model": "tiny@ben", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
+        if path == "/v1/embeddings":
+            body = {"model": "tiny@ben", "input": "x"}
         if path == "/v1/completions":
             body = {"model": "tiny@ben", "prompt": "x", "max_tokens": 1}
         sent: dict[str, Any] = {"json": body} if post else {}
@@ -300,7 +342,7 @@ def test_a_profile_that_a_key_may_not_use_does_not_exist_for_it(served: Served) 
             assert ask(path, headers=wrong, **sent).status_code == 401, path
         mine = ask(path, headers={"authorization": "Bearer k1"}, **sent)
         all_of_them = ask(path, headers={"authorization": "Bearer k2"}, **sent)
-        assert all_of_them.status_code == 200, path
+        assert all_of_them.status_code == (400 if path == "/v1/embeddings" else 200), path
         assert "ben" not in mine.text, path
         if post or "ben" in path:
             unknown: dict[str, Any] = {"json": body | {"model": "tiny@nobody"}} if post else {}
