@@ -146,15 +146,8 @@ class Context:
 
         What such a call has read may be left in the KV cache. A state that has no way back is read to its end.
         """
-        if cancel is None or not self.model.rewinds:
+        with self.native.ended_by(self.handle, cancel if self.model.rewinds else None):
             yield
-            return
-        callback = self.native.abort_callback(lambda _: cancel.is_set())
-        self.native.set_abort_callback(self.handle, callback, None)
-        try:
-            yield
-        finally:
-            self.native.set_abort_callback(self.handle, self.native.abort_callback(), None)
 
     def decode(self, runs: Sequence[Run]) -> Logits:
         """Run the model once over all `runs`, and return logits F32 [sum of n_logits, n_vocab] in their order.

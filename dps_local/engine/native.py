@@ -14,6 +14,7 @@ import json
 import os
 import re
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -253,6 +254,19 @@ class Native:
         # const char * ggml_backend_dev_name(ggml_backend_dev_t);  const char * ggml_backend_dev_description(…);
         self.ggml_backend_dev_name = ggml("ggml_backend_dev_name", char_p, void_p)
         self.ggml_backend_dev_description = ggml("ggml_backend_dev_description", char_p, void_p)
+
+    @contextmanager
+    def ended_by(self, context: Any, cancel: threading.Event | None) -> Iterator[None]:
+        """Let llama_decode of a context return 2 soon after `cancel` is set, on the CPU; within a block."""
+        if cancel is None:
+            yield
+            return
+        callback = self.abort_callback(lambda _: cancel.is_set())
+        self.set_abort_callback(context, callback, None)
+        try:
+            yield
+        finally:
+            self.set_abort_callback(context, self.abort_callback(), None)
 
     @property
     def version(self) -> str:

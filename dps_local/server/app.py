@@ -25,6 +25,7 @@ from dps_local.server.answer_json import AnswerJson, error_json
 from dps_local.server.answer_request import AnswerRequest, chat_request, completion_request
 from dps_local.server.embedding_request import Embedded, embedding_request, embeddings_json
 from dps_local.server.guard import Access, Guard
+from dps_local.server.openapi import description
 from dps_local.server.service import Finished, Service
 from dps_local.server.worker import RETRY_AFTER, Job, Worker
 
@@ -32,6 +33,7 @@ MAX_BODY = 8 << 20  # bytes
 BODY_SECONDS, SEND_SECONDS = 30.0, 60.0  # that a client may take to send its request, and to take a chunk
 PING_SECONDS = 5
 Events = asyncio.Queue[Any]
+Run = Callable[[Service, Job[Service]], Generator[Any, None, None]]
 PATIENCE = 1.0  # seconds that a stream waits for its first token, so that an error still is an HTTP status
 
 
@@ -69,6 +71,9 @@ class Api:
                 "build_info": f"dps-local {dps_local.__version__}",
             }
         )
+
+    async def openapi(self, _: Request) -> Response:
+        return JSONResponse(description())
 
     async def chat(self, request: Request) -> Response:
         return await self._answer(request, chat_request(await _body(request)))
@@ -219,6 +224,7 @@ def make_app(api: Api, access: Access) -> Starlette:
         Route("/v1/models", api.models),
         Route("/v1/models/{model:path}", api.one_model),
         Route("/props", api.props),
+        Route("/openapi.json", api.openapi),
         Route("/v1/chat/completions", api.chat, methods=["POST"]),
         Route("/v1/completions", api.completion, methods=["POST"]),
         Route("/v1/embeddings", api.embeddings, methods=["POST"]),

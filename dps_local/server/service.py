@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -105,11 +106,11 @@ class Service:
             problem = f"input must be texts of 1 to {self.n_ctx} tokens"
             raise RequestError(400, problem, "input", "context_length_exceeded")
         with closing(Embedder(self.model, max(lengths), self.settings.n_threads)) as embed:
-            vectors = []
-            for text in request.texts:
-                if job.cancelled:
-                    return
-                vectors.append(embed(text))
+            job.stop = (cancel := threading.Event()).set
+            try:
+                vectors = [embed(text, cancel) for text in request.texts if not job.cancelled]
+            except InterruptedError:
+                return
         yield Embedded(vectors, sum(lengths))
 
     def _grammar(self, request: AnswerRequest) -> Grammar | None:

@@ -5,92 +5,24 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from maps import hand_made_map
-from starlette.testclient import TestClient
+from served import ADA, ASK, BEN, SETTINGS, Served, steering_map
 from tiny import TinyModel
 
-from dps_local.assistant import Assistant, Settings
+from dps_local.assistant import Assistant
 from dps_local.engine.embedding import Embedder
 from dps_local.engine.model import Model
 from dps_local.engine.sampler import Sampling
-from dps_local.maps.head_map import HeadMap
-from dps_local.prompting.profile import HistoryItem, Profile
-from dps_local.prompting.prompt import Prompter
-from dps_local.scoring.cached_map import CachedMap
-from dps_local.scoring.options import ScoringOptions
+from dps_local.prompting.profile import Profile
 from dps_local.server.api_keys import ApiKeys
-from dps_local.server.app import MAX_BODY, Api, make_app
+from dps_local.server.app import MAX_BODY
 from dps_local.server.guard import Access
-from dps_local.server.person import Person
-from dps_local.server.service import Service
-from dps_local.server.worker import Worker
 from dps_local.steering.mixing import Gamma
-
-SETTINGS = Settings(n_ctx=512, n_threads=1, prefix_cache=False)
-ADA = Profile("Ada", preferences=("short",), history=(HistoryItem("Aye, so be it.", "say so"),))
-BEN = Profile("Ben", about="A sailor.", history=(HistoryItem("Ahoy!", "greet"),))
-CAT = Profile("Cat", preferences=("long",), history=(HistoryItem("Meow.", "speak"),))
-ASK = "Where is the harbour?"
-HOST = "http://127.0.0.1"
-
-
-def steering_map(model: Model, head: tuple[int, int]) -> HeadMap:
-    weights = np.zeros((model.n_layer, model.n_head_max), np.float32)
-    weights[head] = 1
-    return replace(
-        hand_made_map(model), scope="generated", selected=(head,), weights=weights, gamma=1.5, mode="contrast"
-    )
-
-
-class Served:
-    """A server over a tiny model for ada and ben, who are scored, and cat, who is not."""
-
-    def __init__(self, path: Any) -> None:
-        self.path = path
-        self.worker = Worker(self.load)
-        self.api = Api(self.worker, "tiny", ["ada", "ben", "cat"])
-        self.worker.start()
-        assert self.worker.ready.wait(60)
-        self.client = self.guarded(Access())
-
-    def guarded(self, access: Access) -> TestClient:
-        return TestClient(make_app(self.api, access), base_url=HOST)
-
-    def load(self) -> Service:
-        model = Model(self.path)
-        people = {}
-        for name, profile, head in (("ada", ADA, (1, 2)), ("ben", BEN, (0, 3)), ("cat", CAT, None)):
-            prompter = Prompter.of(model, profile, n_ctx=512)
-            own = CachedMap(prompter, ScoringOptions())
-            people[name] = Person(prompter, own, steering_map(model, head) if head else None)
-        return Service(model, people, SETTINGS, {"cat": "dps-local score -p cat.json"})
-
-    def chat(self, model: str = "tiny@ada", messages: Any = ASK, status: int = 200, **options: Any) -> Any:
-        if isinstance(messages, str):
-            messages = [{"role": "user", "content": messages}]
-        body = {"model": model, "messages": messages, "max_tokens": 8, "temperature": 0} | options
-        response = self.client.post("/v1/chat/completions", json=body)
-        assert response.status_code == status, response.text
-        return response.json()
-
-    def text(self, *arguments: Any, **options: Any) -> str:
-        return str(self.chat(*arguments, **options)["choices"][0]["message"]["content"])
-
-
-@pytest.fixture(scope="module")
-def served(tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DPS_LOCAL_CACHE", str(tmp_path_factory.mktemp("cache")))
-        one = Served(tiny_model())
-        yield one
-        one.worker.close()
 
 
 def alone(model: Model, profile: Profile | None, head: tuple[int, int] | None, question: str = ASK, **how: Any) -> str:
