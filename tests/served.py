@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import uvicorn
 from maps import hand_made_map
 from starlette.testclient import TestClient
 
@@ -41,13 +46,28 @@ def steering_map(model: Model, head: tuple[int, int]) -> HeadMap:
 class Served:
     """A server over a tiny model for ada and ben, who are scored, and cat, who is not."""
 
-    def __init__(self, path: Any) -> None:
+    def __init__(self, path: Any, n_waiting: int = 16) -> None:
         self.path = path
-        self.worker = Worker(self.load)
+        self.worker = Worker(self.load, n_waiting)
         self.api = Api(self.worker, "tiny", ["ada", "ben", "cat"])
         self.worker.start()
         assert self.worker.ready.wait(60)
         self.client = self.guarded(Access())
+
+    @contextmanager
+    def listening(self, access: Access | None = None) -> Iterator[int]:
+        """Serve at a port, in a thread of its own, as `dps-local serve` does; return the port."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        app = make_app(self.api, access or Access())
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
+            listener.close()
 
     def guarded(self, access: Access) -> TestClient:
         return TestClient(make_app(self.api, access), base_url=HOST)
