@@ -88,13 +88,19 @@ class Worker(Generic[T]):
             elif not job.done:
                 job.cancel()
 
-    def close(self) -> None:
-        """Stop the answer that is being given, refuse those that wait, and free the model."""
+    def end(self) -> None:
+        """Stop the answer that is being given, and take no more."""
         with self._changed:
             self._ending = True
             for job in self._waiting:
                 job.cancelled = True
+            if current := self._current:
+                current.cancel()
             self._changed.notify()
+
+    def close(self) -> None:
+        """End, and free the model."""
+        self.end()
         while self._thread.is_alive():
             if current := self._current:
                 current.cancel()

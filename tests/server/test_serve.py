@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
@@ -106,6 +108,19 @@ def test_the_openai_client_gets_what_generate_prints(start: Start, tiny_model: T
     assert code == 0
     assert "harbour" not in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_end_amid_an_answer_is_a_clean_one(start: Start, stream: bool) -> None:
+    server = start("--port", 0)
+    model = server.client().models.list().data[0].id
+    asked = {"model": model, "messages": ASK, "temperature": 0, "stream": stream}
+    host, port = server.url.removeprefix("http://").split(":")
+    with contextlib.ExitStack() as clients:
+        for _ in range(8):  # one is answered, the others wait
+            connection = clients.enter_context(contextlib.closing(HTTPConnection(host, int(port))))
+            connection.request("POST", "/v1/chat/completions", json.dumps(asked), {"content-type": "application/json"})
+        assert server.stop() == (0, "")
 
 
 def test_a_client_that_leaves_frees_the_model(start: Start) -> None:
