@@ -11,17 +11,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from served import ADA, ASK, BEN, SETTINGS, Served, steering_map
+from maps import hand_made_map
+from served import ADA, ASK, BEN, HOST, SETTINGS, Served, steering_map
+from starlette.testclient import TestClient
 from tiny import TinyModel
 
 from dps_local.assistant import Assistant
 from dps_local.engine.embedding import Embedder
 from dps_local.engine.model import Model
 from dps_local.engine.sampler import Sampling
+from dps_local.maps.cluster_map import ClusterMap
 from dps_local.prompting.profile import Profile
+from dps_local.prompting.prompt import Prompter
 from dps_local.server.api_keys import ApiKeys
-from dps_local.server.app import MAX_BODY
+from dps_local.server.app import MAX_BODY, Api, make_app
 from dps_local.server.guard import Access
+from dps_local.server.person import Person
+from dps_local.server.service import Service
+from dps_local.server.worker import Worker
 from dps_local.steering.mixing import Gamma
 
 
@@ -253,6 +260,59 @@ def test_models_are_listed_with_what_steers_them(served: Served) -> None:
     assert served.client.get("/props").json()["default_generation_settings"] == {"n_ctx": 512}
     assert served.client.get("/health").json() == {"status": "ok"}
     assert served.client.get("/nothing").json()["error"]["message"] == "Not Found"
+
+
+def test_until_the_model_is_loaded_its_routes_say_when_to_come_again() -> None:
+    client = TestClient(make_app(Api(Worker(Service), "tiny", []), Access()), base_url=HOST)  # type: ignore[arg-type]
+    for path in ("/health", "/v1/models", "/v1/models/tiny", "/props"):
+        response = client.get(path)
+        assert (response.status_code, response.headers["retry-after"]) == (503, "5")
+        assert response.json()["error"]["code"] == "loading"
+
+
+def one_cluster(model: Model, head: tuple[int, int]) -> ClusterMap:
+    grid = np.zeros((1, model.n_layer, model.n_head_max), np.float32)
+    weights = grid.copy()
+    weights[0][head] = 1
+    grids: dict[str, Any] = dict.fromkeys(("pcs", "pcs_stderr", "gain", "gain_stderr"), grid)
+    return ClusterMap(
+        **{name: getattr(hand_made_map(model), name) for name in ("model", "architecture", "fingerprint", "ranking")},
+        **grids,
+        weights=weights,
+        null_control=0.0,
+        center=np.zeros(model.n_embd, np.float32),
+        centroids=np.ones((1, model.n_embd), np.float32),
+        embedder=model.fingerprint,
+        embedder_tokens=64,
+        scope="generated",
+        seed=0,
+        users=(3,),
+        examples=(9,),
+        evaluations=12,
+        gamma=2.0,
+    )
+
+
+def test_a_person_of_a_cluster_is_steered_as_alone(served: Served, tiny_model: TinyModel) -> None:
+    with Model(tiny_model()) as model:
+        heads = one_cluster(model, (1, 2))
+        prompter = Prompter.of(model, ADA, n_ctx=512)
+        service = Service(model, {"ada": Person(prompter, None, heads)}, SETTINGS, {})
+        worker = Worker(lambda: service)
+        worker.start()
+        assert worker.ready.wait(60)
+        client = TestClient(make_app(Api(worker, "tiny", ["ada"]), Access()), base_url=HOST)
+        body = {"model": "tiny@ada", "messages": [{"role": "user", "content": ASK}], "max_tokens": 8, "temperature": 0}
+        found = client.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
+        refused = client.post("/v1/chat/completions", json=body | {"dps": {"mode": "amplify"}})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "dps.mode")
+        assert client.get("/v1/models/tiny@ada").json()["dps"]["gamma"] == 2
+        worker.close()
+    with (
+        Model(tiny_model()) as model,
+        Assistant(model, ADA, heads, replace(SETTINGS, sampling=Sampling(temp=0))) as assistant,
+    ):
+        assert found == "".join(token.text for token in assistant.ask(ASK, 8)) != served.text("tiny")
 
 
 def test_a_profile_that_a_key_may_not_use_does_not_exist_for_it(served: Served) -> None:
