@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -79,9 +79,16 @@ def serve(
     link = None if uds else PageLink(url, lambda link: terminal.notice(f"a page to chat in, once: {link}"))
     access = Access(hosts, frozenset(allow_origin or []), keys, link)
     app = make_app(Api(worker, name, list(people), _say_where), access)
-    # log_config None: uvicorn's own would print requests
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
+    # nothing of requests is logged: what fails is said by _say_where
+    quiet: dict[str, Any] = {"log_config": None, "log_level": "critical", "access_log": False}
+    config = uvicorn.Config(app, **quiet, lifespan="off", timeout_graceful_shutdown=1)
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            worker.end()  # or uvicorn breaks off answers that are being given, and prints where
+            await super().shutdown(sockets)
+
+    server = Server(config)
 
     def end(*_: object) -> None:
         server.should_exit = True

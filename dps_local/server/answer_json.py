@@ -69,14 +69,31 @@ class AnswerJson:
     def _logprobs(self, tokens: Sequence[Token]) -> Json | None:
         if not self.request.logprobs:
             return None
-        logprobs = [math.log(token.p_steered) if token.p_steered else LEAST_LOGPROB for token in tokens]
         if not self.request.chat:
-            return {"tokens": [token.text for token in tokens], "token_logprobs": logprobs, "top_logprobs": None}
+            tops = [{_text(one.piece): _log(one.p) for one in reversed(token.top)} for token in tokens]
+            logprobs = [_log(token.p_steered) for token in tokens]
+            shown = tops if self.request.n_top else None
+            return {"tokens": [token.text for token in tokens], "token_logprobs": logprobs, "top_logprobs": shown}
         content = [
-            {"token": token.text, "logprob": logprob, "bytes": list(token.text.encode()), "top_logprobs": []}
-            for token, logprob in zip(tokens, logprobs, strict=True)
+            {
+                **_logprob(token.text, token.text.encode(), token.p_steered),
+                "top_logprobs": [_logprob(_text(one.piece), one.piece, one.p) for one in token.top],
+            }
+            for token in tokens
         ]
         return {"content": content, "refusal": None}
+
+
+def _logprob(text: str, data: bytes, p: float | None) -> Json:
+    return {"token": text, "logprob": _log(p), "bytes": list(data)}
+
+
+def _log(p: float | None) -> float:
+    return math.log(p) if p else LEAST_LOGPROB
+
+
+def _text(piece: bytes) -> str:
+    return piece.decode(errors="replace")
 
 
 def usage(end: Finished) -> Json:
