@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Self
+from typing import Any, Self
 
 from dps_local.chat import eviction
 from dps_local.chat.chat_prompts import ChatPrompts
@@ -85,6 +85,7 @@ class Session:
         self.model, self.template, self.recall = model, template or ChatTemplate(model), recall
         self.prompts = ChatPrompts(self.template, system, earlier)
         self.steering, self.engine, self.probs = steering, engine, probs
+        self.n_top = 0  # of `Step.top`, where probabilities are asked for
         self.sampler = Sampler(sampling or Sampling())
         self._n_ctx, self._n_threads = n_ctx, n_threads
         self._transcript = Transcript()
@@ -351,10 +352,10 @@ class Session:
 
         if muted is None or steering is None:
             plain = steering is None
-            return plain_steps(
-                self.full, how.sampler, token, self.cancel, plain=plain, probs=self.probs, make_room=room
-            )
-        contrast = Contrast(self.full, muted, steering, eager=how.engine == "eager", probs=self.probs)
+            shown: dict[str, Any] = {"plain": plain, "probs": self.probs, "n_top": self.n_top}
+            return plain_steps(self.full, how.sampler, token, self.cancel, **shown, make_room=room)
+        eager = how.engine == "eager"
+        contrast = Contrast(self.full, muted, steering, eager=eager, probs=self.probs, n_top=self.n_top)
         turn.counts = contrast.counts
         return SpeculativeDecoder(contrast, how.sampler, self.cancel, make_room=room).steps(token, how.n_predict)
 

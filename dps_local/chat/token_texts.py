@@ -14,7 +14,8 @@ def with_texts(steps: Iterable[Step], model: Model) -> Iterator[Token]:
     """Yield each step with its text; a character whose bytes are several tokens comes with the last of them."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     for step in steps:
-        yield Token(**vars(step), text=decoder.decode(model.piece(step.id)))
+        top = tuple(one._replace(piece=model.piece(one.id)) for one in step.top)
+        yield Token(**{**vars(step), "top": top}, text=decoder.decode(model.piece(step.id)))
 
 
 def known_tokens(ids: Iterable[int], text: str, model: Model) -> list[Token]:

@@ -71,7 +71,8 @@ def _prompt(argument: str | None) -> str:
 
 def _generate_json(session: Session, prompt: str, n_predict: int) -> dict[str, Any]:
     with interruptible(session.cancel):
-        tokens = [asdict(token) for token in session.ask(prompt, n_predict)]
+        answer = list(session.ask(prompt, n_predict))
+    tokens = [{key: value for key, value in asdict(token).items() if key != "top"} for token in answer]
     steering, turn = session.steering, session.turns[-1] if session.turns else None
     if turn is None:
         raise KeyboardInterrupt

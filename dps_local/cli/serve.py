@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -52,9 +52,9 @@ def serve(
     queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; others are told to come again.")] = 16,
     conversations: Annotated[int, typer.Option(min=2, help="Conversations whose contexts are kept.")] = 2,
 ) -> None:
-    """Serve the model, steered for each profile, to all programs that speak OpenAI's API.
+    """Serve the model, steered for each profile, to all programs that speak OpenAI's API, and as a page to chat in.
 
-    The model's name there is NAME for the model alone, and NAME@PROFILE for a person.
+    The model's name there is NAME for the model alone, and NAME@PROFILE for a person. A link opens the page once.
     """
     try:
         import uvicorn
@@ -62,6 +62,7 @@ def serve(
         from dps_local.server.api_keys import ApiKeys
         from dps_local.server.app import Api, make_app
         from dps_local.server.guard import LOOPBACK, Access, is_loopback
+        from dps_local.server.page_link import PageLink
         from dps_local.server.worker import Worker
     except ModuleNotFoundError as exc:
         raise MissingPackageError(f"serving needs {exc.name}: pip install 'dps-local[server]'") from exc
@@ -74,10 +75,20 @@ def serve(
     hosts = None if uds else LOOPBACK | {host, *(allow_host or [])}
     listener = _listener(host, port, uds)
     worker = Worker(_loader(model, people, conversations), queue, keep_alive)
-    app = make_app(Api(worker, name, list(people), _say_where), Access(hosts, frozenset(allow_origin or []), keys))
-    # log_config None: uvicorn's own would print requests
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
+    url = _url(listener, uds)
+    link = None if uds else PageLink(url, lambda link: terminal.notice(f"a page to chat in, once: {link}"))
+    access = Access(hosts, frozenset(allow_origin or []), keys, link)
+    app = make_app(Api(worker, name, list(people), _say_where), access)
+    # nothing of requests is logged: what fails is said by _say_where
+    quiet: dict[str, Any] = {"log_config": None, "log_level": "critical", "access_log": False}
+    config = uvicorn.Config(app, **quiet, lifespan="off", timeout_graceful_shutdown=1)
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            worker.end()  # or uvicorn breaks off answers that are being given, and prints where
+            await super().shutdown(sockets)
+
+    server = Server(config)
 
     def end(*_: object) -> None:
         server.should_exit = True
@@ -86,7 +97,9 @@ def serve(
     previous = signal.signal(signal.SIGTERM, end)  # uvicorn raises the signal again when it has ended
     try:
         worker.start()
-        terminal.write(f"{_url(listener, uds)}\n")
+        terminal.write(f"{url}\n")
+        if link:
+            link.renew()
         server.run([listener])
     finally:
         worker.close()

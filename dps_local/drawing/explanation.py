@@ -94,9 +94,13 @@ def _shifts(explanation: Explanation) -> Floats:
     return np.array([token.shift for token in explanation.tokens])
 
 
-def _limit(explanation: Explanation) -> float:
+def shift_limit(tokens: Sequence[ExplainedToken]) -> float:
     """The end of the colour scale, in nats."""
-    return max(colour_limit(_shifts(explanation)), MIN_LIMIT)
+    return max(colour_limit(np.array([token.shift for token in tokens])), MIN_LIMIT)
+
+
+def _limit(explanation: Explanation) -> float:
+    return shift_limit(explanation.tokens)
 
 
 def _tones(explanation: Explanation) -> Floats:

@@ -22,7 +22,7 @@ from rich.text import Text
 from dps_local.drawing.colour import TONES, Floats, colour_limit, colour_of, page_colours
 from dps_local.drawing.console import ConsoleText, FirstFitting, cropped, has_colour
 from dps_local.drawing.figure import colour_map, empty_figure, save_figure, write_above
-from dps_local.drawing.page import write_page
+from dps_local.drawing.page import filled_in, write_page
 from dps_local.drawing.text import CHOSEN, TIMES, counted, percent, printable, shortened
 from dps_local.maps.overlap import sparsity
 from dps_local.maps.scored_heads import ScoredHeads
@@ -342,6 +342,11 @@ def _title(head_map: ScoredHeads, axes: Axes, room: int) -> None:
 def write_head_map_html(head_map: ScoredHeads, path: Path) -> None:
     """One page that needs nothing but itself: the heat map, what it means and the best heads."""
     write_page(path, "head_map.html", _page(head_map))
+
+
+def bare_head_map_html(head_map: ScoredHeads) -> str:
+    """Return what that page holds, for one that has its style sheet; `data-style` stands in place of `style`."""
+    return filled_in("head_map.html", _page(head_map) | {"bare": True})
 
 
 def _page(head_map: ScoredHeads) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -138,6 +139,15 @@ class Context:
     def __del__(self) -> None:
         if getattr(self, "handle", None) and self.model.handle and not sys.is_finalizing():
             self.close()
+
+    @contextmanager
+    def ended_by(self, cancel: threading.Event | None) -> Iterator[None]:
+        """Let calls within a block end soon after `cancel` is set: they raise InterruptedError, on the CPU.
+
+        What such a call has read may be left in the KV cache. A state that has no way back is read to its end.
+        """
+        with self.native.ended_by(self.handle, cancel if self.model.rewinds else None):
+            yield
 
     def decode(self, runs: Sequence[Run]) -> Logits:
         """Run the model once over all `runs`, and return logits F32 [sum of n_logits, n_vocab] in their order.
@@ -284,6 +294,8 @@ class Context:
         batch.n_tokens = n
         self.native.log.begin()
         status = self.llama.llama_decode(self.handle, batch)
+        if status == 2:
+            raise InterruptedError
         if status == 1:
             raise ContextFullError(f"the context of {self.n_ctx} tokens is full", Remedy.LARGER_CONTEXT)
         if status:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,7 +41,8 @@ class Embedder:
             self.llama.llama_free(self.handle)
             self.handle = None
 
-    def __call__(self, text: str) -> Vector:
+    def __call__(self, text: str, cancel: threading.Event | None = None) -> Vector:
+        """Return the vector of a text; raises InterruptedError soon after `cancel` is set, on the CPU."""
         tokens = self.model.prompt_tokens(text, special=False)[: self.n_ctx]
         batch = self._batch
         batch.n_tokens = len(tokens)
@@ -49,7 +52,10 @@ class Embedder:
         if memory := self.llama.llama_get_memory(self.handle):  # an encoder has none
             self.llama.llama_memory_clear(memory, True)
         self.model.native.log.begin()
-        status = self.llama.llama_decode(self.handle, batch)
+        with self.model.native.ended_by(self.handle, cancel):
+            status = self.llama.llama_decode(self.handle, batch)
+        if status == 2:
+            raise InterruptedError
         pooled = None if status else self.llama.llama_get_embeddings_seq(self.handle, 0)
         if not pooled:
             raise NativeError(f"{self.model.name} cannot embed text: {self.model.native.log.reason()}")

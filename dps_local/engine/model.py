@@ -182,6 +182,12 @@ class Model:
         """Whether a token steers the model and is no text, such as one that ends a turn."""
         return bool(self.llama.llama_vocab_get_attr(self.vocab, token) & CONTROL)
 
+    @cached_property
+    def hidden(self) -> NDArray[np.bool_]:
+        """Which tokens [n_vocab] are neither text nor end an answer."""
+        tokens = range(self.n_vocab)
+        return np.fromiter((self.is_control(token) and not self.is_eog(token) for token in tokens), np.bool_)
+
     def token_text(self, token: int) -> str:
         """Return the text of a special token as it stands in chat templates, '' when there is none."""
         text = self.llama.llama_vocab_get_text(self.vocab, token) if token >= 0 else None

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -190,6 +191,11 @@ class Native:
         # int32_t llama_set_batch_invariant(struct llama_context *, bool invariant);
         self.set_batch_invariant = llama("llama_set_batch_invariant", i32, void_p, ctypes.c_bool)
 
+        # typedef bool (*ggml_abort_callback)(void * data);
+        self.abort_callback = ctypes.CFUNCTYPE(ctypes.c_bool, void_p)
+        # void llama_set_abort_callback(struct llama_context *, ggml_abort_callback, void * abort_callback_data);
+        self.set_abort_callback = llama("llama_set_abort_callback", None, void_p, self.abort_callback, void_p)
+
         # struct gguf_context * gguf_init_from_file(const char * fname, struct gguf_init_params params);
         self.gguf_init_from_file = ggml("gguf_init_from_file", void_p, char_p, GGUFInitParams)
         # void gguf_free(struct gguf_context *);
@@ -248,6 +254,19 @@ class Native:
         # const char * ggml_backend_dev_name(ggml_backend_dev_t);  const char * ggml_backend_dev_description(…);
         self.ggml_backend_dev_name = ggml("ggml_backend_dev_name", char_p, void_p)
         self.ggml_backend_dev_description = ggml("ggml_backend_dev_description", char_p, void_p)
+
+    @contextmanager
+    def ended_by(self, context: Any, cancel: threading.Event | None) -> Iterator[None]:
+        """Let llama_decode of a context return 2 soon after `cancel` is set, on the CPU; within a block."""
+        if cancel is None:
+            yield
+            return
+        callback = self.abort_callback(lambda _: cancel.is_set())
+        self.set_abort_callback(context, callback, None)
+        try:
+            yield
+        finally:
+            self.set_abort_callback(context, self.abort_callback(), None)
 
     @property
     def version(self) -> str:

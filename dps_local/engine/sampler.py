@@ -15,6 +15,7 @@ from dps_local.errors import NativeError, Remedy
 
 if TYPE_CHECKING:
     from dps_local.engine.context import Context
+    from dps_local.engine.grammar import Grammar
 
 RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED: llama.cpp draws one
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # struct llama_token_data
@@ -36,10 +37,12 @@ class Sampling:
 
 
 class Sampler:
-    """A chain in llama.cpp's order: penalties, top-k, top-p, min-p, temperature, draw."""
+    """A chain in llama.cpp's order: grammar, penalties, top-k, top-p, min-p, temperature, draw."""
 
-    def __init__(self, sampling: Sampling) -> None:
-        self.llama, self.temp = native.load().llama, sampling.temp
+    grammar: Grammar | None = None
+
+    def __init__(self, sampling: Sampling, grammar: Grammar | None = None) -> None:
+        self.llama, self.temp, self.grammar = native.load().llama, sampling.temp, grammar
         self._room, self._ids = np.zeros(0, _TOKEN_DATA), np.zeros(0, np.int32)
         self.chain: Any = self.llama.llama_sampler_chain_init(self.llama.llama_sampler_chain_default_params())
         penalties = (sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty)
@@ -72,34 +75,51 @@ class Sampler:
         other = object.__new__(Sampler)
         other.llama, other.temp, other._room, other._ids = self.llama, self.temp, self._room, self._ids
         other.chain = self.llama.llama_sampler_clone(self.chain)
+        other.grammar = self.grammar.clone() if self.grammar else None
         return other
 
     def restore(self, clone: Sampler) -> None:
         """Go back to the state of a clone, which cannot be used any more."""
         self.llama.llama_sampler_free(self.chain)
         self.chain, clone.chain = clone.chain, None
+        self.grammar = clone.grammar
 
     def sample(self, logits: NDArray[np.float32], tokens: NDArray[np.integer] | None = None) -> int:
         """Draw a token from logits [n_vocab], or from those of some tokens, in rising order; those at -inf are out.
 
-        It counts for the penalties from then on.
+        It counts for the penalties from then on, and the grammar goes on from it.
         """
+        _, array = self._allowed(logits, tokens)
+        self.llama.llama_sampler_apply(self.chain, ctypes.byref(array))
+        token = int(array.data[array.selected].id)  # a sampler may have moved the array
+        self.accept([token])
+        if self.grammar:
+            self.grammar.accept(token)
+        return token
+
+    def allowed(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return logits [n_vocab] with -inf where the grammar rules a token out."""
+        return self._allowed(logits)[0]["logit"].copy() if self.grammar else logits
+
+    def _allowed(self, logits: NDArray[np.float32], tokens: NDArray[np.integer] | None = None) -> tuple[Any, Any]:
+        """Return the candidates that `sample` draws from, as an array and as llama.cpp's struct over it."""
         _check(logits)
         data = self._candidates(logits.size)
         data["id"], data["logit"] = self._ids[: logits.size] if tokens is None else tokens, logits
         array = self.llama.llama_token_data_array(
             data=data.ctypes.data_as(self.llama.llama_token_data_p), size=data.size, selected=-1, sorted=False
         )
-        self.llama.llama_sampler_apply(self.chain, ctypes.byref(array))
-        token = int(array.data[array.selected].id)  # a sampler may have moved the array
-        self.accept([token])
-        return token
+        if self.grammar:
+            self.grammar.rule_out(array, data["id"], data["logit"])
+        return data, array
 
     def sample_last(self, context: Context, logits: NDArray[np.float32]) -> int:
         """Draw a token as `sample` does, from the last logits of a context, where llama.cpp has them.
 
         logits: the same ones F32 [n_vocab].
         """
+        if self.grammar:
+            return self.sample(logits)
         _check(logits)
         return int(self.llama.llama_sampler_sample(self.chain, context.handle, -1))  # which counts it, too
 
@@ -109,9 +129,11 @@ class Sampler:
             self.llama.llama_sampler_accept(self.chain, token)
 
     def recount(self, tokens: Iterable[int]) -> None:
-        """Let the penalties know these tokens only; the draws go on as before."""
+        """Begin an answer: let the penalties know these tokens only, and the grammar none; draws go on as before."""
         self.llama.llama_sampler_reset(self.llama.llama_sampler_chain_get(self.chain, 0))  # the penalties
         self.accept(tokens)
+        if self.grammar:
+            self.grammar.reset()
 
 
 def _check(logits: NDArray[np.float32]) -> None:

@@ -48,10 +48,15 @@ class Stream:
 
     def replay(self, calls: list[list[int]], cancel: threading.Event | None = None) -> bool:
         """Make `calls` one after the other; False when `cancel` was set on the way."""
-        for tokens in calls:
-            self.decode(tokens)
-            if cancel and cancel.is_set():
-                return False
+        try:
+            for tokens in calls:
+                # what computes one token ends soon anyway, and asks as often as for many
+                with self.context.ended_by(cancel if len(tokens) > 1 else None):
+                    self.decode(tokens)
+                if cancel and cancel.is_set():
+                    return False
+        except InterruptedError:
+            return False
         return True
 
     def read(self, tokens: list[int], cache: PrefixCache, cancel: threading.Event | None = None) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dps_local.chat.turn import Token
+from dps_local.drawing.explanation import shift_limit
 from dps_local.errors import DpsError, RequestError
 from dps_local.server.answer_request import AnswerRequest
 from dps_local.server.service import Finished
@@ -62,19 +63,37 @@ class AnswerJson:
         if end.explained is not None and (steering := end.steering):
             tokens = [{k: v for k, v in asdict(token).items() if k != "heads"} for token in end.explained]
             extra["dps"] = {"mode": steering.mode, "gamma": str(steering.gamma), "tokens": tokens}
+            extra["dps"]["limit"] = shift_limit(end.explained)  # of a colour scale
         return extra
 
     def _logprobs(self, tokens: Sequence[Token]) -> Json | None:
         if not self.request.logprobs:
             return None
-        logprobs = [math.log(token.p_steered) if token.p_steered else LEAST_LOGPROB for token in tokens]
         if not self.request.chat:
-            return {"tokens": [token.text for token in tokens], "token_logprobs": logprobs, "top_logprobs": None}
+            tops = [{_text(one.piece): _log(one.p) for one in reversed(token.top)} for token in tokens]
+            logprobs = [_log(token.p_steered) for token in tokens]
+            shown = tops if self.request.n_top else None
+            return {"tokens": [token.text for token in tokens], "token_logprobs": logprobs, "top_logprobs": shown}
         content = [
-            {"token": token.text, "logprob": logprob, "bytes": list(token.text.encode()), "top_logprobs": []}
-            for token, logprob in zip(tokens, logprobs, strict=True)
+            {
+                **_logprob(token.text, token.text.encode(), token.p_steered),
+                "top_logprobs": [_logprob(_text(one.piece), one.piece, one.p) for one in token.top],
+            }
+            for token in tokens
         ]
         return {"content": content, "refusal": None}
+
+
+def _logprob(text: str, data: bytes, p: float | None) -> Json:
+    return {"token": text, "logprob": _log(p), "bytes": list(data)}
+
+
+def _log(p: float | None) -> float:
+    return math.log(p) if p else LEAST_LOGPROB
+
+
+def _text(piece: bytes) -> str:
+    return piece.decode(errors="replace")
 
 
 def usage(end: Finished) -> Json:

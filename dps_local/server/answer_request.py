@@ -9,6 +9,7 @@ from typing import Any, get_args
 from dps_local.engine.sampler import RANDOM_SEED, Sampling
 from dps_local.errors import SettingsError
 from dps_local.server.fields import Fields
+from dps_local.server.json_grammar import json_grammar
 from dps_local.steering.mixing import Gamma
 from dps_local.steering.steering import SteeringMode
 
@@ -25,9 +26,9 @@ SAMPLING = {
 HARMLESS = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "cache_prompt")
 COMMON = (
     *("model", "stream", "stream_options", "max_tokens", "stop", "seed", "top_k", "logprobs", "dps"),
-    *("n", "logit_bias", *SAMPLING, *HARMLESS),
+    *("n", "logit_bias", "response_format", "json_schema", *SAMPLING, *HARMLESS),
 )
-CHAT = (*COMMON, "messages", "max_completion_tokens", "top_logprobs", "response_format", "tools", "tool_choice")
+CHAT = (*COMMON, "messages", "max_completion_tokens", "top_logprobs", "tools", "tool_choice")
 CHAT = (*CHAT, "functions", "function_call", "parallel_tool_calls", "modalities")
 COMPLETION = (*COMMON, "prompt", "echo", "best_of", "suffix")
 
@@ -45,7 +46,8 @@ class SteeringRequest:
 class AnswerRequest:
     """pairs: earlier questions and answers; question: that is to be answered, or the text that is to be completed.
 
-    n_predict: -1 until the model ends. usage: the stream ends with what was used.
+    n_predict: -1 until the model ends. usage: the stream ends with what was used. grammar: GBNF, '' for none.
+    n_top: most probable tokens that come with each.
     """
 
     model: str
@@ -58,7 +60,9 @@ class AnswerRequest:
     n_predict: int = -1
     stop: tuple[str, ...] = ()
     logprobs: bool = False
+    n_top: int = 0
     sampling: Sampling = field(default_factory=Sampling)
+    grammar: str = ""
     steering: SteeringRequest = field(default_factory=SteeringRequest)
 
 
@@ -74,12 +78,11 @@ def chat_request(data: Any) -> AnswerRequest:
             raise fields.error(name, "is not supported by this server", "unsupported_parameter")
     if fields.raw("modalities") not in (None, ["text"]):
         raise fields.error("modalities", "other than text are not supported", "unsupported_parameter")
-    _check_format(fields)
-    if fields.integer("top_logprobs", 0, 0, 20):
-        raise fields.error("top_logprobs", "is not supported: only those of the drawn tokens are", "unsupported_value")
+    if (n_top := fields.integer("top_logprobs", 0, 0, 20)) and not fields.flag("logprobs"):
+        raise fields.error("top_logprobs", "goes with logprobs alone")
     system, pairs, question = _conversation(fields)
     tokens = "max_completion_tokens" if "max_completion_tokens" in fields else "max_tokens"
-    return _request(fields, question, tokens, system=system, pairs=pairs, logprobs=fields.flag("logprobs"))
+    return _request(fields, question, tokens, system=system, pairs=pairs, logprobs=fields.flag("logprobs"), n_top=n_top)
 
 
 def completion_request(data: Any) -> AnswerRequest:
@@ -92,16 +95,14 @@ def completion_request(data: Any) -> AnswerRequest:
         raise fields.error("echo", "is not supported", "unsupported_value")
     if fields.raw("suffix"):
         raise fields.error("suffix", "is not supported", "unsupported_parameter")
-    logprobs = "logprobs" in fields
-    if fields.integer("logprobs", 0, 0, 5):
-        raise fields.error("logprobs", "must be 0: only those of the drawn tokens are given", "unsupported_value")
+    logprobs, n_top = "logprobs" in fields, fields.integer("logprobs", 0, 0, 5)
     if isinstance(prompts := fields.raw("prompt"), list):
         if len(prompts) != 1 or not isinstance(prompts[0], str):
             raise fields.error("prompt", "must be one text: lists and tokens are not supported", "unsupported_value")
         fields = Fields(data | {"prompt": prompts[0]})
     if not (prompt := fields.text("prompt")):
         raise fields.error("prompt", "is empty")
-    return _request(fields, prompt, "max_tokens", chat=False, logprobs=logprobs)
+    return _request(fields, prompt, "max_tokens", chat=False, logprobs=logprobs, n_top=n_top)
 
 
 def _request(fields: Fields, question: str, max_tokens: str, **others: Any) -> AnswerRequest:
@@ -122,15 +123,35 @@ def _request(fields: Fields, question: str, max_tokens: str, **others: Any) -> A
         n_predict=fields.integer(max_tokens, -1, 1) if max_tokens in fields else -1,
         stop=_stops(fields),
         sampling=_sampling(fields),
+        grammar=_grammar(fields),
         steering=_steering(fields),
         **others,
     )
 
 
-def _check_format(fields: Fields) -> None:
+def _grammar(fields: Fields) -> str:
+    """Return the grammar of `response_format`, as OpenAI and llama.cpp's server have it, or of `json_schema`."""
+    if "json_schema" in fields:
+        return _schema_grammar(fields, "json_schema")
     form = Fields(fields.raw("response_format") or {"type": "text"}, "response_format")
-    if form.text("type") != "text":
-        raise form.error("type", "must be text: JSON and schemas are not supported yet", "unsupported_value")
+    if (kind := form.text("type")) == "json_object":
+        form.known(("type", "schema"))
+        return _schema_grammar(form, "schema") if "schema" in form else json_grammar({"type": "object"})
+    if kind == "json_schema":
+        form.known(("type", "json_schema"))
+        named = Fields(form.raw("json_schema"), "response_format.json_schema")
+        named.known(("name", "description", "strict", "schema"))
+        return _schema_grammar(named, "schema")
+    if kind != "text":
+        raise form.error("type", "must be text, json_object or json_schema")
+    return ""
+
+
+def _schema_grammar(fields: Fields, name: str) -> str:
+    try:
+        return json_grammar(fields.raw(name))
+    except SettingsError as exc:
+        raise fields.error(name, str(exc), "invalid_json_schema") from exc
 
 
 def _conversation(fields: Fields) -> tuple[str, list[tuple[str, str]], str]:

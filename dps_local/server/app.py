@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,21 +15,27 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 import dps_local
 from dps_local.chat.turn import Token
+from dps_local.drawing.head_map import bare_head_map_html
 from dps_local.errors import RequestError
 from dps_local.server.answer_json import AnswerJson, error_json
 from dps_local.server.answer_request import AnswerRequest, chat_request, completion_request
+from dps_local.server.embedding_request import Embedded, embedding_request, embeddings_json
 from dps_local.server.guard import Access, Guard
+from dps_local.server.openapi import description
+from dps_local.server.page_files import HEADERS, page_routes
 from dps_local.server.service import Finished, Service
 from dps_local.server.worker import RETRY_AFTER, Job, Worker
 
 MAX_BODY = 8 << 20  # bytes
 BODY_SECONDS, SEND_SECONDS = 30.0, 60.0  # that a client may take to send its request, and to take a chunk
 PING_SECONDS = 5
+Events = asyncio.Queue[Any]
+Run = Callable[[Service, Job[Service]], Generator[Any, None, None]]
 PATIENCE = 1.0  # seconds that a stream waits for its first token, so that an error still is an HTTP status
 
 
@@ -56,6 +62,13 @@ class Api:
         name = self._person(request.path_params["model"], request)
         return JSONResponse(self._model(name, self._loaded()["people"]))
 
+    async def heads(self, request: Request) -> Response:
+        """Return the head map of a person as the page shows it, which is what `dps-local inspect` draws."""
+        name = self._person(request.path_params["model"], request)
+        if (head_map := self._loaded()["maps"].get(name)) is None:
+            raise RequestError(404, "there is no head map yet: `dps-local score` makes one", code="no_head_map")
+        return HTMLResponse(bare_head_map_html(head_map), headers=HEADERS)
+
     async def props(self, _: Request) -> Response:
         known = self._loaded()
         return JSONResponse(
@@ -67,6 +80,9 @@ class Api:
                 "build_info": f"dps-local {dps_local.__version__}",
             }
         )
+
+    async def openapi(self, _: Request) -> Response:
+        return JSONResponse(description())
 
     async def chat(self, request: Request) -> Response:
         return await self._answer(request, chat_request(await _body(request)))
@@ -96,54 +112,76 @@ class Api:
         model = {"id": f"{self.model}@{name}" if name else self.model, "object": "model", "created": 0}
         return {**model, "owned_by": "dps-local", **({"dps": people[name]} if name else {})}
 
-    async def _answer(self, request: Request, asked: AnswerRequest) -> Response:
-        name = self._person(asked.model, request)
-        loop, events = asyncio.get_running_loop(), asyncio.Queue[Any]()
+    async def embeddings(self, request: Request) -> Response:
+        asked = embedding_request(await _body(request))
+        if self._person(asked.model, request):
+            problem = "a vector is the plain model's: name it without a profile"
+            raise RequestError(400, problem, "model", "unsupported_value")
+        job, events = self._submit(lambda service, job: service.embed(asked, job))
+        (found,) = await self._all(request, job, events, Embedded)
+        return JSONResponse(embeddings_json(asked, found))
+
+    def _submit(
+        self, run: Callable[[Service, Job[Service]], Generator[Any, None, None]]
+    ) -> tuple[Job[Service], Events]:
+        """Let a job wait for its turn; return it, with the queue of what it sends and, at its end, None."""
+        loop, events = asyncio.get_running_loop(), Events()
 
         def send(event: Any) -> None:
             with suppress(RuntimeError):  # the server has ended meanwhile
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
-        job = Job[Service](lambda service, job: service.answer(asked, name, job), send)
+        job = Job[Service](run, send)
         self.worker.submit(job)
+        return job, events
+
+    async def _answer(self, request: Request, asked: AnswerRequest) -> Response:
+        name = self._person(asked.model, request)
+        job, events = self._submit(lambda service, job: service.answer(asked, name, job))
         answer = AnswerJson(asked)
         if not asked.stream:
-            return await self._whole(request, job, events, answer)
-        first = None
-        with suppress(TimeoutError):
-            first = await asyncio.wait_for(events.get(), PATIENCE)
-            if isinstance(first, BaseException):
-                raise first
-        stream = self._stream(job, events, answer, first)
+            *tokens, end = await self._all(request, job, events, Finished)
+            return JSONResponse(answer.whole(tokens, end))
+        gone, first = self._watch(request, job), list[Any]()
+        try:
+            with suppress(TimeoutError):
+                first.append(await asyncio.wait_for(events.get(), PATIENCE))
+            if first and isinstance(first[0], BaseException):
+                raise first[0]
+        except BaseException:
+            gone.cancel()
+            self._call_off(job)
+            raise
+        stream = self._stream(job, gone, events, answer, first)
         return EventSourceResponse(stream, ping=PING_SECONDS, send_timeout=SEND_SECONDS, sep="\n")
 
-    async def _whole(
-        self, request: Request, job: Job[Service], events: asyncio.Queue[Any], answer: AnswerJson
-    ) -> Response:
-        tokens, end = list[Token](), None
-        gone = asyncio.create_task(_disconnected(request))
-        gone.add_done_callback(lambda _: None if gone.cancelled() else self._call_off(job))
+    async def _all(self, request: Request, job: Job[Service], events: Events, last: type) -> list[Any]:
+        """Return all that a job sends, of which the last is of a type; raises what it raised."""
+        gone, found = self._watch(request, job), list[Any]()
         try:
             while (event := await events.get()) is not None:
                 if isinstance(event, BaseException):
                     raise event
-                if isinstance(event, Finished):
-                    end = event
-                else:
-                    tokens.append(event)
+                found.append(event)
         finally:
             gone.cancel()
-        if end is None:
+            self._call_off(job)
+        if not found or not isinstance(found[-1], last):
             raise RequestError(503, "the answer was broken off", code="cancelled")
-        return JSONResponse(answer.whole(tokens, end))
+        return found
 
     async def _stream(
-        self, job: Job[Service], events: asyncio.Queue[Any], answer: AnswerJson, event: Any
+        self,
+        job: Job[Service],
+        gone: asyncio.Task[None],
+        events: Events,
+        answer: AnswerJson,
+        first: list[Any],
     ) -> AsyncIterator[ServerSentEvent]:
         try:
             for chunk in answer.first():
                 yield JSONServerSentEvent(chunk)
-            event = await events.get() if event is None else event
+            event = first[0] if first else await events.get()
             while isinstance(event, Token):
                 yield JSONServerSentEvent(answer.token(event))
                 event = await events.get()
@@ -155,7 +193,14 @@ class Api:
                 broken = RequestError(503, "the answer was broken off", code="cancelled")
                 yield JSONServerSentEvent(self.said(event or broken)[1])
         finally:
+            gone.cancel()
             self._call_off(job)
+
+    def _watch(self, request: Request, job: Job[Service]) -> asyncio.Task[None]:
+        """Call the job off when the client leaves."""
+        gone = asyncio.create_task(_disconnected(request))
+        gone.add_done_callback(lambda _: None if gone.cancelled() else self._call_off(job))
+        return gone
 
     def _call_off(self, job: Job[Service]) -> None:
         """Stop a job whose client has left."""
@@ -186,11 +231,16 @@ def make_app(api: Api, access: Access) -> Starlette:
     routes = [
         Route("/health", api.health),
         Route("/v1/models", api.models),
+        Route("/v1/models/{model:path}/heads", api.heads),
         Route("/v1/models/{model:path}", api.one_model),
         Route("/props", api.props),
+        Route("/openapi.json", api.openapi),
         Route("/v1/chat/completions", api.chat, methods=["POST"]),
         Route("/v1/completions", api.completion, methods=["POST"]),
+        Route("/v1/embeddings", api.embeddings, methods=["POST"]),
     ]
+    if access.link:
+        routes += page_routes(access.link)
     middleware = [Middleware(Guard, access=access)]
     if access.origins:
         cors = {"allow_origins": sorted(access.origins), "allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
@@ -216,7 +266,7 @@ def _caught(route: Route, api: Api) -> Route:
 
 async def _no_route(_: Request, error: HTTPException) -> Response:
     status, content = error_json(RequestError(error.status_code, error.detail))
-    return JSONResponse(content, status)
+    return JSONResponse(content, status, error.headers)
 
 
 async def _body(request: Request) -> Any:

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dps_local.errors import RequestError
 from dps_local.server.answer_json import error_json
 from dps_local.server.api_keys import ApiKeys
+from dps_local.server.page_link import PageLink
 
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 OPEN = ("/health",)  # without a key
@@ -21,11 +22,12 @@ OPEN = ("/health",)  # without a key
 @dataclass(frozen=True)
 class Access:
     """hosts: names that the server answers to, None for all: a web page cannot open a socket file. origins: of pages
-    that may ask, beside the server's own. keys: None asks for none."""
+    that may ask, beside the server's own. keys: None asks for none. link: to the server's page, None has no page."""
 
     hosts: frozenset[str] | None = LOOPBACK
     origins: frozenset[str] = frozenset()
     keys: ApiKeys | None = None
+    link: PageLink | None = None
 
 
 def is_loopback(host: str) -> bool:
@@ -72,11 +74,15 @@ class Guard:
             raise RequestError(403, "web pages of other sites may not ask this server", code="origin_not_allowed")
 
     def _profiles(self, request: Request) -> frozenset[str] | None:
-        if self.access.keys is None or request.url.path in OPEN:
+        link = self.access.link
+        if self.access.keys is None or request.url.path in OPEN or (link and link.opens(request.url.path)):
             return None
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        key = key.strip() if scheme.lower() == "bearer" else ""
+        if link and link.grants(request, key):
+            return None
         try:
-            return self.access.keys.profiles(key.strip() if scheme.lower() == "bearer" else "")
+            return self.access.keys.profiles(key)
         except KeyError:
             raise RequestError(401, "give an API key of this server", code="invalid_api_key") from None
 

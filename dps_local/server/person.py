@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from dps_local.maps.cluster_map import ClusterMap
 from dps_local.maps.head_map import HeadMap
 from dps_local.prompting.prompt import Prompter
@@ -37,13 +39,21 @@ class Person:
             self.heads = self.own.load()
         return self.heads is not None or self.own is None
 
+    @property
+    def head_map(self) -> HeadMap | None:
+        """The map that shows how much each head matters; clusters have none, and others' texts tell none."""
+        heads = self.heads
+        return heads if isinstance(heads, HeadMap) and np.isfinite(heads.ranked_scores).any() else None
+
     def as_json(self) -> dict[str, Any]:
         """Return the mode, γ, and what calibration found, or what is expected before anything was held out."""
         heads = self.heads
         if heads is None:
-            return {"mode": None, "gamma": 0.0, "calibration": None, "expected": None, "scored": self.own is None}
+            known = {"mode": None, "gamma": 0.0, "calibration": None, "expected": None, "scored": self.own is None}
+            return known | {"head_map": False}
         found, step = heads.calibration, heads.step if isinstance(heads, HeadMap) else None
-        calibration = {"gain": found.gain, "low": found.low, "high": found.high, "n": found.n} if found else None
+        names = ("gain", "low", "high", "n", "probability")
+        calibration = {name: getattr(found, name) for name in names} if found else None
         expected = {"gain": step.gain, "deviation": step.deviation, "probability": step.probability} if step else None
         return {
             "mode": heads.mode if isinstance(heads, HeadMap) else "contrast",
@@ -51,4 +61,5 @@ class Person:
             "calibration": calibration,
             "expected": expected,
             "scored": True,
+            "head_map": self.head_map is not None,
         }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,12 +12,15 @@ from dps_local.assistant import Assistant, Settings
 from dps_local.chat.chat_prompts import ChatPrompts
 from dps_local.chat.explanation import ExplainedToken, explain, steering_of
 from dps_local.chat.turn import Token, Turn
+from dps_local.engine.embedding import Embedder
+from dps_local.engine.grammar import Grammar
 from dps_local.engine.model import Model
 from dps_local.engine.sampler import Sampler
 from dps_local.errors import ContextFullError, RequestError, SettingsError
 from dps_local.maps.cluster_map import ClusterMap
 from dps_local.server.answer_request import AnswerRequest
 from dps_local.server.conversations import Conversations, Key
+from dps_local.server.embedding_request import Embedded, EmbeddingRequest
 from dps_local.server.person import Person
 from dps_local.server.plain_text import PlainText
 from dps_local.server.worker import Job
@@ -56,7 +61,11 @@ class Service:
         return {
             "n_ctx": self.n_ctx,
             "chat_template": self.model.chat_template,
-            "people": {name: person.as_json() for name, person in self.people.items()},
+            "people": {
+                name: person.as_json() | {"score_command": self.commands.get(name)}
+                for name, person in self.people.items()
+            },
+            "maps": {name: person.head_map for name, person in self.people.items()},
         }
 
     def answer(
@@ -71,12 +80,12 @@ class Service:
         job.stop = session.cancel.set
         try:
             self._check(request, key, assistant)
-            session.probs = request.logprobs
+            session.probs, session.n_top = request.logprobs, request.n_top
             session.keep(request.pairs)
             cached = session.full.n
             if job.cancelled or not session.follow(request.pairs):
                 return
-            sampler = Sampler(request.sampling)
+            sampler = Sampler(request.sampling, self._grammar(request))
             yield from session.ask(request.question, request.n_predict, sampler=sampler, stop=request.stop)
             if not job.cancelled and session.turns:
                 explained = self._explained(assistant, job) if request.steering.explain else None
@@ -90,6 +99,29 @@ class Service:
         except BaseException:
             self._conversations.drop(assistant)  # nobody knows what its contexts hold
             raise
+
+    def embed(self, request: EmbeddingRequest, job: Job[Service]) -> Generator[Embedded, None, None]:
+        """Yield the texts as vectors of length 1: the mean of the plain model's last hidden states.
+
+        The context is made for them, and freed again. Raises RequestError.
+        """
+        lengths = [len(self.model.prompt_tokens(text, special=False)) for text in request.texts]
+        if not 0 < min(lengths) <= max(lengths) <= self.n_ctx:
+            problem = f"input must be texts of 1 to {self.n_ctx} tokens"
+            raise RequestError(400, problem, "input", "context_length_exceeded")
+        with closing(Embedder(self.model, max(lengths), self.settings.n_threads)) as embed:
+            job.stop = (cancel := threading.Event()).set
+            try:
+                vectors = [embed(text, cancel) for text in request.texts if not job.cancelled]
+            except InterruptedError:
+                return
+        yield Embedded(vectors, sum(lengths))
+
+    def _grammar(self, request: AnswerRequest) -> Grammar | None:
+        try:
+            return Grammar(self.model, request.grammar) if request.grammar else None
+        except SettingsError as exc:
+            raise RequestError(400, f"{exc}: change the schema", "response_format", "invalid_json_schema") from exc
 
     def _key(self, request: AnswerRequest, name: str | None) -> Key:
         asked = request.steering

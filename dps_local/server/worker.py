@@ -80,20 +80,27 @@ class Worker(Generic[T]):
             self._changed.notify()
 
     def cancel(self, job: Job[T]) -> None:
-        """Take a job out of the queue, or stop its answer."""
-        job.cancel()
+        """Take a job out of the queue, or stop its answer; one that is done is left alone, as is the job behind it."""
         with self._changed:
             if job in self._waiting:
                 self._waiting.remove(job)
-                job.done = True
+                self._end(job)
+            elif not job.done:
+                job.cancel()
 
-    def close(self) -> None:
-        """Stop the answer that is being given, refuse those that wait, and free the model."""
+    def end(self) -> None:
+        """Stop the answer that is being given, and take no more."""
         with self._changed:
             self._ending = True
             for job in self._waiting:
                 job.cancelled = True
+            if current := self._current:
+                current.cancel()
             self._changed.notify()
+
+    def close(self) -> None:
+        """End, and free the model."""
+        self.end()
         while self._thread.is_alive():
             if current := self._current:
                 current.cancel()
@@ -112,6 +119,8 @@ class Worker(Generic[T]):
             self._current = job
             self._answer(job)
             self._current = None
+            if self.loaded:
+                self.known = self.loaded.known
         self._unload()
 
     def _next(self) -> Job[T] | None:
@@ -122,6 +131,10 @@ class Worker(Generic[T]):
                 if not self._changed.wait(idle) and not self._waiting:
                     self._unload()
             return self._waiting.pop(0) if self._waiting else None
+
+    def _end(self, job: Job[T]) -> None:
+        job.done = True
+        job.send(None)
 
     def _unload(self) -> None:
         if self.loaded:
@@ -142,5 +155,7 @@ class Worker(Generic[T]):
         except BaseException as exc:
             job.send(exc)
         finally:
-            job.done = True
-            job.send(None)
+            if self.loaded:
+                self.known = self.loaded.known
+            with self._changed:
+                self._end(job)

@@ -65,13 +65,21 @@ class Contrast:
     bit for bit.
 
     eager: each step is made in both streams, and everything is computed. probs: probabilities are asked for, which
-    cost passes over the vocabulary.
+    cost passes over the vocabulary. n_top: of `Step.top`.
     """
 
     def __init__(
-        self, full: Stream, muted: Stream, steering: Steering, *, eager: bool = False, probs: bool = False
+        self,
+        full: Stream,
+        muted: Stream,
+        steering: Steering,
+        *,
+        eager: bool = False,
+        probs: bool = False,
+        n_top: int = 0,
     ) -> None:
-        self.full, self.muted, self.steering, self.eager, self.probs = full, muted, steering, eager, probs
+        self.full, self.muted, self.steering, self.eager = full, muted, steering, eager
+        self.probs, self.n_top = probs, n_top
         self.counts = DecodingCounts()
         self._first_layer = 0 if eager else full.context.model.layer_start(steering.first_layer)
 
@@ -80,9 +88,12 @@ class Contrast:
         first = self._first_layer
         return self.full.context.keep_layers(range(first - 1, first) if first else range(0))
 
-    def draft_step(self, token: int, f: Logits) -> DraftStep:
-        """Return the step of the full stream that has read `token` and then gave the logits f [n_vocab]."""
-        candidates = np.flatnonzero(plausible(f, self.steering.beta))
+    def draft_step(self, token: int, f: Logits, allowed: Logits | None = None) -> DraftStep:
+        """Return the step of the full stream that has read `token` and then gave the logits f [n_vocab].
+
+        allowed: f with -inf for tokens that may not be drawn; None allows all.
+        """
+        candidates = np.flatnonzero(plausible(f if allowed is None else allowed, self.steering.beta))
         layer_input = self.full.context.layer_output(self._first_layer - 1, 1) if self._first_layer else None
         if layer_input is None:
             self._first_layer = 0

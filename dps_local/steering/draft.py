@@ -24,9 +24,9 @@ class Draft:
         ends = (self.contrast.full.n, self.contrast.muted.n + len(self.steps))
         return len(self.steps) == self.n_max or any(n % KV_STEP == 0 for n in ends)
 
-    def append(self, token: int, f: Logits) -> DraftStep:
-        """Add the step of the full stream that has read `token` and then gave the logits f [n_vocab]."""
-        step = self.contrast.draft_step(token, f)
+    def append(self, token: int, f: Logits, allowed: Logits | None = None) -> DraftStep:
+        """Add a step as `Contrast.draft_step` returns it."""
+        step = self.contrast.draft_step(token, f, allowed)
         self.steps.append(step)
         return step
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -185,3 +186,33 @@ def test_a_control_vector_is_added_to_a_layer_and_can_be_changed_and_taken_away(
     with pytest.raises(NativeError, match="llama_set_adapter_cvec"), context.control_vector(vectors[:, 1:]):
         pass
     context.close()
+
+
+class SetLater(threading.Event):
+    """An event that is found set when it is asked for the n-th time."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.left = n
+
+    def is_set(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_call_ends_in_its_middle_and_is_made_again(tiny_model: TinyModel, load: Load, kind: str) -> None:
+    model = load(tiny_model(kind))
+    streams = [Stream(Context(model, 256, n_threads=1)) for _ in range(2)]
+    for stream in streams:
+        stream.decode(PROMPT[:20])
+    asked = SetLater(10)
+    assert streams[0].replay([PROMPT[20:-1]], asked) != model.rewinds
+    assert asked.left == (0 if model.rewinds else 9)  # it was not computed to its end
+    assert streams[0].n == (20 if model.rewinds else len(PROMPT) - 1)
+    for stream in streams:
+        assert stream.n > 20 or stream.replay([PROMPT[20:-1]], threading.Event())
+    first, second = (stream.decode(PROMPT[-1:], 1)[0].copy() for stream in streams)
+    assert np.array_equal(first, second)
+    for stream in streams:
+        stream.context.close()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
+import psutil
 import pytest
 from openai.types.chat import ChatCompletionUserMessageParam
 from program import PROGRAM
@@ -97,6 +102,11 @@ def test_the_openai_client_gets_what_generate_prints(start: Start, tiny_model: T
             model=model, messages=ASK, max_tokens=8, temperature=0, stream=True
         ) as stream:
             assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == expected
+    as_json = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"enum": [{"harbour": 1}]}}}
+    answer = client.chat.completions.create(model=plain, messages=ASK, response_format=as_json)  # type: ignore[call-overload]
+    assert json.loads(answer.choices[0].message.content) == {"harbour": 1}
+    vectors = client.embeddings.create(model=plain, input=["the harbour", "the tide"]).data
+    assert sum(x * x for x in vectors[0].embedding) == pytest.approx(1, abs=1e-5)
     with pytest.raises(openai.NotFoundError, match="there is no such model"):
         client.chat.completions.create(model="gpt-4", messages=ASK)
     tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
@@ -106,6 +116,63 @@ def test_the_openai_client_gets_what_generate_prints(start: Start, tiny_model: T
     assert code == 0
     assert "harbour" not in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_llm_gets_what_generate_prints(
+    start: Start, tiny_model: TinyModel, profile: Path, tmp_path: Path, stream: bool
+) -> None:
+    server = start("--port", 0, "-p", profile)
+    server.client()
+    known = {"model_id": "dps", "model_name": f"{tiny_model().stem}@ada", "api_base": f"{server.url}/v1"}
+    (tmp_path / "extra-openai-models.yaml").write_text(json.dumps([known]))  # YAML has all of JSON
+    options = ["-o", "temperature", "0", "-o", "max_tokens", "8", *([] if stream else ["--no-stream"])]
+    done = subprocess.run(
+        [sys.executable, "-m", "llm", "-m", "dps", *options, "Where is the harbour?"],
+        env=os.environ | {"LLM_USER_PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout.rstrip("\n") == generated(tiny_model, "-p", profile).rstrip("\n")
+
+
+@pytest.mark.slow
+def test_two_hundred_requests_leave_memory_flat(start: Start, profile: Path) -> None:
+    server = start("--port", 0, "-p", profile)
+    client = server.client()
+    models, process = [model.id for model in client.models.list()], psutil.Process(server.process.pid)
+
+    def ask(i: int) -> None:
+        asked: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": f"Where is harbour {i}?"}]
+        how: dict[str, Any] = {"response_format": {"type": "json_object"}} if i % 5 == 0 else {}
+        with client.chat.completions.create(
+            model=models[i % 2], messages=asked, max_tokens=8, stream=True, logprobs=True, top_logprobs=3, **how
+        ) as stream:
+            assert list(stream)
+
+    for i in range(50):
+        ask(i)
+    before = process.memory_info().rss
+    for i in range(200):
+        ask(i)
+    print("RSS grew", process.memory_info().rss - before)
+    assert process.memory_info().rss - before < 8 << 20
+    assert server.stop()[0] == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_end_amid_an_answer_is_a_clean_one(start: Start, stream: bool) -> None:
+    server = start("--port", 0)
+    model = server.client().models.list().data[0].id
+    asked = {"model": model, "messages": ASK, "temperature": 0, "stream": stream}
+    host, port = server.url.removeprefix("http://").split(":")
+    with contextlib.ExitStack() as clients:
+        for _ in range(8):  # one is answered, the others wait
+            connection = clients.enter_context(contextlib.closing(HTTPConnection(host, int(port))))
+            connection.request("POST", "/v1/chat/completions", json.dumps(asked), {"content-type": "application/json"})
+        assert server.stop() == (0, "")
 
 
 def test_a_client_that_leaves_frees_the_model(start: Start) -> None:
@@ -121,6 +188,17 @@ def test_a_client_that_leaves_frees_the_model(start: Start) -> None:
     assert server.stop()[0] == 0
 
 
+def test_a_link_opens_the_page_once_and_then_another_one_is_printed(start: Start) -> None:
+    server = start("--port", 0)
+    assert server.process.stderr
+    while "?link=" not in (said := server.process.stderr.readline()):
+        assert said, "there is no link"
+    assert said.startswith(f"a page to chat in, once: {server.url}/?link=")
+    with httpx.Client(follow_redirects=True) as browser:
+        assert browser.get(said.split()[-1]).headers["content-type"].startswith("text/html")
+    assert f"a page to chat in, once: {server.url}/?link=" in server.stop()[1]
+
+
 def test_a_socket_file_is_for_its_owner_alone_and_goes(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "dps.sock"
     server = start("--uds", path)
@@ -128,7 +206,9 @@ def test_a_socket_file_is_for_its_owner_alone_and_goes(start: Start, tmp_path: P
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://localhost") as client:
         server.wait(client)
         assert client.get("/v1/models").json()["object"] == "list"
-    assert server.stop()[0] == 0
+    code, said = server.stop()
+    assert code == 0
+    assert "link" not in said
     assert not path.exists()
 
 
