@@ -118,26 +118,6 @@ def test_the_openai_client_gets_what_generate_prints(start: Start, tiny_model: T
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_llm_gets_what_generate_prints(
-    start: Start, tiny_model: TinyModel, profile: Path, tmp_path: Path, stream: bool
-) -> None:
-    server = start("--port", 0, "-p", profile)
-    server.client()
-    known = {"model_id": "dps", "model_name": f"{tiny_model().stem}@ada", "api_base": f"{server.url}/v1"}
-    (tmp_path / "extra-openai-models.yaml").write_text(json.dumps([known]))  # YAML has all of JSON
-    options = ["-o", "temperature", "0", "-o", "max_tokens", "8", *([] if stream else ["--no-stream"])]
-    done = subprocess.run(
-        [sys.executable, "-m", "llm", "-m", "dps", *options, "Where is the harbour?"],
-        env=os.environ | {"LLM_USER_PATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    assert done.stdout.rstrip("\n") == generated(tiny_model, "-p", profile).rstrip("\n")
-
-
 @pytest.mark.slow
 def test_two_hundred_requests_leave_memory_flat(start: Start, profile: Path) -> None:
     server = start("--port", 0, "-p", profile)
