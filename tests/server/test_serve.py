@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
@@ -152,7 +151,9 @@ def test_an_end_amid_an_answer_is_a_clean_one(start: Start, stream: bool) -> Non
         for _ in range(8):  # one is answered, the others wait
             connection = clients.enter_context(contextlib.closing(HTTPConnection(host, int(port))))
             connection.request("POST", "/v1/chat/completions", json.dumps(asked), {"content-type": "application/json"})
-        assert server.stop() == (0, "")
+        code, said = server.stop()
+    assert code == 0
+    assert said.splitlines() == [line for line in said.splitlines() if line.startswith("a page to chat in, once: ")]
 
 
 def test_a_client_that_leaves_frees_the_model(start: Start) -> None:
