@@ -146,7 +146,8 @@ def test_llm_gets_what_generate_prints(
 def test_a_real_model_says_for_the_shipped_profile_what_generate_prints(
     start: Start, real_model: RealModel, tmp_path: Path
 ) -> None:
-    path, how = real_model("smollm2-135m"), {"n_ctx": 2048, "n": 24, "cache": tmp_path / "cache"}
+    path = real_model("smollm2-135m")
+    how: dict[str, Any] = {"n_ctx": 2048, "n": 24, "cache": tmp_path / "cache"}
     server = start("--port", 0, "-p", "mara", "-t", 1, model=path, n_ctx=2048)
     client = server.client()
     expected = {"mara": generated(path, "-p", "mara", "-t", 1, **how), "": generated(path, "-t", 1, **how)}
