@@ -34,9 +34,9 @@ from dps_local.server.worker import RETRY_AFTER, Job, Worker
 MAX_BODY = 8 << 20  # bytes
 BODY_SECONDS, SEND_SECONDS = 30.0, 60.0  # that a client may take to send its request, and to take a chunk
 PING_SECONDS = 5
+PATIENCE = 1.0  # seconds that a stream waits for its first token, so that an error still is an HTTP status
 Events = asyncio.Queue[Any]
 Run = Callable[[Service, Job[Service]], Generator[Any, None, None]]
-PATIENCE = 1.0  # seconds that a stream waits for its first token, so that an error still is an HTTP status
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,7 @@ class Api:
         (found,) = await self._all(request, job, events, Embedded)
         return JSONResponse(embeddings_json(asked, found))
 
-    def _submit(
-        self, run: Callable[[Service, Job[Service]], Generator[Any, None, None]]
-    ) -> tuple[Job[Service], Events]:
+    def _submit(self, run: Run) -> tuple[Job[Service], Events]:
         """Let a job wait for its turn; return it, with the queue of what it sends and, at its end, None."""
         loop, events = asyncio.get_running_loop(), Events()
 

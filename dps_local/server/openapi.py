@@ -113,7 +113,12 @@ FIELDS: Json = {
     "n": {"const": 1},
     "best_of": {"const": 1},
     "echo": {"const": False},
-    "response_format": _object("type") | {"properties": {"type": {"enum": ["text", "json_object", "json_schema"]}}},
+    "response_format": _object("type")
+    | {
+        "description": "Of JSON schemas: type, properties, required, additionalProperties, items, minItems, maxItems, "
+        "minLength, maxLength, enum, const, anyOf, and $ref within the schema; properties come in their order",
+        "properties": {"type": {"enum": ["text", "json_object", "json_schema"]}},
+    },
     "suffix": {"const": ""},
     "logit_bias": {"type": "object", "maxProperties": 0},
     **{name: {"type": "array", "maxItems": 0} for name in ("tools", "functions")},

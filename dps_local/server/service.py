@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from dps_local.assistant import Assistant, Settings
@@ -25,6 +26,8 @@ from dps_local.server.person import Person
 from dps_local.server.plain_text import PlainText
 from dps_local.server.worker import Job
 from dps_local.steering.steering import Steering
+
+MOST_CHARACTERS = 64  # of a token, on average: no text has as many
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Service:
 
         name: of the person. Raises RequestError.
         """
+        self._check_lengths((request.system, request.question, *chain(*request.pairs)), "messages")
         assistant = self._conversations.take(key := self._key(request, name), request.pairs)
         session = assistant.session
         job.stop = session.cancel.set
@@ -105,6 +109,7 @@ class Service:
 
         The context is made for them, and freed again. Raises RequestError.
         """
+        self._check_lengths(request.texts, "input")
         lengths = [len(self.model.prompt_tokens(text, special=False)) for text in request.texts]
         if not 0 < min(lengths) <= max(lengths) <= self.n_ctx:
             problem = f"input must be texts of 1 to {self.n_ctx} tokens"
@@ -116,6 +121,12 @@ class Service:
             except InterruptedError:
                 return
         yield Embedded(vectors, sum(lengths))
+
+    def _check_lengths(self, texts: Iterable[str], param: str) -> None:
+        """Refuse what is too long at sight: a long text takes seconds to be cut into tokens, and nothing ends that."""
+        if any(len(text) > self.n_ctx * MOST_CHARACTERS for text in texts):
+            problem = f"{param} is longer than the context of {self.n_ctx} tokens: shorten it"
+            raise RequestError(400, problem, param, "context_length_exceeded")
 
     def _grammar(self, request: AnswerRequest) -> Grammar | None:
         try:

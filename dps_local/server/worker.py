@@ -111,6 +111,10 @@ class Worker(Generic[T]):
             self.loaded = self._load()
         except BaseException as exc:
             self.failure = exc
+            with self._changed:
+                self._ending = True
+                for waiting in self._waiting:
+                    self._end(waiting)
             self.on_failure()
             return
         self.known = self.loaded.known

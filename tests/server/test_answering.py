@@ -174,6 +174,7 @@ def test_a_text_is_completed_as_it_is(served: Served, tiny_model: TinyModel) -> 
         ({"messages": [{"role": "tool", "content": "Hi"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
         ({"messages": [{"role": "user", "content": "word " * 600}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "word " * 1_000_000}]}, "messages"),
     ],
 )
 def test_what_is_not_done_is_refused_by_name(served: Served, options: dict[str, Any], param: str) -> None:

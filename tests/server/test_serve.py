@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import openai
@@ -21,6 +21,9 @@ import pytest
 from openai.types.chat import ChatCompletionUserMessageParam
 from program import PROGRAM
 from tiny import TinyModel
+
+if TYPE_CHECKING:
+    from conftest import RealModel
 
 ASK: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "Where is the harbour?"}]
 Start = Callable[..., "Running"]
@@ -39,7 +42,7 @@ class Running:
         return self.clients[-1]
 
     def wait(self, client: httpx.Client) -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300  # a real model reads a person's texts first
         while (status := client.get("/health").status_code) != 200:
             assert status == 503
             assert time.monotonic() < end
@@ -60,8 +63,8 @@ def start(tiny_model: TinyModel, tmp_path: Path) -> Iterator[Start]:
     environment = kept | {"DPS_LOCAL_CACHE": str(tmp_path / "cache")}
     running: list[subprocess.Popen[str]] = []
 
-    def run(*options: object) -> Running:
-        command = [*PROGRAM, "serve", "-m", str(tiny_model()), "-c", "512", *map(str, options)]
+    def run(*options: object, model: Path | None = None, n_ctx: int = 512) -> Running:
+        command = [*PROGRAM, "serve", "-m", str(model or tiny_model()), "-c", str(n_ctx), *map(str, options)]
         running.append(
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
         )
@@ -80,9 +83,10 @@ def profile(tmp_path: Path) -> Path:
     return path
 
 
-def generated(tiny_model: TinyModel, *options: object) -> str:
-    command = [*PROGRAM, "generate", "-m", tiny_model(), "-c", "512", "-n", "8", "--temp", "0", "--json", *options]
+def generated(model: Path, *options: object, n_ctx: int = 512, n: int = 8, cache: Path | None = None) -> str:
+    command = [*PROGRAM, "generate", "-m", model, "-c", n_ctx, "-n", n, "--temp", "0", "--json", *options]
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    kept |= {"DPS_LOCAL_CACHE": str(cache)} if cache else {}
     done = subprocess.run(
         [*map(str, command), "Where is the harbour?"], capture_output=True, text=True, env=kept, check=True
     )
@@ -94,7 +98,7 @@ def test_the_openai_client_gets_what_generate_prints(start: Start, tiny_model: T
     client, plain = server.client(), tiny_model().stem
     assert [model.id for model in client.models.list()] == [plain, f"{plain}@ada"]
     for model, options in ((plain, []), (f"{plain}@ada", ["-p", profile])):
-        expected = generated(tiny_model, *options)
+        expected = generated(tiny_model(), *options)
         answer = client.chat.completions.create(model=model, messages=ASK, max_tokens=8, temperature=0)
         assert answer.choices[0].message.content == expected
         with client.chat.completions.create(
@@ -118,6 +122,31 @@ def test_the_openai_client_gets_what_generate_prints(start: Start, tiny_model: T
 
 
 @pytest.mark.slow
+def test_a_real_model_says_for_the_shipped_profile_what_generate_prints(
+    start: Start, real_model: RealModel, tmp_path: Path
+) -> None:
+    path = real_model("smollm2-135m")
+    how: dict[str, Any] = {"n_ctx": 2048, "n": 24, "cache": tmp_path / "cache"}
+    server = start("--port", 0, "-p", "nell", "-t", 1, model=path, n_ctx=2048)
+    client = server.client()
+    expected = {"nell": generated(path, "-p", "nell", "-t", 1, **how), "": generated(path, "-t", 1, **how)}
+    assert expected["nell"] != expected[""]
+
+    def text(name: str, **dps: Any) -> Any:
+        model = path.stem + (f"@{name}" if name else "")
+        asked: dict[str, Any] = {"model": model, "messages": ASK, "max_tokens": 24, "temperature": 0}
+        answer = client.chat.completions.create(**asked, extra_body={"dps": dps})
+        return answer.choices[0].message.content
+
+    steering = client.models.retrieve(f"{path.stem}@nell").model_extra or {}
+    assert steering["dps"]["gamma"] > 0
+    for _ in range(2):
+        assert {name: text(name) for name in expected} == expected
+        assert text("nell", gamma=0) == expected[""]
+    assert server.stop()[0] == 0
+
+
+@pytest.mark.slow
 def test_two_hundred_requests_leave_memory_flat(start: Start, profile: Path) -> None:
     server = start("--port", 0, "-p", profile)
     client = server.client()
@@ -136,7 +165,6 @@ def test_two_hundred_requests_leave_memory_flat(start: Start, profile: Path) -> 
     before = process.memory_info().rss
     for i in range(200):
         ask(i)
-    print("RSS grew", process.memory_info().rss - before)
     assert process.memory_info().rss - before < 8 << 20
     assert server.stop()[0] == 0
 

@@ -125,3 +125,23 @@ def test_who_leaves_after_the_answer_does_not_stop_the_next_one() -> None:
     worker.cancel(job)
     assert not stopped
     worker.close()
+
+
+def test_a_model_that_cannot_be_loaded_ends_all_requests() -> None:
+    allowed, failed, ended = threading.Event(), threading.Event(), list[Any]()
+
+    def load() -> Loaded:
+        allowed.wait(10)
+        raise OSError("gone")
+
+    worker = Worker(load)
+    worker.on_failure = failed.set
+    worker.start()
+    worker.submit(Job[Loaded](yielding("a"), ended.append))
+    allowed.set()
+    assert failed.wait(10)
+    assert ended == [None]
+    assert str(worker.failure) == "gone"
+    with pytest.raises(RequestError, match="busy"):
+        worker.submit(Job[Loaded](yielding("a"), ended.append))
+    worker.close()
