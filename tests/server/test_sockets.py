@@ -215,7 +215,7 @@ def test_evil_hosts_and_origins_are_refused_at_the_socket(serve: Callable[..., S
         for headers in evil:
             status, _, said = ask(port, request(body(), **headers))
             assert (status, json.loads(said)["error"]["type"]) == (403, "permission_error"), headers
-        assert ask(port, b"GET /v1/models HTTP/1.0\r\n\r\n")[0] == 403
+        assert ask(port, b"GET /v1/models HTTP/1.0\r\nconnection: close\r\n\r\n")[0] == 403
         for noise in (
             b"\x16\x03\x01\r\n\r\n",
             b"GET / HTTP/9\r\n\r\n",
