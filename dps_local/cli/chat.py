@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from dps_local.cli.conversation import Conversation
@@ -11,7 +13,14 @@ from dps_local.cli.terminal import terminal
 
 
 @option_groups
-def chat(chat: ChatOptions, score: ScoreOptions, model: ModelOptions) -> None:
+def chat(
+    chat: ChatOptions,
+    score: ScoreOptions,
+    model: ModelOptions,
+    history: Annotated[
+        bool, typer.Option("--history/--no-history", help="Remember what you type for the arrow keys of later chats.")
+    ] = True,
+) -> None:
     """Chat with a model that is steered to write as you do, where that was measured to help.
 
     A chat begins with what others' texts tell, where the model has priors. Else a profile's heads are scored on first
@@ -20,5 +29,14 @@ def chat(chat: ChatOptions, score: ScoreOptions, model: ModelOptions) -> None:
     code 1 after the others.
     """
     with load_assistant(model, chat.profile, chat.map, chat.settings(model, score), score) as assistant:
-        if not Conversation(assistant.session, terminal, chat.n_predict, chat.compare).run():
+        talk = Conversation(
+            assistant.session,
+            terminal,
+            chat.n_predict,
+            chat.compare,
+            person=assistant.prompter.profile.name if assistant.prompter else "",
+            history=history,
+            markdown=terminal.draws(chat.markdown),
+        )
+        if not talk.run():
             raise typer.Exit(1)

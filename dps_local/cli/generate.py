@@ -52,7 +52,8 @@ def generate(
     if as_json:
         answer = _generate_json(session, prompt, chat.n_predict)
     else:
-        Conversation(session, terminal, chat.n_predict, chat.compare).answer(prompt)
+        markdown = terminal.draws(chat.markdown)
+        Conversation(session, terminal, chat.n_predict, chat.compare, markdown=markdown).answer(prompt)
     explanation = _explanation(session, explain_html) if explained and session.turns else None
     if as_json:
         tokens = [asdict(token) for token in explanation.tokens] if explanation else []

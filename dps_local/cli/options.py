@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -186,6 +186,10 @@ class ChatOptions:
     n_predict: Annotated[int, typer.Option("-n", "--n-predict", min=-1, help="Tokens of an answer; -1: no limit.")] = (
         512
     )
+    markdown: Annotated[
+        Literal["auto", "always", "never"],
+        typer.Option(help="Draw Markdown, each block when it is finished. auto: on a terminal with colours."),
+    ] = "auto"
     temp: TempOption = Sampling.temp
     top_k: Annotated[int, typer.Option(min=0, help="0: off.")] = Sampling.top_k
     top_p: Annotated[float, typer.Option(min=0, max=1, help="1: off.")] = Sampling.top_p

@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -38,7 +38,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from dps_local.drawing.console import ConsoleText
+from dps_local.drawing.console import ASCII, ConsoleText
 
 # C0 but for tab and line feed, DEL, C1, and what turns the direction of the text behind it. The marks U+200E, U+200F
 # and U+061C stay: they open nothing, and right-to-left text needs them, as emoji need U+200D.
@@ -100,6 +100,20 @@ class Terminal:
     def interactive(self) -> bool:
         """Whether a person types the questions and reads the answers."""
         return sys.stdin.isatty() and sys.stdout.isatty()
+
+    @property
+    def dumb(self) -> bool:
+        """Whether the terminal moves no cursor."""
+        return self.out.is_dumb_terminal
+
+    def draws(self, when: Literal["auto", "always", "never"]) -> bool:
+        """Whether answers are drawn; auto: where a person sees them, and wants colours."""
+        plain = not sys.stdout.isatty() or self.dumb or self.out.no_color
+        return when == "always" or (when == "auto" and not plain)
+
+    def spelled(self, text: str) -> str:
+        """Return a text for a line that another library draws here."""
+        return without_controls(text.translate(ASCII) if self.out.options.ascii_only else text)
 
     def notice(self, text: str) -> None:
         self.err.print(ConsoleText(Text(text, style="dim")), soft_wrap=True)
