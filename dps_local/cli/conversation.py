@@ -13,8 +13,11 @@ from dps_local.chat.session import Session
 from dps_local.chat.turn import Token
 from dps_local.cli.remedies import explained
 from dps_local.cli.terminal import Terminal, interruptible
+from dps_local.drawing.console import has_colour
+from dps_local.drawing.explanation import TINTS, tint
 from dps_local.errors import CommandError, DpsError, NativeError, SettingsError, StateError
 from dps_local.steering.mixing import Gamma
+from dps_local.steering.steering import Steering
 from dps_local.system.files import atomic_write
 
 STOPPED = {
@@ -42,6 +45,7 @@ class Conversation:
 
     def __post_init__(self) -> None:
         self.steering = self.session.steering  # /gamma changes it
+        self.tint = False
 
     def run(self) -> bool:
         """Answer questions until the input ends; on a terminal with a prompt, else one question a line.
@@ -128,6 +132,7 @@ class Conversation:
             "regen": ("answer the last question again", self._regen),
             "undo": ("take the last question and answer back", self._undo),
             "compare": ("show unsteered answers beside steered ones: /compare on, /compare off", self._compare),
+            "tint": (f"tint tokens by what heads did as they come ({TINTS}): /tint on, /tint off", self._tint),
             "clear": ("forget the conversation", self._clear),
             "save": ("write the conversation to a JSON file: /save FILE", self._save),
             "exit": ("leave (also /quit, /bye, Ctrl-D)", lambda _: None),
@@ -163,8 +168,8 @@ class Conversation:
     @contextlib.contextmanager
     def _printing(self, style: str) -> Iterator[Callable[[Token], None]]:
         """Yield what prints a token of an answer."""
-        if not self.markdown:
-            yield lambda token: self.terminal.write(token.text, style)
+        if self.tint or not self.markdown:
+            yield self._tinted if self.tint else lambda token: self.terminal.write(token.text, style)
             self.terminal.write("\n")
             return
         from dps_local.cli.markdown_stream import MarkdownStream  # a pipe need not wait for it
@@ -175,20 +180,30 @@ class Conversation:
         finally:
             drawn.close()
 
+    def _tinted(self, token: Token) -> None:
+        """Print a token in the colour of how far heads moved it; line ends have none, as it would fill their lines."""
+        text = token.text.rstrip("\n")
+        self.terminal.write(text, tint(token.shift))
+        self.terminal.write(token.text[len(text) :])
+
     def _label(self, name: str, style: str) -> None:
         """Say whose answer comes: before its text, or above its blocks."""
-        self.terminal.write(f"{name}\n" if self.markdown else f"{name:<9}", style)
+        self.terminal.write(f"{name}\n" if self.markdown and not self.tint else f"{name:<9}", style)
 
     def _help(self, _: str) -> None:
         for name, (text, _command) in self.commands().items():
             self.terminal.write(f"/{name:<8} {text}\n")
 
     def _gamma(self, text: str) -> None:
+        steering = self._need_steering()
+        if text:
+            self.steering = steering = replace(steering, gamma=Gamma.parse(text))
+        self.terminal.notice(f"γ = {steering.gamma}")
+
+    def _need_steering(self) -> Steering:
         if self.steering is None:
             raise SettingsError("nothing to steer: no head was chosen, or chat was started without --profile and --map")
-        if text:
-            self.steering = replace(self.steering, gamma=Gamma.parse(text))
-        self.terminal.notice(f"γ = {self.steering.gamma}")
+        return self.steering
 
     def _regen(self, _: str) -> None:
         self._need_turn()
@@ -211,6 +226,20 @@ class Conversation:
         if text not in ("on", "off"):
             raise CommandError("/compare takes on or off")
         self.compare = text == "on"
+
+    def _tint(self, text: str) -> None:
+        if text not in ("on", "off"):
+            raise CommandError("/tint takes on or off")
+        if text == "on":
+            self._need_steering()
+            if not has_colour(self.terminal.out):
+                raise SettingsError("this terminal shows too few colours to tint with")
+            if self.steering and self.steering.mode == "amplify":
+                raise SettingsError(
+                    "amplified heads have no plain stream beside them to compare with: `dps-local generate --explain` "
+                    "compares afterwards"
+                )
+        self.tint = self.session.probs = text == "on"
 
     def _clear(self, _: str) -> None:
         self.session.clear()

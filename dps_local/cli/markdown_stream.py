@@ -58,15 +58,13 @@ class MarkdownStream:
 
 
 def _first_end(tokens: Sequence[Token]) -> tuple[int, bool] | None:
-    """Return where the first block, or list item, ends: the line where the next one begins; and whether it is in a list.
-
-    None where nothing follows yet.
-    """
-    starts = [token.map[0] for token in tokens if token.level == 0 and token.nesting >= 0 and token.map]
-    if tokens[0].type.endswith("_list_open"):
-        items = [token.map[0] for token in tokens if token.level == 1 and token.type == "list_item_open" and token.map]
-        if len(items) > 1:
-            return items[1], True
+    """Return the line where the first block, or item of a list, ends, as the next one begins; and whether both are of
+    one list. None where nothing follows yet."""
+    starts = [token.map[0] for token in tokens if token.level == 0 and token.map]
+    of_list = tokens[: next(i for i, token in enumerate(tokens) if token.level == 0 and token.nesting <= 0)]
+    items = [token.map[0] for token in of_list if token.type == "list_item_open" and token.level == 1 and token.map]
+    if len(items) > 1:
+        return items[1], True
     return (starts[1], False) if len(starts) > 1 else None
 
 

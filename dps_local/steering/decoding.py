@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from dps_local.engine.sampler import Sampler
@@ -17,12 +18,23 @@ Steps = Generator["Step", None, None]
 
 @dataclass(frozen=True)
 class Step:
-    """A sampled token, with its probability without, with muted, and with steered heads; None where not asked for."""
+    """A sampled token, with its probability without, with muted, and with steered heads; None where not asked for.
+
+    p_plausible: of a contrast, the plain probability of all tokens that the plausibility mask leaves.
+    """
 
     id: int
     p_plain: float | None  # None too where heads were amplified in the one stream
     p_muted: float | None  # None too where not all logits of the muted stream were needed
     p_steered: float | None
+    p_plausible: float | None = field(default=None, kw_only=True)
+
+    @property
+    def shift(self) -> float | None:
+        """How far heads moved the token, in nats, as in an explanation: the mask alone moves nothing."""
+        if not (self.p_plain and self.p_plausible and self.p_steered):
+            return None
+        return math.log(self.p_steered) - math.log(self.p_plain / self.p_plausible)
 
 
 def no_room() -> bool:

@@ -142,7 +142,8 @@ class SpeculativeDecoder:
             return Step(step.token, None, None, None)
         at = int(np.searchsorted(step.candidates, step.token))
         p_muted = float(muted.p[at]) if muted and muted.p is not None else None
-        return Step(step.token, float(step.p[at]), p_muted, float(probabilities(logits)[at]))
+        p_plausible = min(float(step.p.sum()), 1.0)
+        return Step(step.token, float(step.p[at]), p_muted, float(probabilities(logits)[at]), p_plausible=p_plausible)
 
     def _clear_draft(self) -> None:
         self.draft.steps, self._n_accepted, self._expected_rejections = [], 0, 0.0
