@@ -8,17 +8,18 @@ import typer
 
 from dps_local.cli.conversation import Conversation
 from dps_local.cli.loading import load_assistant
-from dps_local.cli.options import ChatOptions, ModelOptions, ScoreOptions, option_groups
+from dps_local.cli.options import ChatOptions, ModelOptions, ScoreOptions, answer_option, option_groups
 from dps_local.cli.terminal import terminal
 
 
 @option_groups
 def chat(
+    model: ModelOptions,
     chat: ChatOptions,
     score: ScoreOptions,
-    model: ModelOptions,
     history: Annotated[
-        bool, typer.Option("--history/--no-history", help="Remember what you type for the arrow keys of later chats.")
+        bool,
+        answer_option("--history/--no-history", help="Remember what you type for the arrow keys of later chats."),
     ] = True,
 ) -> None:
     """Chat with a model that is steered to write as you do, where that was measured to help.

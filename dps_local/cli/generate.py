@@ -21,9 +21,9 @@ from dps_local.drawing.explanation import tinted_answer, write_explanation_html
 
 @option_groups
 def generate(
+    model: ModelOptions,
     chat: ChatOptions,
     score: ScoreOptions,
-    model: ModelOptions,
     prompt: Annotated[
         str | None, typer.Argument(help="The request. Text on stdin comes before it; - or nothing: stdin alone.")
     ] = None,
