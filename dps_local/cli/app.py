@@ -13,6 +13,7 @@ import dps_local
 from dps_local.cli.bake import bake
 from dps_local.cli.bench import bench_app
 from dps_local.cli.chat import chat
+from dps_local.cli.config import config_app, settings_of
 from dps_local.cli.doctor import doctor
 from dps_local.cli.eval import evaluate
 from dps_local.cli.generate import generate
@@ -54,6 +55,7 @@ app.command()(doctor)
 app.add_typer(profile_app, name="profile")
 app.add_typer(models_app, name="models")
 app.add_typer(prior_app, name="prior")
+app.add_typer(config_app, name="config")
 app.add_typer(bench_app, name="bench")
 
 
@@ -65,11 +67,15 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
+    """Let options that are not given come from the file of settings; `config` itself must go on with a wrong one."""
     del version
+    if context.invoked_subcommand != "config":
+        context.default_map = settings_of(context).default_map()
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import math
@@ -343,6 +344,16 @@ class EvalOptions:
         )
 
 
+SHARED = (ModelOptions, ChatOptions, ScoreOptions)
+
+
+def _with_variable(name: str, hint: Any) -> Any:
+    """Let an option also be set by an environment variable."""
+    type_, option = hint.__origin__, copy.copy(hint.__metadata__[0])
+    option.envvar, option.show_envvar = f"DPS_LOCAL_{name.upper()}", False
+    return Annotated[type_, option]
+
+
 def option_groups(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command take its options as dataclasses: each becomes one option a field."""
     signature = inspect.signature(command, eval_str=True)
@@ -352,6 +363,7 @@ def option_groups(command: Callable[..., None]) -> Callable[..., None]:
         members = _options_of(groups[parameter.name]) if parameter.name in groups else [parameter]
         parameters += [m.replace(kind=inspect.Parameter.KEYWORD_ONLY) for m in members]
     parameters.sort(key=_panel)
+    shared = {f.name for group in groups.values() if group in SHARED for f in fields(group)}
 
     @functools.wraps(command)
     def wrapper(**arguments: Any) -> None:
@@ -362,6 +374,7 @@ def option_groups(command: Callable[..., None]) -> Callable[..., None]:
             arguments[name] = group(**{f.name: arguments.pop(f.name) for f in fields(group)})
         command(**arguments)
 
+    wrapper.shared = shared  # type: ignore[attr-defined]  # settings of all commands that take them
     wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
     return wrapper
@@ -375,6 +388,8 @@ def _panel(parameter: inspect.Parameter) -> int:
 
 def _options_of(group: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
+    if group in SHARED:
+        hints = {name: _with_variable(name, hint) for name, hint in hints.items()}
     return [
         inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
         for f in fields(group)

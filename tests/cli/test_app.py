@@ -55,7 +55,7 @@ def test_help_begins_with_what_a_person_needs_first(program: Program) -> None:
     chat = panels(program("chat", "--help").stdout)
     assert list(chat) == ["Options", "Steering", "Answer", "Scoring", "Clusters", "Expert"]
     assert chat["Options"] == ["--model", "--ctx-size", "--profile", "--gamma", "--n-predict", "--temp", "--help"]
-    every = sum(chat.values(), [])
+    every = [option for options in chat.values() for option in options]
     assert len(every) == len(set(every))
     assert {"--threads", "--engine", "--offline"} <= set(chat["Expert"])
     assert panels(program("generate", "--help").stdout)["Scoring"] == chat["Scoring"]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from program import Program
 from screen import PROMPT, Screen
@@ -121,6 +121,7 @@ def test_nothing_comes_of_nothing() -> None:
     assert Drawing().all_drawn("\n", " \n\n") == ""
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["- ", "1. ", "> ", "# ", "```", "\n", "\n\n", "  ", "a", "b *c*", "|", "---", "[d]: e"]))
 )
@@ -128,6 +129,7 @@ def test_pieces_make_no_difference(pieces: list[str]) -> None:
     assert Drawing().all_drawn(*pieces) == Drawing().all_drawn(*"".join(pieces))
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(categories=["L", "N"]), min_size=1, max_size=60), st.sampled_from("-#>`<[&_"))
 def test_no_word_is_lost(word: str, mark: str) -> None:
     shown = Drawing().all_drawn(f"{mark} {word}\n\n<p>{word}</p>\n\n[x]: {word}\n")
