@@ -18,6 +18,7 @@ from dps_local.cli.doctor import doctor
 from dps_local.cli.eval import evaluate
 from dps_local.cli.generate import generate
 from dps_local.cli.inspect import inspect
+from dps_local.cli.man_page import man
 from dps_local.cli.models import models_app
 from dps_local.cli.prior import prior_app
 from dps_local.cli.profile import profile_app
@@ -52,6 +53,7 @@ for command in (chat, generate, serve, score, inspect, bake):  # in the order of
     app.command()(command)
 app.command("eval")(evaluate)
 app.command()(doctor)
+app.command()(man)
 app.add_typer(profile_app, name="profile")
 app.add_typer(models_app, name="models")
 app.add_typer(prior_app, name="prior")

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import typer
 
 from dps_local.assistant import Settings
+from dps_local.cli.completion import complete_map, complete_model, complete_profile
 from dps_local.engine.model import Scope
 from dps_local.engine.sampler import RANDOM_SEED, Sampling
 from dps_local.errors import SettingsError
@@ -55,13 +56,21 @@ steering_option, answer_option, scoring_option, cluster_option, expert_option = 
 )
 
 ProfileOption = typer.Option(
-    "--profile", "-p", callback=_not_empty, help="A profile (JSON), or a shipped example: mara, idris, odile."
+    "--profile",
+    "-p",
+    callback=_not_empty,
+    autocompletion=complete_profile,
+    help="A profile (JSON), or a shipped example: mara, idris, odile.",
 )
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", callback=_not_empty, help="A name from `dps-local models list`, or the path of a GGUF."
+        "--model",
+        "-m",
+        callback=_not_empty,
+        autocompletion=complete_model,
+        help="A name from `dps-local models list`, or the path of a GGUF.",
     ),
 ]
 ContextOption = Annotated[int, typer.Option("--ctx-size", "-c", min=256, help="Tokens of context.")]
@@ -72,7 +81,10 @@ EmbeddingOption = Annotated[
 OfflineOption = Annotated[bool, expert_option("--offline", help="Never open a connection.")]
 
 
-MapOption = Annotated[Path | None, steering_option(help="A head map (.dps.gguf) instead of the profile's own.")]
+MapOption = Annotated[
+    Path | None,
+    steering_option(autocompletion=complete_map, help="A head map (.dps.gguf) instead of the profile's own."),
+]
 GammaOption = Annotated[
     Gamma | None,
     typer.Option(
