@@ -17,6 +17,7 @@ from dps_local.cli.config import config_app, settings_of
 from dps_local.cli.doctor import doctor
 from dps_local.cli.eval import evaluate
 from dps_local.cli.generate import generate
+from dps_local.cli.init import init
 from dps_local.cli.inspect import inspect
 from dps_local.cli.man_page import man
 from dps_local.cli.models import models_app
@@ -49,7 +50,7 @@ app = typer.Typer(
     help="Private, on-device personalization for llama.cpp. Finds the attention heads that favour what you wrote, "
     "and steers a local model with them (Differential Preference Steering, arXiv 2604.22345).",
 )
-for command in (chat, generate, serve, score, inspect, bake):  # in the order of --help
+for command in (init, chat, generate, serve, score, inspect, bake):  # in the order of --help
     app.command()(command)
 app.command("eval")(evaluate)
 app.command()(doctor)

@@ -127,6 +127,11 @@ class Terminal:
         """Ask a question on stderr; an end of the input calls everything off (exit code 1)."""
         return typer.confirm(without_controls(question), default=default, err=True)
 
+    def ask(self, question: str, default: str) -> str:
+        """Ask for a line on stderr, without the spaces around; Enter takes the default."""
+        answer: str = typer.prompt(without_controls(question), default=default, show_default=bool(default), err=True)
+        return answer.strip()
+
     def ask_to_overwrite(self, path: Path, yes: bool) -> None:
         """Ask before a file is written over, unless `yes`; a no calls everything off."""
         if not yes and path.exists() and not self.confirm(f"{path} exists. Overwrite it?"):
