@@ -105,7 +105,7 @@ class Conversation:
         return [
             *([self.person] if self.person else []),
             f"{steering.mode} γ {steering.gamma}" if steering else "not steered",
-            f"{session.full.n:,} of {session.full.context.n_ctx:,} tokens",
+            f"{session.full.n:,}/{session.full.context.n_ctx:,} tokens",
             *([f"{1000 / turns[-1].timings.token_ms:.0f} tokens/s"] if turns and turns[-1].tokens else []),
         ]
 
@@ -132,7 +132,7 @@ class Conversation:
             "regen": ("answer the last question again", self._regen),
             "undo": ("take the last question and answer back", self._undo),
             "compare": ("show unsteered answers beside steered ones: /compare on, /compare off", self._compare),
-            "tint": (f"tint tokens by what heads did as they come ({TINTS}): /tint on, /tint off", self._tint),
+            "tint": (f"colour tokens by what heads did as they come ({TINTS}): /tint on, /tint off", self._tint),
             "clear": ("forget the conversation", self._clear),
             "save": ("write the conversation to a JSON file: /save FILE", self._save),
             "exit": ("leave (also /quit, /bye, Ctrl-D)", lambda _: None),
@@ -191,8 +191,8 @@ class Conversation:
         self.terminal.write(f"{name}\n" if self.markdown and not self.tint else f"{name:<9}", style)
 
     def _help(self, _: str) -> None:
-        for name, (text, _command) in self.commands().items():
-            self.terminal.write(f"/{name:<8} {text}\n")
+        rows = [[f"/{name}", text] for name, (text, _command) in self.commands().items()]
+        self.terminal.table(["command", "what it does"], rows)
 
     def _gamma(self, text: str) -> None:
         steering = self._need_steering()

@@ -10,6 +10,7 @@ import typer
 
 from dps_local.cli.config import settings_of
 from dps_local.cli.loading import download
+from dps_local.cli.models import list_models
 from dps_local.cli.profile_import import import_profile
 from dps_local.cli.remedies import explained
 from dps_local.cli.settings import SettingsFile
@@ -61,11 +62,11 @@ def _show(file: SettingsFile) -> None:
 def _choose_model() -> str:
     """Return a model that is here, after it was downloaded if need be."""
     entries = registry.load()
-    for entry in entries.values():
-        here = "here" if registry.is_downloaded(entry.name) else f"{(entry.download or 0) / 1e9:.2f} GB to download"
-        terminal.notice(f"  {entry.name}: {entry.good_for} ({here})")
+    list_models()
     while True:
-        name = decode_argument(terminal.ask("Model, or the path of a GGUF", registry.default_name()))
+        name = decode_argument(
+            terminal.ask("Model (it is downloaded if need be), or the path of a GGUF", registry.default_name())
+        )
         try:
             if name in entries and not registry.is_downloaded(name):
                 download(name, offline=False)

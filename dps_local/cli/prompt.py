@@ -51,6 +51,7 @@ class Prompt:
             key_bindings=_keys(terminal, commands),
             bottom_toolbar=self._toolbar,
             style=STYLE,
+            enable_suspend=True,
         )
         # a terminal that does not say where its cursor is has no status line, and need not be told so
         self.session.app.renderer.cpr_not_supported_callback = None

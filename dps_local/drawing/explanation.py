@@ -23,7 +23,7 @@ TABLE_ROWS = 12  # tokens, and heads, in a table of the terminal
 NAMED_HEADS = 3  # of a token that are named
 MIN_LIMIT = 0.1  # nats, where the colour scale ends at the soonest: rounding in quantised models shall stay pale
 TINT_LIMIT, MIN_TONE = 1.0, 0.05  # nats, and the part of them, where the tint of an answer that comes ends and begins
-TINTS = f"orange: likelier, blue: less likely; full at {TINT_LIMIT:g} nat"
+TINTS = f"orange likelier, blue less likely, full at {TINT_LIMIT:g} nat"
 VISIBLE_SPACES = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥"})
 COLOUR_LEGEND = """\
 orange: likelier with steering, blue: less likely; underlined: the plain model

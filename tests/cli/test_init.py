@@ -67,7 +67,7 @@ def test_six_questions_lead_from_nothing_to_a_steered_chat(
     for i, text in enumerate(NOTES):
         (notes / f"{i}.md").write_text(text)
     init = screen("init", columns=240)
-    asked = answered(init, {"Model, or": str(model), "Your name": "Zoë", "Your sent mail": str(notes), "Write ": "y"})
+    asked = answered(init, {"Model (it": str(model), "Your name": "Zoë", "Your sent mail": str(notes), "Write ": "y"})
     assert len(asked) <= 6
     init.send(ENTER)
     init.until(lambda: init.prompting)
@@ -85,7 +85,7 @@ def test_six_questions_lead_from_nothing_to_a_steered_chat(
 
 def test_wishes_make_a_profile_where_there_are_no_texts(screen: Start, model: Path, settings: Path) -> None:
     init = screen("init", columns=160)
-    asked = answered(init, {"Model, or": str(model), "How answers": "short; no emoji"})
+    asked = answered(init, {"Model (it": str(model), "How answers": "short; no emoji"})
     assert len(asked) <= 6
     init.send("n" + ENTER)
     assert init.end() == 0
@@ -95,7 +95,7 @@ def test_wishes_make_a_profile_where_there_are_no_texts(screen: Start, model: Pa
 
 def test_what_was_answered_is_not_asked_again(screen: Start, model: Path, settings: Path) -> None:
     first = screen("init", columns=160)
-    assert answered(first, {"Model, or": str(model)}, until="Your sent mail") == [*QUESTIONS[:3]]
+    assert answered(first, {"Model (it": str(model)}, until="Your sent mail") == [*QUESTIONS[:3]]
     first.send(CTRL_C)
     assert first.end() == 1
     assert list(read(settings)) == ["model"]
@@ -110,7 +110,7 @@ def test_what_was_answered_is_not_asked_again(screen: Start, model: Path, settin
 
 def test_a_model_that_is_not_there_is_asked_for_again(screen: Start, model: Path, settings: Path) -> None:
     init = screen("init", columns=160)
-    init.until_shown("Model, or the path of a GGUF [smollm2-135m]:")
+    init.until_shown("or the path of a GGUF [smollm2-135m]:")
     init.send("/nowhere.gguf" + ENTER)
     init.until_shown("error: '/nowhere.gguf' is neither a file nor a known model")
     init.send(str(model) + ENTER)
@@ -120,7 +120,7 @@ def test_a_model_that_is_not_there_is_asked_for_again(screen: Start, model: Path
 
 def test_an_import_that_fails_says_how_to_go_on(screen: Start, model: Path, settings: Path) -> None:
     init = screen("init", columns=240)
-    answered(init, {"Model, or": str(model)}, until="Your sent mail")
+    answered(init, {"Model (it": str(model)}, until="Your sent mail")
     init.send("/nowhere.mbox" + ENTER)
     assert init.end() == 1
     assert f"once `dps-local profile import /nowhere.mbox -o {settings.parent / 'me.json'}` works" in init.text

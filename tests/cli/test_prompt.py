@@ -148,7 +148,7 @@ def test_ctrl_c_asks_and_leaves(screen: Start, model: Path) -> None:
 def test_the_line_below_tells_the_state(screen: Start, model: Path, profile: Path, steering_map: Path) -> None:
     steered = ["-p", profile, "--map", steering_map, *QUICK, "-n", "4", "--temp", "0"]
     chat = screen("chat", "-m", model, *steered)
-    chat.until_shown("Ada · contrast γ 0.5 · 0 of 512 tokens")
+    chat.until_shown("Ada · contrast γ 0.5 · 0/512 tokens")
     chat.ask("hello")
     chat.until(lambda: chat.lines[-1].endswith("tokens/s"))
     chat.ask("/gamma 0")
@@ -178,8 +178,8 @@ def test_a_dumb_terminal_is_read_line_by_line(screen: Start, model: Path, term: 
 
 
 def test_a_line_that_is_too_long_loses_its_end() -> None:
-    parts = ["Ada", "contrast γ 0.5", "1,024 of 4,096 tokens"]
-    assert fitting(parts, 80) == "Ada · contrast γ 0.5 · 1,024 of 4,096 tokens"
+    parts = ["Ada", "contrast γ 0.5", "1,024/4,096 tokens"]
+    assert fitting(parts, 80) == "Ada · contrast γ 0.5 · 1,024/4,096 tokens"
     assert fitting(parts, 40) == "Ada · contrast γ 0.5"
     assert fitting(["エイダ", "plain"], 14) == "エイダ · plain"
     assert fitting(["エイダ", "plain"], 13) == "エイダ"
