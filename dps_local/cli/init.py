@@ -89,14 +89,22 @@ def _make_profile(path: Path) -> Path | None:
     sources = decode_argument(terminal.ask("Your sent mail, chats or notes, as files or folders (Enter: none)", ""))
     private_folder(path.parent)
     if sources:
-        _import(shlex.split(sources), name, path)
+        _import(_paths(sources), name, path)
         return path
     wishes = decode_argument(terminal.ask("How answers should be, such as: short; no emoji (Enter: as they come)", ""))
     if preferences := tuple(filter(None, map(str.strip, wishes.split(";")))):
         Profile(name=name, preferences=preferences).save(path)
         return path
-    terminal.notice("without texts or wishes of yours nothing is steered: `dps-local init` asks again")
+    terminal.notice("there is no profile, so answers are the model's own: `dps-local init` asks again")
     return None
+
+
+def _paths(text: str) -> list[str]:
+    """Return the paths of a line: one that may have spaces, or several as a shell has them."""
+    try:
+        return [text] if Path(text).expanduser().exists() else shlex.split(text)
+    except ValueError:  # a quote is not closed
+        return [text]
 
 
 def _import(sources: list[str], name: str, path: Path) -> None:

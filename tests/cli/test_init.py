@@ -62,7 +62,7 @@ def read(file: Path) -> dict[str, Any]:
 def test_six_questions_lead_from_nothing_to_a_steered_chat(
     screen: Start, model: Path, settings: Path, tmp_path: Path
 ) -> None:
-    notes = tmp_path / "notes"
+    notes = tmp_path / "Zoë's notes"
     notes.mkdir()
     for i, text in enumerate(NOTES):
         (notes / f"{i}.md").write_text(text)
