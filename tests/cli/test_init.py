@@ -15,7 +15,7 @@ from screen import CTRL_C, CTRL_D, ENTER, Screen
 
 Start = Callable[..., Screen]
 QUESTIONS = (
-    "Model, or",
+    "Model (it",
     "Your name",
     "Your sent mail",
     "How answers",
