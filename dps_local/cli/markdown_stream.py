@@ -11,7 +11,7 @@ from rich.markdown import Markdown
 from rich.segment import Segment
 from rich.styled import Styled
 
-from dps_local.cli.terminal import Terminal
+from dps_local.cli.terminal import Terminal, without_controls
 
 # HTML and definitions of links would be left out of what is shown
 PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"]).disable("reference")
@@ -29,7 +29,7 @@ class MarkdownStream:
 
     def write(self, text: str) -> None:
         """Add a piece of the text, and draw what it finishes."""
-        *lines, self._rest = (self._rest + text).split("\n")
+        *lines, self._rest = (self._rest + without_controls(text)).split("\n")  # a \r would end a line, too
         if lines:
             self._lines += lines
             self._draw_finished()

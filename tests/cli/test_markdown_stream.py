@@ -116,6 +116,10 @@ def test_a_line_that_is_not_whole_decides_nothing() -> None:
     assert Drawing().all_drawn("1", "0 is no item") == "10 is no item\n"
 
 
+def test_a_carriage_return_ends_no_line() -> None:
+    assert Drawing().all_drawn("a\rb\r\n\r\nc\r\n") == "ab\n\nc\n"
+
+
 def test_nothing_comes_of_nothing() -> None:
     assert Drawing().all_drawn() == ""
     assert Drawing().all_drawn("\n", " \n\n") == ""
@@ -123,7 +127,9 @@ def test_nothing_comes_of_nothing() -> None:
 
 @settings(deadline=None)
 @given(
-    st.lists(st.sampled_from(["- ", "1. ", "> ", "# ", "```", "\n", "\n\n", "  ", "a", "b *c*", "|", "---", "[d]: e"]))
+    st.lists(
+        st.sampled_from(["- ", "1. ", "> ", "# ", "```", "\n", "\n\n", "  ", "a", "b *c*", "|", "---", "[d]: e", "\r"])
+    )
 )
 def test_pieces_make_no_difference(pieces: list[str]) -> None:
     assert Drawing().all_drawn(*pieces) == Drawing().all_drawn(*"".join(pieces))

@@ -75,7 +75,9 @@ def run(terminal: Callable[..., Terminal], *arguments: object) -> bytes:
 
 
 def test_an_answer_is_shown_and_not_obeyed(terminal: Callable[..., Terminal], parrot: Path) -> None:
-    output = run(terminal, "generate", "-m", parrot, "-c", "512", "-n", "9", "--temp", "0", "hi")
+    asked = ["-m", parrot, "-c", "512", "-n", "9", "--temp", "0", "hi"]
+    assert_only_shown(run(terminal, "generate", *asked))
+    output = run(terminal, "generate", *asked, "--markdown", "never")
     assert_only_shown(output)
     assert KEPT in output.decode()
 
