@@ -24,6 +24,7 @@ from dps_local.prompting.chat_template import ChatTemplate
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tiny models on busy cores: threads that spin cost seconds
 os.environ["DPS_LOCAL_SELF_TEST"] = "off"  # each program under test starts with an empty cache
+os.environ["DPS_LOCAL_CONFIG"] = os.devnull  # not the settings of who runs the tests
 # a shell starts background jobs with Ctrl-C ignored, and the programs under test would inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if vendor := os.environ.get("DPS_LOCAL_VENDOR"):  # the folder of another build of the libraries, to test that one

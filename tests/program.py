@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+import pyte
+
 PROGRAM = [sys.executable, "-P", "-c", "from dps_local.cli.app import main; main()"]
 QUICK = ["--examples", "2", "--target-tokens", "6", "--profile-tokens", "60", "-c", "512"]
 PROFILE = {
@@ -69,6 +71,13 @@ class Terminal:
 
     def read(self) -> bool:
         """Add what there is to `screen`; False when the program has ended."""
+        n = len(self.output)
+        alive = self._receive()
+        text = self.output[n:].decode(errors="replace")
+        self.screen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]", "", text).replace("\r", "")
+        return alive
+
+    def _receive(self) -> bool:
         if not select.select([self.fd], [], [], 0.1)[0]:
             return True
         try:
@@ -76,7 +85,6 @@ class Terminal:
         except OSError:  # the other side is gone
             return False
         self.output += data
-        self.screen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]", "", data.decode(errors="replace")).replace("\r", "")
         return bool(data)
 
     def type(self, line: str) -> None:
@@ -100,3 +108,33 @@ class Terminal:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
         os.close(self.fd)
+
+
+class ChatTerminal(Terminal):
+    """The same where the program moves the cursor, as its prompt does: what is read is what stands there in the end."""
+
+    def __init__(self, arguments: list[str | Path], environment: dict[str, str]) -> None:
+        self.emulated = pyte.HistoryScreen(80, 24, history=100_000)
+        self._stream, self._n_read = pyte.ByteStream(self.emulated), 0
+        super().__init__(arguments, environment)
+
+    @property
+    def screen(self) -> str:
+        return self._text()[self._n_read :]
+
+    @screen.setter
+    def screen(self, rest: str) -> None:
+        self._n_read = len(self._text()) - len(rest)
+
+    def _text(self) -> str:
+        cursor, columns = self.emulated.cursor, range(80)
+        rows = [*self.emulated.history.top, *(self.emulated.buffer[y] for y in range(cursor.y + 1))]
+        lines = ["".join(row[x].data for x in columns).rstrip() for row in rows]
+        lines[-1] = lines[-1].ljust(cursor.x)
+        return "".join(line if len(line) == 80 else f"{line}\n" for line in lines)[:-1]
+
+    def read(self) -> bool:
+        n = len(self.output)
+        alive = self._receive()
+        self._stream.feed(self.output[n:])
+        return alive

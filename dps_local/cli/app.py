@@ -13,10 +13,13 @@ import dps_local
 from dps_local.cli.bake import bake
 from dps_local.cli.bench import bench_app
 from dps_local.cli.chat import chat
+from dps_local.cli.config import config_app, settings_of
 from dps_local.cli.doctor import doctor
 from dps_local.cli.eval import evaluate
 from dps_local.cli.generate import generate
+from dps_local.cli.init import init
 from dps_local.cli.inspect import inspect
+from dps_local.cli.man_page import man
 from dps_local.cli.models import models_app
 from dps_local.cli.prior import prior_app
 from dps_local.cli.profile import profile_app
@@ -47,13 +50,15 @@ app = typer.Typer(
     help="Private, on-device personalization for llama.cpp. Finds the attention heads that favour what you wrote, "
     "and steers a local model with them (Differential Preference Steering, arXiv 2604.22345).",
 )
-for command in (chat, generate, serve, score, inspect, bake):  # in the order of --help
+for command in (init, chat, generate, serve, score, inspect, bake):  # in the order of --help
     app.command()(command)
 app.command("eval")(evaluate)
 app.command()(doctor)
+app.command()(man)
 app.add_typer(profile_app, name="profile")
 app.add_typer(models_app, name="models")
 app.add_typer(prior_app, name="prior")
+app.add_typer(config_app, name="config")
 app.add_typer(bench_app, name="bench")
 
 
@@ -65,11 +70,15 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
+    """Let options that are not given come from the file of settings; `config` itself must go on with a wrong one."""
     del version
+    if context.invoked_subcommand != "config":
+        context.default_map = settings_of(context).default_map()
 
 
 def main() -> None:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from dps_local.cli.conversation import Conversation
 from dps_local.cli.loading import load_assistant
-from dps_local.cli.options import ChatOptions, ModelOptions, ScoreOptions, option_groups
+from dps_local.cli.options import ChatOptions, ModelOptions, ScoreOptions, answer_option, option_groups
 from dps_local.cli.terminal import terminal
 
 
 @option_groups
-def chat(chat: ChatOptions, score: ScoreOptions, model: ModelOptions) -> None:
+def chat(
+    model: ModelOptions,
+    chat: ChatOptions,
+    score: ScoreOptions,
+    history: Annotated[
+        bool,
+        answer_option("--history/--no-history", help="Remember what you type for the arrow keys of later chats."),
+    ] = True,
+) -> None:
     """Chat with a model that is steered to write as you do, where that was measured to help.
 
     A chat begins with what others' texts tell, where the model has priors. Else a profile's heads are scored on first
@@ -20,5 +30,14 @@ def chat(chat: ChatOptions, score: ScoreOptions, model: ModelOptions) -> None:
     code 1 after the others.
     """
     with load_assistant(model, chat.profile, chat.map, chat.settings(model, score), score) as assistant:
-        if not Conversation(assistant.session, terminal, chat.n_predict, chat.compare).run():
+        talk = Conversation(
+            assistant.session,
+            terminal,
+            chat.n_predict,
+            chat.compare,
+            person=assistant.prompter.profile.name if assistant.prompter else "",
+            history=history,
+            markdown=terminal.draws(chat.markdown),
+        )
+        if not talk.run():
             raise typer.Exit(1)

@@ -13,8 +13,11 @@ from dps_local.chat.session import Session
 from dps_local.chat.turn import Token
 from dps_local.cli.remedies import explained
 from dps_local.cli.terminal import Terminal, interruptible
+from dps_local.drawing.console import has_colour
+from dps_local.drawing.explanation import TINTS, tint
 from dps_local.errors import CommandError, DpsError, NativeError, SettingsError, StateError
 from dps_local.steering.mixing import Gamma
+from dps_local.steering.steering import Steering
 from dps_local.system.files import atomic_write
 
 STOPPED = {
@@ -28,16 +31,21 @@ STOPPED = {
 class Conversation:
     """A session with a person at the terminal, or with a pipe.
 
-    compare: show the unsteered answer before each steered one.
+    compare: show the unsteered answer before each steered one. person: who asks, for the status line. history:
+    whether what is typed is remembered for later chats. markdown: whether answers are drawn, block by block.
     """
 
     session: Session
     terminal: Terminal
     n_predict: int = -1
     compare: bool = False
+    person: str = ""
+    history: bool = True
+    markdown: bool = False
 
     def __post_init__(self) -> None:
         self.steering = self.session.steering  # /gamma changes it
+        self.tint = False
 
     def run(self) -> bool:
         """Answer questions until the input ends; on a terminal with a prompt, else one question a line.
@@ -57,25 +65,49 @@ class Conversation:
         return all_answered
 
     def _prompted_lines(self) -> Iterator[str]:
-        with contextlib.suppress(ImportError):
-            import readline  # line editing for input(); nothing is kept on disk
-
-            readline.parse_and_bind("set enable-bracketed-paste on")  # a block that is pasted is one question
+        read = self._plain_prompt() if self.terminal.dumb else self._prompt()
         self.terminal.notice("/help lists the commands, Ctrl-C stops an answer, Ctrl-D or /exit leaves")
         leaving = False  # a first Ctrl-C was typed
         while True:
             try:
-                yield input(">>> ")
+                yield read()
                 leaving = False
             except KeyboardInterrupt:
-                self.terminal.write("\n")
                 if leaving:
                     return
                 self.terminal.notice("Ctrl-C again leaves")
                 leaving = True
             except EOFError:
-                self.terminal.write("\n")
                 return
+
+    def _prompt(self) -> Callable[[], str]:
+        from dps_local.cli.prompt import Prompt  # a pipe need not wait for it
+
+        return Prompt(self.terminal, self.commands, self.status, history=self.history).read
+
+    def _plain_prompt(self) -> Callable[[], str]:
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401 line editing for input(); nothing is kept on disk
+
+        def read() -> str:
+            try:
+                return input(">>> ")
+            except (KeyboardInterrupt, EOFError):
+                self.terminal.write("\n")
+                raise
+
+        return read
+
+    def status(self) -> list[str]:
+        """Return what the line below the prompt tells, the most important first."""
+        session, turns = self.session, self.session.turns
+        steering = self.steering if self.steering and not self.steering.gamma.off else None
+        return [
+            *([self.person] if self.person else []),
+            f"{steering.mode} γ {steering.gamma}" if steering else "not steered",
+            f"{session.full.n:,}/{session.full.context.n_ctx:,} tokens",
+            *([f"{1000 / turns[-1].timings.token_ms:.0f} tokens/s"] if turns and turns[-1].tokens else []),
+        ]
 
     def handle(self, line: str) -> bool:
         """Answer one line or run its slash command; False when it is time to leave."""
@@ -100,6 +132,7 @@ class Conversation:
             "regen": ("answer the last question again", self._regen),
             "undo": ("take the last question and answer back", self._undo),
             "compare": ("show unsteered answers beside steered ones: /compare on, /compare off", self._compare),
+            "tint": (f"colour tokens by what heads did as they come ({TINTS}): /tint on, /tint off", self._tint),
             "clear": ("forget the conversation", self._clear),
             "save": ("write the conversation to a JSON file: /save FILE", self._save),
             "exit": ("leave (also /quit, /bye, Ctrl-D)", lambda _: None),
@@ -109,9 +142,9 @@ class Conversation:
         if not (self.compare and self.steering and not self.steering.gamma.off):
             self._stream(self.session.ask(question, self.n_predict, steering=self.steering))
             return
-        self.terminal.write("plain    ", "bold")
+        self._label("plain", "bold")
         if self._stream(self.session.ask(question, self.n_predict, steering=None), "dim"):  # else it was called off
-            self.terminal.write("steered  ", "bold green")
+            self._label("steered", "bold green")
             self._regenerate()
 
     def _regenerate(self) -> None:
@@ -120,10 +153,9 @@ class Conversation:
     def _stream(self, tokens: Iterator[Token], style: str = "") -> bool:
         """Print an answer as it comes; the first Ctrl-C ends it and keeps the turn. False when there is no turn."""
         last = self.session.turns[-1:]
-        with interruptible(self.session.cancel), contextlib.closing(tokens):  # type: ignore[type-var]
+        with interruptible(self.session.cancel), contextlib.closing(tokens), self._printing(style) as show:  # type: ignore[type-var]
             for token in tokens:
-                self.terminal.write(token.text, style)
-        self.terminal.write("\n")
+                show(token)
         answered = bool(self.session.turns) and self.session.turns[-1:] != last
         stopped = STOPPED.get(self.session.turns[-1].stop, "") if answered else "[stopped before the answer began]"
         if stopped:
@@ -133,16 +165,45 @@ class Conversation:
             self.terminal.notice(f"[the context was full: the oldest {turns} forgotten]")
         return answered
 
+    @contextlib.contextmanager
+    def _printing(self, style: str) -> Iterator[Callable[[Token], None]]:
+        """Yield what prints a token of an answer."""
+        if self.tint or not self.markdown:
+            yield self._tinted if self.tint else lambda token: self.terminal.write(token.text, style)
+            self.terminal.write("\n")
+            return
+        from dps_local.cli.markdown_stream import MarkdownStream  # a pipe need not wait for it
+
+        drawn = MarkdownStream(self.terminal, style)
+        try:
+            yield lambda token: drawn.write(token.text)
+        finally:
+            drawn.close()
+
+    def _tinted(self, token: Token) -> None:
+        """Print a token in the colour of how far heads moved it; line ends have none, as it would fill their lines."""
+        text = token.text.rstrip("\n")
+        self.terminal.write(text, tint(token.shift))
+        self.terminal.write(token.text[len(text) :])
+
+    def _label(self, name: str, style: str) -> None:
+        """Say whose answer comes: before its text, or above its blocks."""
+        self.terminal.write(f"{name}\n" if self.markdown and not self.tint else f"{name:<9}", style)
+
     def _help(self, _: str) -> None:
-        for name, (text, _command) in self.commands().items():
-            self.terminal.write(f"/{name:<8} {text}\n")
+        rows = [[f"/{name}", text] for name, (text, _command) in self.commands().items()]
+        self.terminal.table(["command", "what it does"], rows)
 
     def _gamma(self, text: str) -> None:
+        steering = self._need_steering()
+        if text:
+            self.steering = steering = replace(steering, gamma=Gamma.parse(text))
+        self.terminal.notice(f"γ = {steering.gamma}")
+
+    def _need_steering(self) -> Steering:
         if self.steering is None:
             raise SettingsError("nothing to steer: no head was chosen, or chat was started without --profile and --map")
-        if text:
-            self.steering = replace(self.steering, gamma=Gamma.parse(text))
-        self.terminal.notice(f"γ = {self.steering.gamma}")
+        return self.steering
 
     def _regen(self, _: str) -> None:
         self._need_turn()
@@ -165,6 +226,20 @@ class Conversation:
         if text not in ("on", "off"):
             raise CommandError("/compare takes on or off")
         self.compare = text == "on"
+
+    def _tint(self, text: str) -> None:
+        if text not in ("on", "off"):
+            raise CommandError("/tint takes on or off")
+        if text == "on":
+            self._need_steering()
+            if not has_colour(self.terminal.out):
+                raise SettingsError("this terminal shows too few colours to tint with")
+            if self.steering and self.steering.mode == "amplify":
+                raise SettingsError(
+                    "amplified heads have no plain stream beside them to compare with: `dps-local generate --explain` "
+                    "compares afterwards"
+                )
+        self.tint = self.session.probs = text == "on"
 
     def _clear(self, _: str) -> None:
         self.session.clear()

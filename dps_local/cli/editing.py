@@ -1,4 +1,5 @@
-"""`edit_file`: a text of the user's in their editor; only what is valid replaces it, and no edit is lost."""
+"""`edit_file`: a text of the user's in their editor; only what is valid replaces it, and no edit is lost. `edit_text`:
+a text that is in no file."""
 
 from __future__ import annotations
 
@@ -41,6 +42,15 @@ def edit_file(path: Path, parse: Callable[[str], object]) -> bool:
         with atomic_write(path) as stream:
             stream.write(after)
     return True
+
+
+def edit_text(text: str) -> str:
+    """Let the user edit a text, and return what they made of it; meanwhile it lies where they alone can read."""
+    with tempfile.TemporaryDirectory(prefix="dps-edit-") as folder:  # mode 0700
+        file = Path(folder) / "message.md"
+        file.write_text(text, encoding="utf-8")
+        _run_editor(file)
+        return file.read_text(encoding="utf-8-sig", errors="replace")
 
 
 def _valid(data: bytes, parse: Callable[[str], object]) -> bool:

@@ -21,9 +21,9 @@ from dps_local.drawing.explanation import tinted_answer, write_explanation_html
 
 @option_groups
 def generate(
+    model: ModelOptions,
     chat: ChatOptions,
     score: ScoreOptions,
-    model: ModelOptions,
     prompt: Annotated[
         str | None, typer.Argument(help="The request. Text on stdin comes before it; - or nothing: stdin alone.")
     ] = None,
@@ -52,7 +52,8 @@ def generate(
     if as_json:
         answer = _generate_json(session, prompt, chat.n_predict)
     else:
-        Conversation(session, terminal, chat.n_predict, chat.compare).answer(prompt)
+        markdown = terminal.draws(chat.markdown)
+        Conversation(session, terminal, chat.n_predict, chat.compare, markdown=markdown).answer(prompt)
     explanation = _explanation(session, explain_html) if explained and session.turns else None
     if as_json:
         tokens = [asdict(token) for token in explanation.tokens] if explanation else []

@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from dps_local.cli.completion import complete_model
 from dps_local.cli.loading import download
 from dps_local.cli.options import JsonOption, OfflineOption
 from dps_local.cli.terminal import terminal
 from dps_local.engine import registry
 
 models_app = typer.Typer(no_args_is_help=True, help="List, download and check models.")
-NameArgument = Annotated[str, typer.Argument(help="A name from `dps-local models list`.")]
+NameArgument = Annotated[
+    str, typer.Argument(autocompletion=complete_model, help="A name from `dps-local models list`.")
+]
 
 
 @models_app.command("list")
@@ -35,7 +38,9 @@ def _model_row(entry: registry.Entry) -> list[str]:
 
 @models_app.command("pull")
 def pull(
-    name: Annotated[str | None, typer.Argument(help="Default: the default model.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(autocompletion=complete_model, help="Default: the default model.")
+    ] = None,
     offline: OfflineOption = False,
 ) -> None:
     """Download a model and check it; an interrupted download goes on where it stopped."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
 from dps_local.assistant import Settings
+from dps_local.cli.completion import complete_map, complete_model, complete_profile
 from dps_local.engine.model import Scope
 from dps_local.engine.sampler import RANDOM_SEED, Sampling
 from dps_local.errors import SettingsError
@@ -47,25 +49,42 @@ def _check_temperature(temp: float) -> float:
     return temp
 
 
+# panels of --help; above them stands what a person needs first
+PANELS = STEERING, ANSWER, SCORING, CLUSTERS, EXPERT = "Steering", "Answer", "Scoring", "Clusters", "Expert"
+steering_option, answer_option, scoring_option, cluster_option, expert_option = (
+    functools.partial(typer.Option, rich_help_panel=panel) for panel in PANELS
+)
+
 ProfileOption = typer.Option(
-    "--profile", "-p", callback=_not_empty, help="A profile (JSON), or a shipped example: nell, mara, idris, odile."
+    "--profile",
+    "-p",
+    callback=_not_empty,
+    autocompletion=complete_profile,
+    help="A profile (JSON), or a shipped example: nell, mara, idris, odile.",
 )
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", callback=_not_empty, help="A name from `dps-local models list`, or the path of a GGUF."
+        "--model",
+        "-m",
+        callback=_not_empty,
+        autocompletion=complete_model,
+        help="A name from `dps-local models list`, or the path of a GGUF.",
     ),
 ]
 ContextOption = Annotated[int, typer.Option("--ctx-size", "-c", min=256, help="Tokens of context.")]
-SeedOption = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the order of examples.")]
+SeedOption = Annotated[int, expert_option(min=0, max=2**31 - 1, help="Seed of the order of examples.")]
 EmbeddingOption = Annotated[
-    Path | None, typer.Option(help="A GGUF that embeds profiles for a cluster map. Default: the chat model itself.")
+    Path | None, cluster_option(help="A GGUF that embeds profiles for a cluster map. Default: the chat model itself.")
 ]
-OfflineOption = Annotated[bool, typer.Option("--offline", help="Never open a connection.")]
+OfflineOption = Annotated[bool, expert_option("--offline", help="Never open a connection.")]
 
 
-MapOption = Annotated[Path | None, typer.Option(help="A head map (.dps.gguf) instead of the profile's own.")]
+MapOption = Annotated[
+    Path | None,
+    steering_option(autocompletion=complete_map, help="A head map (.dps.gguf) instead of the profile's own."),
+]
 GammaOption = Annotated[
     Gamma | None,
     typer.Option(
@@ -75,7 +94,7 @@ GammaOption = Annotated[
     ),
 ]
 BetaOption = Annotated[
-    float, typer.Option(min=0, max=1, help="Only tokens with at least β times the top probability; 0 = the paper.")
+    float, steering_option(min=0, max=1, help="Only tokens with at least β times the top probability; 0 = the paper.")
 ]
 TempOption = Annotated[float, typer.Option(callback=_check_temperature, metavar="X", help="Temperature; 0 is greedy.")]
 
@@ -85,44 +104,49 @@ class ModelOptions:
     model: ModelOption = None
     ctx_size: ContextOption = Settings.n_ctx
     threads: Annotated[
-        int | None, typer.Option("--threads", "-t", min=1, help="Default: all processors, up to 16.")
+        int | None,
+        expert_option("--threads", "-t", min=1, help="Default: all processors, up to 16."),
     ] = None
-    n_gpu_layers: Annotated[int | None, typer.Option("--n-gpu-layers", "-ngl", help="As in llama.cpp.")] = None
+    n_gpu_layers: Annotated[int | None, expert_option("--n-gpu-layers", "-ngl", help="As in llama.cpp.")] = None
     offline: OfflineOption = False
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    scope: Annotated[Scope, typer.Option(help="Mute the answer only, or the prompt too (slower by far to score).")] = (
-        ScoringOptions.scope
-    )
-    examples: Annotated[int, typer.Option(min=1, help="History items to score on, the newest; fewer is faster.")] = (
+    scope: Annotated[
+        Scope, scoring_option(help="Mute the answer only, or the prompt too (slower by far to score).")
+    ] = ScoringOptions.scope
+    examples: Annotated[int, scoring_option(min=1, help="History items to score on, the newest; fewer is faster.")] = (
         ScoringOptions.examples
     )
     target_tokens: Annotated[
-        int, typer.Option(min=1, max=MAX_TARGET, help="Tokens to score of each item; 4 times as many calibrate.")
+        int,
+        scoring_option(min=1, max=MAX_TARGET, help="Tokens to score of each item; 4 times as many calibrate."),
     ] = ScoringOptions.target_tokens
-    heads: Annotated[int | None, typer.Option("--heads", "-k", min=0, help="Choose at most so many. Default: 4 %.")] = (
-        None
-    )
+    heads: Annotated[
+        int | None, scoring_option("--heads", "-k", min=0, help="Choose at most so many. Default: 4 %.")
+    ] = None
     ranking: Annotated[
         Ranking,
-        typer.Option("--score", help="Choose heads by PCS, by its part that favours your words, or by the profile's."),
+        scoring_option(
+            "--score", help="Choose heads by PCS, by its part that favours your words, or by the profile's."
+        ),
     ] = ScoringOptions.ranking
     contrast: Annotated[
-        bool, typer.Option("--profile-contrast", help="Also measure PCS without the profile; takes twice as long.")
+        bool, scoring_option("--profile-contrast", help="Also measure PCS without the profile; takes twice as long.")
     ] = ScoringOptions.contrast
     ablation_scale: Annotated[
-        float, typer.Option(help="The scale heads are evaluated at: 0 mutes them, 0.9 gives a slope near 1.")
+        float, scoring_option(help="The scale heads are evaluated at: 0 mutes them, 0.9 gives a slope near 1.")
     ] = ScoringOptions.ablation_scale
     exhaustive: Annotated[
-        bool, typer.Option("--exhaustive", help="Every head on every example, instead of dropping poor ones early.")
+        bool,
+        scoring_option("--exhaustive", help="Every head on every example, instead of dropping poor ones early."),
     ] = ScoringOptions.exhaustive
-    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Take up what an earlier run has measured.")] = (
-        ScoringOptions.resume
-    )
+    resume: Annotated[
+        bool, scoring_option("--resume/--no-resume", help="Take up what an earlier run has measured.")
+    ] = ScoringOptions.resume
     profile_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of the context for the profile. Default: a quarter.")
+        int | None, scoring_option(min=1, help="Tokens of the context for the profile. Default: a quarter.")
     ] = None
 
     def scoring(
@@ -152,46 +176,50 @@ class ScoreOptions:
 @dataclass(frozen=True)
 class ChatOptions:
     profile: Annotated[str | None, ProfileOption] = None
-    map: MapOption = None
     gamma: GammaOption = None
+    n_predict: Annotated[int, typer.Option("-n", "--n-predict", min=-1, help="Tokens of an answer; -1: no limit.")] = (
+        512
+    )
+    temp: TempOption = Sampling.temp
+    map: MapOption = None
     mode: Annotated[
         SteeringMode | None,
-        typer.Option(
+        steering_option(
             help="Contrast two streams; amplify heads in one; cad: contrast with a stream that sees no profile, which "
             "needs no scoring. Default: the head map's."
         ),
     ] = None
+    beta: BetaOption = Settings.beta
+    compare: Annotated[bool, steering_option("--compare", help="Show the unsteered answer before the steered one.")] = (
+        False
+    )
+    markdown: Annotated[
+        Literal["auto", "always", "never"],
+        answer_option(help="Draw Markdown, each block when it is finished. auto: on a terminal with colours."),
+    ] = "auto"
+    top_k: Annotated[int, answer_option(min=0, help="0: off.")] = Sampling.top_k
+    top_p: Annotated[float, answer_option(min=0, max=1, help="1: off.")] = Sampling.top_p
+    min_p: Annotated[float, answer_option(min=0, max=1, help="0: off.")] = Sampling.min_p
+    repeat_penalty: Annotated[float, answer_option(min=0.01, max=100, help="1: off.")] = Sampling.repeat_penalty
+    seed: Annotated[int, answer_option(help="Seed of the sampler; -1 draws one.")] = -1
     routing: Annotated[
-        Routing, typer.Option(help="With a cluster map: the nearest cluster alone, or a mixture of all.")
+        Routing, cluster_option(help="With a cluster map: the nearest cluster alone, or a mixture of all.")
     ] = Settings.routing
     routing_temp: Annotated[
-        float, typer.Option(min=0.001, help="Temperature of soft routing; lower is nearer to hard.")
+        float, cluster_option(min=0.001, help="Temperature of soft routing; lower is nearer to hard.")
     ] = Settings.routing_temp
     embedding_model: EmbeddingOption = None
-    beta: BetaOption = Settings.beta
     engine: Annotated[
         Engine,
-        typer.Option(
+        expert_option(
             help="How to compute a contrast: eager makes each step in both streams, speculative decoding gives the "
             "same answer sooner."
         ),
     ] = Settings.engine
     prefix_cache: Annotated[
         bool,
-        typer.Option("--prefix-cache/--no-prefix-cache", help="Keep what the model read of the profile."),
+        expert_option("--prefix-cache/--no-prefix-cache", help="Keep what the model read of the profile."),
     ] = Settings.prefix_cache
-    compare: Annotated[bool, typer.Option("--compare", help="Show the unsteered answer before the steered one.")] = (
-        False
-    )
-    n_predict: Annotated[int, typer.Option("-n", "--n-predict", min=-1, help="Tokens of an answer; -1: no limit.")] = (
-        512
-    )
-    temp: TempOption = Sampling.temp
-    top_k: Annotated[int, typer.Option(min=0, help="0: off.")] = Sampling.top_k
-    top_p: Annotated[float, typer.Option(min=0, max=1, help="1: off.")] = Sampling.top_p
-    min_p: Annotated[float, typer.Option(min=0, max=1, help="0: off.")] = Sampling.min_p
-    repeat_penalty: Annotated[float, typer.Option(min=0.01, max=100, help="1: off.")] = Sampling.repeat_penalty
-    seed: Annotated[int, typer.Option(help="Seed of the sampler; -1 draws one.")] = -1
 
     def settings(self, model: ModelOptions, score: ScoreOptions) -> Settings:
         sampling = Sampling(
@@ -342,6 +370,16 @@ class EvalOptions:
         )
 
 
+SHARED = (ModelOptions, ChatOptions, ScoreOptions)
+
+
+def _with_variable(name: str, hint: Any) -> Any:
+    """Let an option also be set by an environment variable."""
+    type_, option = hint.__origin__, copy.copy(hint.__metadata__[0])
+    option.envvar, option.show_envvar = f"DPS_LOCAL_{name.upper()}", False
+    return Annotated[type_, option]
+
+
 def option_groups(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command take its options as dataclasses: each becomes one option a field."""
     signature = inspect.signature(command, eval_str=True)
@@ -350,6 +388,8 @@ def option_groups(command: Callable[..., None]) -> Callable[..., None]:
     for parameter in signature.parameters.values():
         members = _options_of(groups[parameter.name]) if parameter.name in groups else [parameter]
         parameters += [m.replace(kind=inspect.Parameter.KEYWORD_ONLY) for m in members]
+    parameters.sort(key=_panel)
+    shared = {f.name for group in groups.values() if group in SHARED for f in fields(group)}
 
     @functools.wraps(command)
     def wrapper(**arguments: Any) -> None:
@@ -360,13 +400,22 @@ def option_groups(command: Callable[..., None]) -> Callable[..., None]:
             arguments[name] = group(**{f.name: arguments.pop(f.name) for f in fields(group)})
         command(**arguments)
 
+    wrapper.shared = shared  # type: ignore[attr-defined]  # settings of all commands that take them
     wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
     return wrapper
 
 
+def _panel(parameter: inspect.Parameter) -> int:
+    """Return where a parameter's panel stands in --help: 0 is above all panels."""
+    (option,) = getattr(parameter.annotation, "__metadata__", (None,))
+    return PANELS.index(option.rich_help_panel) + 1 if option and option.rich_help_panel else 0
+
+
 def _options_of(group: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
+    if group in SHARED:
+        hints = {name: _with_variable(name, hint) for name, hint in hints.items()}
     return [
         inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
         for f in fields(group)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dps_local.cli.completion import complete_profile
 from dps_local.cli.editing import edit_file
 from dps_local.cli.loading import load_model
 from dps_local.cli.options import JsonOption, ModelOption, ModelOptions
@@ -25,7 +26,12 @@ MOST = 5  # sources and languages in a line
 
 profile_app = typer.Typer(no_args_is_help=True, help="Profiles: what you wrote, for a model to write as you do.")
 ProfileArgument = Annotated[
-    str, typer.Argument(metavar="PROFILE", help="A profile (JSON), or a shipped example: nell, mara, idris, odile.")
+    str,
+    typer.Argument(
+        metavar="PROFILE",
+        autocompletion=complete_profile,
+        help="A profile (JSON), or a shipped example: nell, mara, idris, odile.",
+    ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")]
 profile_app.command("import")(import_profile)

@@ -19,6 +19,8 @@ from dps_local.cli.options import (
     ProfileOption,
     ScoreOptions,
     SeedOption,
+    cluster_option,
+    expert_option,
     option_groups,
 )
 from dps_local.cli.terminal import terminal
@@ -38,15 +40,15 @@ def score(
     model: ModelOptions,
     profile: Annotated[str | None, ProfileOption] = None,
     profiles: Annotated[
-        Path | None, typer.Option(file_okay=False, help="A folder of profiles: make one map of clusters of users.")
+        Path | None, cluster_option(file_okay=False, help="A folder of profiles: make one map of clusters of users.")
     ] = None,
     clusters: Annotated[
-        str, typer.Option(metavar="N|auto", help="How many clusters; auto: about one per 100 users.")
+        str, cluster_option(metavar="N|auto", help="How many clusters; auto: about one per 100 users.")
     ] = "auto",
-    power: Annotated[float, typer.Option(min=0.01, help="Of clusters' weights; above 1 the best stand out.")] = 1.0,
+    power: Annotated[float, cluster_option(min=0.01, help="Of clusters' weights; above 1 the best stand out.")] = 1.0,
     embedding_model: EmbeddingOption = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the map here.")] = None,
-    parallel: Annotated[int | None, typer.Option(min=1, help="Heads at a time. Default: what fits.")] = None,
+    parallel: Annotated[int | None, expert_option(min=1, help="Heads at a time. Default: what fits.")] = None,
     seed: SeedOption = ScoringOptions.seed,
     as_json: JsonOption = False,
 ) -> None:

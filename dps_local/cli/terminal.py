@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -38,7 +38,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from dps_local.drawing.console import ConsoleText
+from dps_local.drawing.console import ASCII, ConsoleText
 
 # C0 but for tab and line feed, DEL, C1, and what turns the direction of the text behind it. The marks U+200E, U+200F
 # and U+061C stay: they open nothing, and right-to-left text needs them, as emoji need U+200D.
@@ -101,6 +101,20 @@ class Terminal:
         """Whether a person types the questions and reads the answers."""
         return sys.stdin.isatty() and sys.stdout.isatty()
 
+    @property
+    def dumb(self) -> bool:
+        """Whether the terminal moves no cursor."""
+        return self.out.is_dumb_terminal
+
+    def draws(self, when: Literal["auto", "always", "never"]) -> bool:
+        """Whether answers are drawn; auto: where a person sees them, and wants colours."""
+        plain = not sys.stdout.isatty() or self.dumb or self.out.no_color
+        return when == "always" or (when == "auto" and not plain)
+
+    def spelled(self, text: str) -> str:
+        """Return a text for a line that another library draws here."""
+        return without_controls(text.translate(ASCII) if self.out.options.ascii_only else text)
+
     def notice(self, text: str) -> None:
         self.err.print(ConsoleText(Text(text, style="dim")), soft_wrap=True)
 
@@ -112,6 +126,11 @@ class Terminal:
     def confirm(self, question: str, default: bool = False) -> bool:
         """Ask a question on stderr; an end of the input calls everything off (exit code 1)."""
         return typer.confirm(without_controls(question), default=default, err=True)
+
+    def ask(self, question: str, default: str) -> str:
+        """Ask for a line on stderr, without the spaces around; Enter takes the default."""
+        answer: str = typer.prompt(without_controls(question), default=default, show_default=bool(default), err=True)
+        return answer.strip()
 
     def ask_to_overwrite(self, path: Path, yes: bool) -> None:
         """Ask before a file is written over, unless `yes`; a no calls everything off."""

@@ -22,6 +22,8 @@ from dps_local.drawing.text import counted, printable, shortened
 TABLE_ROWS = 12  # tokens, and heads, in a table of the terminal
 NAMED_HEADS = 3  # of a token that are named
 MIN_LIMIT = 0.1  # nats, where the colour scale ends at the soonest: rounding in quantised models shall stay pale
+TINT_LIMIT, MIN_TONE = 1.0, 0.05  # nats, and the part of them, where the tint of an answer that comes ends and begins
+TINTS = f"orange likelier, blue less likely, full at {TINT_LIMIT:g} nat"
 VISIBLE_SPACES = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥"})
 COLOUR_LEGEND = """\
 orange: likelier with steering, blue: less likely; underlined: the plain model
@@ -30,6 +32,15 @@ MARK_LEGEND = """\
 [+likelier with steering] by over {:.2g} nats, [++likelier] by over {:.2g},
 [-less likely], [--less likely]; ↵ line end, ␣ space"""
 SHARE_LEGEND = "a head's number: the part of the shift that goes when it alone is left out"
+
+
+def tint(shift: float | None) -> str:
+    """The style of a token that comes in an answer; its shift is in nats. None: it was not moved, or nobody knows."""
+    tone = float(np.clip((shift or 0) / TINT_LIMIT, -1, 1))
+    if abs(tone) < MIN_TONE:
+        return ""
+    ground = colour_of(tone)
+    return f"{text_colour(ground)} on {ground}"
 
 
 def tinted_answer(explanation: Explanation) -> RenderableType:

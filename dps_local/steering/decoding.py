@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ class Step:
     """A sampled token, with its probability without, with muted, and with steered heads; None where not asked for.
 
     top: the most probable tokens, as many as were asked for, best first; those that the plausibility mask rules out
-    are none of them.
+    are none of them. p_plausible: of a contrast, the plain probability of all tokens that the mask leaves.
     """
 
     id: int
@@ -39,6 +40,14 @@ class Step:
     p_muted: float | None  # None too where not all logits of the muted stream were needed
     p_steered: float | None
     top: tuple[TopToken, ...] = field(default=(), kw_only=True)
+    p_plausible: float | None = field(default=None, kw_only=True)
+
+    @property
+    def shift(self) -> float | None:
+        """How far heads moved the token, in nats, as in an explanation: the mask alone moves nothing."""
+        if not (self.p_plain and self.p_plausible and self.p_steered):
+            return None
+        return math.log(self.p_steered) - math.log(self.p_plain / self.p_plausible)
 
 
 def most_probable(p: Logits, n: int, ids: NDArray[np.integer] | None = None) -> tuple[TopToken, ...]:

@@ -143,9 +143,9 @@ class SpeculativeDecoder:
             return Step(step.token, None, None, None)
         at = int(np.searchsorted(step.candidates, step.token))
         p_muted = float(muted.p[at]) if muted and muted.p is not None else None
-        p, n_top = probabilities(logits), self.contrast.n_top
+        p, n_top, p_plausible = probabilities(logits), self.contrast.n_top, min(float(step.p.sum()), 1.0)
         top = most_probable(p, n_top, step.candidates) if n_top else ()
-        return Step(step.token, float(step.p[at]), p_muted, float(p[at]), top=top)
+        return Step(step.token, float(step.p[at]), p_muted, float(p[at]), top=top, p_plausible=p_plausible)
 
     def _clear_draft(self) -> None:
         self.draft.steps, self._n_accepted, self._expected_rejections = [], 0, 0.0

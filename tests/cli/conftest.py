@@ -7,10 +7,12 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from program import PROFILE, QUICK, Program, Terminal
+from program import PROFILE, QUICK, ChatTerminal, Program, Terminal
+from screen import Screen
 from tiny import TinyModel
 
 from dps_local.maps.head_map import HeadMap
@@ -20,7 +22,9 @@ from dps_local.maps.head_map import HeadMap
 def environment(tmp_path: Path) -> dict[str, str]:
     drop = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONPATH")
     kept = {key: value for key, value in os.environ.items() if key not in drop}
-    return kept | {"DPS_LOCAL_CACHE": str(tmp_path / "cache"), "TERM": "xterm", "PYTHONWARNINGS": "error"}
+    folders = {"DPS_LOCAL_CACHE": tmp_path / "cache", "DPS_LOCAL_STATE": tmp_path / "state"}
+    folders["DPS_LOCAL_CONFIG"] = tmp_path / "config" / "config.toml"
+    return kept | {name: str(path) for name, path in folders.items()} | {"TERM": "xterm", "PYTHONWARNINGS": "error"}
 
 
 @pytest.fixture
@@ -45,7 +49,23 @@ def terminal(environment: dict[str, str]) -> Iterator[Callable[..., Terminal]]:
     opened: list[Terminal] = []
 
     def start(*arguments: str | Path) -> Terminal:
-        opened.append(Terminal(list(arguments), environment))
+        kind = ChatTerminal if arguments[0] == "chat" else Terminal
+        opened.append(kind(list(arguments), environment))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture
+def screen(environment: dict[str, str]) -> Iterator[Callable[..., Screen]]:
+    """`screen("chat", "-m", model, columns=40, TERM="dumb")`: names in capitals go to the environment."""
+    opened: list[Screen] = []
+
+    def start(*arguments: str | Path, **options: Any) -> Screen:
+        changed = {name: options.pop(name) for name in [*options] if name.isupper()}
+        opened.append(Screen(*arguments, environment=environment | changed, **options))
         return opened[-1]
 
     yield start

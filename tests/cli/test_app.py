@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,21 @@ def test_an_error_ends_with_what_helps_here(program: Program, model: Path, head_
     }
     for arguments, line in cases.items():
         assert program.fails(*arguments) == f"error: {line}"
+
+
+def test_help_begins_with_what_a_person_needs_first(program: Program) -> None:
+    chat = panels(program("chat", "--help").stdout)
+    assert list(chat) == ["Options", "Steering", "Answer", "Scoring", "Clusters", "Expert"]
+    assert chat["Options"] == ["--model", "--ctx-size", "--profile", "--gamma", "--n-predict", "--temp", "--help"]
+    every = [option for options in chat.values() for option in options]
+    assert len(every) == len(set(every))
+    assert {"--threads", "--engine", "--offline"} <= set(chat["Expert"])
+    assert panels(program("generate", "--help").stdout)["Scoring"] == chat["Scoring"]
+    assert list(panels(program("serve", "--help").stdout))[-1] == "Expert"
+
+
+def panels(shown: str) -> dict[str, list[str]]:
+    """The options in each panel of a help text."""
+    pieces = re.split(r"╭─ (.+?) ─+╮", shown)[1:]
+    options = [re.findall(r"^│ [* ]*(--[a-z-]+)", text, re.MULTILINE) for text in pieces[1::2]]
+    return dict(zip(pieces[::2], options, strict=True))

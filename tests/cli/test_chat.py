@@ -149,7 +149,8 @@ def test_a_whole_conversation(
 def test_ctrl_c_stops_an_answer_and_keeps_the_turn_and_a_second_one_leaves(
     terminal: Callable[..., Terminal], model: Path, tmp_path: Path
 ) -> None:
-    chat = terminal("chat", "-m", model, "-n", "-1", "--temp", "1.5", "--top-k", "0", "--seed", "1", "-c", "8192")
+    endless = ["-n", "-1", "--temp", "1.5", "--top-k", "0", "--seed", "1", "-c", "8192", "--markdown", "never"]
+    chat = terminal("chat", "-m", model, *endless)
     chat.wait_for(">>> ")
     chat.type("never stop")
     chat.wait_for("never stop\n")

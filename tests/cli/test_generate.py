@@ -16,7 +16,7 @@ def test_generate_gives_the_probabilities_of_each_token(program: Program, model:
     assert answer["gamma"] == 0.5
     assert answer["text"] == "".join(token["text"] for token in answer["tokens"])
     for token in eager["tokens"]:
-        assert token.keys() == {"id", "text", "p_plain", "p_muted", "p_steered"}
+        assert token.keys() == {"id", "text", "p_plain", "p_muted", "p_steered", "p_plausible"}
         assert 0 < token["p_plain"] <= 1
         assert 0 < token["p_muted"] <= 1
         assert 0 < token["p_steered"] <= 1

@@ -52,7 +52,7 @@ def assert_not_obeyed(output: bytes) -> None:
     assert seen.title == ""
     written = output.decode()
     assert not {"\x07", "\x9b", "\u202e"} & set(written)
-    styles_and_modes = r"\x1b(\[[0-9;?]*[hlmABCDJK]|[=>])"  # of rich and readline
+    styles_and_modes = r"\x1b(\[[0-9;?]*[hlmABCDJK]|\[6n|[=>])"  # of rich and prompt_toolkit
     assert "\x1b" not in re.sub(styles_and_modes, "", written)
     assert "\x1b[8m" not in written
 
@@ -75,14 +75,16 @@ def run(terminal: Callable[..., Terminal], *arguments: object) -> bytes:
 
 
 def test_an_answer_is_shown_and_not_obeyed(terminal: Callable[..., Terminal], parrot: Path) -> None:
-    output = run(terminal, "generate", "-m", parrot, "-c", "512", "-n", "9", "--temp", "0", "hi")
+    asked = ["-m", parrot, "-c", "512", "-n", "9", "--temp", "0", "hi"]
+    assert_only_shown(run(terminal, "generate", *asked))
+    output = run(terminal, "generate", *asked, "--markdown", "never")
     assert_only_shown(output)
     assert KEPT in output.decode()
 
 
 def test_answers_in_a_chat_are_shown_and_not_obeyed(terminal: Callable[..., Terminal], parrot: Path) -> None:
     chat = terminal("chat", "-m", parrot, "-c", "512", "-n", "9", "--temp", "0")
-    for line, end in (("hi", KEPT[-3:-1]), ("/regen", KEPT[-3:-1]), ("/undo", "taken back"), ("/wrong", "no command")):
+    for line, end in (("hi", "👩"), ("/regen", "👩"), ("/undo", "taken back"), ("/wrong", "no command")):
         chat.wait_for(">>> ")
         chat.type(line)
         chat.wait_for(end)
