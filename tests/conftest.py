@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +25,7 @@ from dps_local.prompting.chat_template import ChatTemplate
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tiny models on busy cores: threads that spin cost seconds
 os.environ["DPS_LOCAL_SELF_TEST"] = "off"  # each program under test starts with an empty cache
+os.environ["DPS_LOCAL_DATA"] = tempfile.mkdtemp(prefix="dps-local-tests-")  # what tests say is not the user's
 # a shell starts background jobs with Ctrl-C ignored, and the programs under test would inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if vendor := os.environ.get("DPS_LOCAL_VENDOR"):  # the folder of another build of the libraries, to test that one

@@ -13,6 +13,7 @@ import dps_local
 from dps_local.cli.bake import bake
 from dps_local.cli.bench import bench_app
 from dps_local.cli.chat import chat
+from dps_local.cli.conversations import conversations_app
 from dps_local.cli.doctor import doctor
 from dps_local.cli.eval import evaluate
 from dps_local.cli.generate import generate
@@ -52,6 +53,7 @@ for command in (chat, generate, serve, score, inspect, bake):  # in the order of
 app.command("eval")(evaluate)
 app.command()(doctor)
 app.add_typer(profile_app, name="profile")
+app.add_typer(conversations_app, name="conversations")
 app.add_typer(models_app, name="models")
 app.add_typer(prior_app, name="prior")
 app.add_typer(bench_app, name="bench")

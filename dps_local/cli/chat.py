@@ -5,13 +5,16 @@ from __future__ import annotations
 import typer
 
 from dps_local.cli.conversation import Conversation
+from dps_local.cli.keeping import KeepOptions, kept, say_how_to_come_back
 from dps_local.cli.loading import load_assistant
 from dps_local.cli.options import ChatOptions, ModelOptions, ScoreOptions, option_groups
 from dps_local.cli.terminal import terminal
 
 
 @option_groups
-def chat(chat: ChatOptions, score: ScoreOptions, model: ModelOptions) -> None:
+def chat(
+    context: typer.Context, chat: ChatOptions, score: ScoreOptions, model: ModelOptions, keep: KeepOptions
+) -> None:
     """Chat with a model that is steered to write as you do, where that was measured to help.
 
     A chat begins with what others' texts tell, where the model has priors. Else a profile's heads are scored on first
@@ -19,6 +22,13 @@ def chat(chat: ChatOptions, score: ScoreOptions, model: ModelOptions) -> None:
     Without a terminal, questions are read from stdin, one a line; one that fails is said, and ends the run with exit
     code 1 after the others.
     """
-    with load_assistant(model, chat.profile, chat.map, chat.settings(model, score), score) as assistant:
-        if not Conversation(assistant.session, terminal, chat.n_predict, chat.compare).run():
-            raise typer.Exit(1)
+    with kept(context, keep, chat.compare) as last:
+        chat, score, model = last.as_set_up(chat), last.as_set_up(score), last.as_set_up(model)
+        with load_assistant(model, chat.profile, chat.map, chat.settings(model, score), score) as assistant:
+            kept_chat = last.chat(assistant)
+            talk = Conversation(assistant.session, terminal, chat.n_predict, chat.compare, kept=kept_chat)
+            try:
+                if not talk.run():
+                    raise typer.Exit(1)
+            finally:
+                say_how_to_come_back(kept_chat)

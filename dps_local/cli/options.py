@@ -35,7 +35,7 @@ def _parse_gamma(text: str) -> Gamma:
         raise typer.BadParameter(str(exc)) from exc
 
 
-def _not_empty(name: str | None) -> str | None:
+def not_empty(name: str | None) -> str | None:
     if name is not None and not name.strip():
         raise typer.BadParameter("the name is empty: leave the option out, or give a name")
     return name
@@ -48,13 +48,14 @@ def _check_temperature(temp: float) -> float:
 
 
 ProfileOption = typer.Option(
-    "--profile", "-p", callback=_not_empty, help="A profile (JSON), or a shipped example: mara, idris, odile."
+    "--profile", "-p", callback=not_empty, help="A profile (JSON), or a shipped example: mara, idris, odile."
 )
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")]
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", callback=_not_empty, help="A name from `dps-local models list`, or the path of a GGUF."
+        "--model", "-m", callback=not_empty, help="A name from `dps-local models list`, or the path of a GGUF."
     ),
 ]
 ContextOption = Annotated[int, typer.Option("--ctx-size", "-c", min=256, help="Tokens of context.")]
@@ -118,7 +119,7 @@ class ScoreOptions:
     exhaustive: Annotated[
         bool, typer.Option("--exhaustive", help="Every head on every example, instead of dropping poor ones early.")
     ] = ScoringOptions.exhaustive
-    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Take up what an earlier run has measured.")] = (
+    reuse: Annotated[bool, typer.Option("--reuse/--no-reuse", help="Take up what an earlier run has measured.")] = (
         ScoringOptions.resume
     )
     profile_tokens: Annotated[
@@ -140,7 +141,7 @@ class ScoreOptions:
             ablation_scale=self.ablation_scale,
             exhaustive=self.exhaustive,
             seed=seed,
-            resume=self.resume,
+            resume=self.reuse,
             parallel=parallel,
             n_threads=model.threads,
         )

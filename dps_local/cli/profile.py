@@ -10,7 +10,7 @@ import typer
 
 from dps_local.cli.editing import edit_file
 from dps_local.cli.loading import load_model
-from dps_local.cli.options import JsonOption, ModelOption, ModelOptions
+from dps_local.cli.options import JsonOption, ModelOption, ModelOptions, YesOption
 from dps_local.cli.profile_import import import_profile
 from dps_local.cli.terminal import terminal
 from dps_local.drawing.text import counted
@@ -27,7 +27,6 @@ profile_app = typer.Typer(no_args_is_help=True, help="Profiles: what you wrote, 
 ProfileArgument = Annotated[
     str, typer.Argument(metavar="PROFILE", help="A profile (JSON), or a shipped example: mara, idris, odile.")
 ]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")]
 profile_app.command("import")(import_profile)
 
 
