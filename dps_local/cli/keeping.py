@@ -129,7 +129,7 @@ def kept(context: typer.Context, options: KeepOptions, compare: bool) -> Iterato
         yield Kept(context, False, None, None)
         return
     with store:
-        if store.is_new:
+        if store.unused:
             terminal.notice(
                 f"conversations are kept in {store.path}, which you alone can read: --no-save and /forget keep nothing "
                 "of one, `dps-local conversations` shows, exports and removes them"

@@ -58,14 +58,14 @@ class ConversationStore:
     wait for each other for milliseconds.
 
     What is removed is overwritten, in the file and in its log. Raises StorageError where the file cannot be read or
-    written. is_new: whether it was made just now.
+    written.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or default_path()
-        self.is_new = False
         with self._one_line():
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # its log gets the same mode
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            self.path.chmod(0o600)  # its log gets the same mode
             self._db = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
             self._db.row_factory = sqlite3.Row
             try:
@@ -80,8 +80,7 @@ class ConversationStore:
         if not found:
             self._db.execute("PRAGMA journal_mode = WAL")
             with self._writing():
-                self.is_new = not self._format()  # else another chat was faster
-                if self.is_new:
+                if not self._format():  # else another chat was faster
                     for statement in SCHEMA.split(";"):
                         self._db.execute(statement)
         elif found != FORMAT:
@@ -157,6 +156,12 @@ class ConversationStore:
         return _conversation(self._db.execute(f"{SELECT} WHERE id = ?", [id_]).fetchone())
 
     # --- what is read
+
+    @property
+    def unused(self) -> bool:
+        """Whether no conversation was ever kept here."""
+        with self._one_line():
+            return self._db.execute("SELECT 1 FROM sqlite_sequence").fetchone() is None
 
     def all(self) -> list[Conversation]:
         """Return all conversations, the last one first."""
