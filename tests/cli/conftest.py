@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from program import PROFILE, QUICK, Program, Terminal
+from program import PROFILE, QUICK, Inside, Program, Terminal
 from tiny import TinyModel
 
 from dps_local.maps.head_map import HeadMap
@@ -39,6 +39,11 @@ def profile(tmp_path: Path) -> Path:
 @pytest.fixture
 def program(environment: dict[str, str]) -> Program:
     return Program(environment)
+
+
+@pytest.fixture
+def inside(environment: dict[str, str]) -> Inside:
+    return Inside({key: value for key, value in environment.items() if key.startswith("DPS_LOCAL")})
 
 
 @pytest.fixture
