@@ -14,7 +14,7 @@ ROOT = Path(dps_local.__file__).parent
 # each imports only what stands before it
 ORDER = [
     *("errors", "system", "engine", "prompting", "importing", "steering", "maps", "scoring", "chat", "conversations"),
-    *("assistant", "logits_processor", "drawing", "server", "bench", "evaluation", "cli"),
+    *("privacy", "assistant", "logits_processor", "drawing", "server", "bench", "evaluation", "cli"),
 ]
 FREE = {"", "__main__"}  # the package's own face, which imports when it is asked, and the program's start
 

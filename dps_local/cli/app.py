@@ -20,6 +20,7 @@ from dps_local.cli.generate import generate
 from dps_local.cli.inspect import inspect
 from dps_local.cli.models import models_app
 from dps_local.cli.prior import prior_app
+from dps_local.cli.privacy import privacy_app
 from dps_local.cli.profile import profile_app
 from dps_local.cli.remedies import explained
 from dps_local.cli.score import score
@@ -56,6 +57,7 @@ app.add_typer(profile_app, name="profile")
 app.add_typer(conversations_app, name="conversations")
 app.add_typer(models_app, name="models")
 app.add_typer(prior_app, name="prior")
+app.add_typer(privacy_app, name="privacy")
 app.add_typer(bench_app, name="bench")
 
 

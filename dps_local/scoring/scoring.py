@@ -112,13 +112,15 @@ def score(
         steps = OwnSteps.measured(
             prompter, priors, k=options.top, n_threads=options.n_threads, progress=progress, notice=notice
         )
-    return Scoring(model, examples, split, options, prompter.identity, progress, notice, steps).head_map()
+    scoring = Scoring(model, examples, split, options, prompter.identity, progress, notice, steps)
+    prompter.profile.cached.note(scoring.files)
+    return scoring.head_map()
 
 
 class Scoring:
     """The scoring of examples (by number): some choose heads, others calibrate. whose: tells them from others'.
 
-    steps: give the amplification's weights, which else come from the ablation.
+    steps: give the amplification's weights, which else come from the ablation. files: where its numbers are kept.
     """
 
     def __init__(
@@ -145,6 +147,7 @@ class Scoring:
         )
         what = [options.examples, options.target_tokens, options.contrast, options.ranking == "contrast"]
         known = self.halving.plan([*whose, what])
+        self.files = [self.halving.store.plan_path([*whose, what]), *self.halving.files(self.halving.examples)]
         if notice and known:
             notice(known)
 
