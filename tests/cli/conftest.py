@@ -20,7 +20,7 @@ from dps_local.maps.head_map import HeadMap
 def environment(tmp_path: Path) -> dict[str, str]:
     drop = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONPATH")
     kept = {key: value for key, value in os.environ.items() if key not in drop}
-    folders = {"DPS_LOCAL_CACHE": str(tmp_path / "cache"), "DPS_LOCAL_DATA": str(tmp_path / "data")}
+    folders = {f"DPS_LOCAL_{name.upper()}": str(tmp_path / name) for name in ("cache", "data", "state")}
     return kept | folders | {"TERM": "xterm", "PYTHONWARNINGS": "error"}
 
 
