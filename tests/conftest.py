@@ -33,9 +33,20 @@ if vendor := os.environ.get("DPS_LOCAL_VENDOR"):  # the folder of another build 
 TESTS = Path(__file__).resolve().parent
 sys.path.insert(0, str(TESTS))  # helper modules: tests/ is no package
 
+import loopback  # noqa: E402
 from builds import built  # noqa: E402
 from opened import shared  # noqa: E402
 from tiny import TinyModel, write_model  # noqa: E402
+
+sys.addaudithook(loopback.refuse)
+
+
+@pytest.fixture(autouse=True)
+def _on_this_machine() -> Iterator[None]:
+    """Fail a test that tried to reach another machine, whatever became of it."""
+    yield
+    tried, loopback.tried[:] = list(loopback.tried), []
+    assert tried == []
 
 
 def pytest_sessionfinish() -> None:
@@ -102,7 +113,8 @@ def real_model() -> RealModel:
         try:
             return registry.resolve(name)
         except RegistryError:
-            return registry.pull(name)
+            with loopback.allowed():
+                return registry.pull(name)
 
     return path
 
