@@ -61,13 +61,21 @@ class Kept:
         return replace(group, **taken | parsed)  # type: ignore[type-var]
 
     def chat(self, assistant: Assistant) -> KeptChat | None:
-        """Bring the session to where the conversation ended, and return what keeps it from there."""
+        """Bring the session to where the conversation ended, and return what keeps it from there.
+
+        The first chat of all says that conversations are kept.
+        """
         setup = Setup.of(assistant.session, assistant.prompter, self._options())
         turns = list[KeptTurn]()
         if self.store and self.conversation:
             turns = self._go_on(self.store, self.conversation, assistant.session, setup)
         if self.store is None or not self.save:
             return None
+        if self.store.unused:
+            terminal.notice(
+                f"conversations are kept in {self.store.path}, which you alone can read: --no-save and /forget keep "
+                "nothing of one, `dps-local conversations` shows, exports and removes them"
+            )
         return KeptChat(self.store, assistant.session, setup, terminal.notice, self.conversation, turns)
 
     def _go_on(
@@ -108,7 +116,7 @@ class Kept:
 
 @contextmanager
 def kept(context: typer.Context, options: KeepOptions, compare: bool) -> Iterator[Kept]:
-    """Open the store of conversations, and find the one to go on with; says once that conversations are kept.
+    """Open the store of conversations, and find the one to go on with.
 
     Where the store cannot be used, a new chat is not kept, which is said. compare: of which nothing is kept.
     """
@@ -129,11 +137,6 @@ def kept(context: typer.Context, options: KeepOptions, compare: bool) -> Iterato
         yield Kept(context, False, None, None)
         return
     with store:
-        if store.unused:
-            terminal.notice(
-                f"conversations are kept in {store.path}, which you alone can read: --no-save and /forget keep nothing "
-                "of one, `dps-local conversations` shows, exports and removes them"
-            )
         found = store.find(options.resume) if options.resume else store.last() if options.go_on else None
         yield Kept(context, options.save, store, found)
 
