@@ -44,10 +44,8 @@ def _paths() -> Iterator[Path]:
     for name in CACHED:
         yield from (cache.root() / name).rglob("*")
     for folder in (folders.data_root(), folders.state_root()):
-        if not cache.root().is_relative_to(folder):
-            yield from folder.rglob("*")
-        else:  # on Windows, the cache lies in the folder of data
-            yield from (path for path in folder.rglob("*") if not path.is_relative_to(cache.root()))
+        # on Windows, the cache lies in the folder of data
+        yield from (path for path in folder.rglob("*") if not path.is_relative_to(cache.root()))
     yield from folders.config_file().parent.glob(folders.config_file().name)
 
 

@@ -82,6 +82,26 @@ def test_it_goes_on_token_for_token_also_where_turns_have_left_and_gamma_was_cha
         assert list(again.ask(question, 20)) == list(session.ask(question, 20))
 
 
+@pytest.mark.parametrize("mode", ["contrast", "amplify", "cad"])
+def test_answers_that_were_given_again_are_kept_as_the_last_one_was(
+    open_session: Open, store: ConversationStore, kept: Callable[..., KeptChat], mode: SteeringMode
+) -> None:
+    """As /compare on does it: first plain, then steered; and /regen after /gamma."""
+    session, again = (open_session(system="You write for Ada.", engine="auto") for _ in range(2))
+    chat = kept(session)
+    again.steering = steering = steered(session, mode)
+    for question in QUESTIONS[:3]:
+        say(chat, question, 12)
+        for gamma in (0.3, 0.7):
+            list(session.regenerate(12, steering=replace(steering, gamma=Gamma(gamma))))
+            chat.update()
+    session.undo()
+    chat.update()
+    assert go_on(store, again)
+    assert again.full.context.state() == session.full.context.state()
+    assert list(again.ask("So?", 12)) == list(session.ask("So?", 12, steering=steering))
+
+
 def test_turns_are_kept_when_they_are_finished_and_questions_when_they_are_asked(
     open_session: Open, store: ConversationStore, kept: Callable[..., KeptChat]
 ) -> None:
