@@ -18,6 +18,7 @@ from dps_local.system.owned_files import OwnedFiles
 CACHED = {"maps": "head map", "scores": "scores", "prefixes": "prefix state", OWNERS: "list of cached files"}
 SUFFIXES = {".f32": "slopes"}  # beside scores
 HISTORY = "input history"
+PROFILE = "me.json"  # that `dps-local init` makes
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def _paths() -> Iterator[Path]:
     for folder in (folders.data_root(), folders.state_root()):
         # on Windows, the cache lies in the folder of data
         yield from (path for path in folder.rglob("*") if not path.is_relative_to(cache.root()))
-    yield from folders.config_file().parent.glob(folders.config_file().name)
+    yield from (folders.config_file(), folders.config_file().with_name(PROFILE))  # others may keep theirs beside these
 
 
 def _kind(path: Path) -> str:

@@ -20,8 +20,9 @@ from dps_local.maps.head_map import HeadMap
 def environment(tmp_path: Path) -> dict[str, str]:
     drop = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONPATH")
     kept = {key: value for key, value in os.environ.items() if key not in drop}
-    folders = {f"DPS_LOCAL_{name.upper()}": str(tmp_path / name) for name in ("cache", "data", "state")}
-    return kept | folders | {"TERM": "xterm", "PYTHONWARNINGS": "error"}
+    folders = {f"DPS_LOCAL_{name.upper()}": tmp_path / name for name in ("cache", "data", "state")}
+    folders["DPS_LOCAL_CONFIG"] = tmp_path / "config" / "config.toml"
+    return kept | {name: str(path) for name, path in folders.items()} | {"TERM": "xterm", "PYTHONWARNINGS": "error"}
 
 
 @pytest.fixture

@@ -66,17 +66,31 @@ def typed(folders: list[Path], line: str) -> Path:
 def test_every_file_of_a_person_is_listed(
     program: Program, model: Path, grace: Path, folders: list[Path], tmp_path: Path
 ) -> None:
+    config = Path(program.environment["DPS_LOCAL_CONFIG"])
     assert json.loads(program("privacy", "--json").stdout) == []
     use(program, model, grace, "Where?")
     typed(folders, "Where?")
     (folders[1] / "drafts.json").write_text("{}")
+    config.parent.mkdir()
+    for name in ("config.toml", "me.json", "of-another-program.json"):
+        config.with_name(name).touch(0o600)
     (tmp_path / "cache" / "models").mkdir(exist_ok=True)
     (tmp_path / "cache" / "models" / "tiny.gguf").touch()  # of no person
     listed = json.loads(program("privacy", "--json").stdout)
     found = {Path(file["path"]): file for file in listed}
-    assert set(found) == files(folders) - {tmp_path / "cache" / "models" / "tiny.gguf"}
+    own = files(folders) - {tmp_path / "cache" / "models" / "tiny.gguf"}
+    assert set(found) == own | {config, config.with_name("me.json")}
     kinds = {file["kind"] for file in listed}
-    assert kinds >= {"head map", "scores", "slopes", "prefix state", "conversations", "input history", "profile"}
+    assert kinds >= {
+        "head map",
+        "scores",
+        "slopes",
+        "prefix state",
+        "conversations",
+        "input history",
+        "profile",
+        "settings",
+    }
     for path, file in found.items():
         assert file["bytes"] == path.stat().st_size
         assert file["mode"] == ("0644" if path.name == "drafts.json" else "0600"), path
