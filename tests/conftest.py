@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,6 +52,7 @@ def _on_this_machine() -> Iterator[None]:
 
 def pytest_sessionfinish() -> None:
     shared.cache_clear()  # before the interpreter takes itself apart
+    shutil.rmtree(os.environ["DPS_LOCAL_DATA"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

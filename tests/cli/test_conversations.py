@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sqlite3
 import stat
 import time
@@ -220,21 +218,16 @@ def test_leaving_says_how_to_come_back_and_coming_back_shows_where_it_was(
     assert answer
 
 
-def test_an_answer_that_was_killed_is_all_that_is_lost(
-    terminal: Callable[..., Terminal], program: Program, model: Path
+def test_a_question_whose_answer_was_lost_is_shown(
+    terminal: Callable[..., Terminal], program: Program, model: Path, tmp_path: Path
 ) -> None:
-    chat = terminal("chat", "-m", model, "-n", "-1", "--temp", "1.5", "--top-k", "0", "--seed", "1", "-c", "8192")
-    chat.wait_for(">>> ")
-    chat.type("/help")
-    chat.wait_for(">>> ")
-    chat.type("never stop")
-    chat.wait_for("never stop\n")
-    while not chat.screen:
-        chat.read()
-    os.kill(chat.pid, signal.SIGKILL)
-    chat.exit_code()
+    """As `tests/killed.py` leaves it."""
+    assert program("chat", "-m", model, *GREEDY, stdin="never stop\n").returncode == 0
+    database = sqlite3.connect(tmp_path / "data" / "conversations.db", isolation_level=None)
+    database.execute("UPDATE turn SET answer = NULL")
+    database.close()
     assert [(c["title"], c["turns"]) for c in listed(program)] == [("never stop", 0)]
-    again = terminal("chat", "-C", "-n", "5")
+    again = terminal("chat", "-C")
     again.wait_for("without an answer yet: never stop")
     again.wait_for(">>> ")
     again.type("go on")
