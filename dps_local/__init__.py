@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dps_local.errors import (
     CommandError,
     ContextFullError,
+    ConversationError,
     DataError,
     DpsError,
     HeadMapError,
@@ -74,6 +75,7 @@ __all__ = [
     "ClusterMap",
     "CommandError",
     "ContextFullError",
+    "ConversationError",
     "DataError",
     "DpsError",
     "Gamma",

@@ -110,7 +110,8 @@ class Assistant:
     def _prefix_cache(self) -> PrefixCache | None:
         if not self.settings.prefix_cache:
             return None
-        cache = PrefixCache(cache_folder("prefixes"))
+        owned = self.prompter.profile.cached if self.prompter else None
+        cache = PrefixCache(cache_folder("prefixes"), owned=owned)
         cache.tidy()
         return cache
 

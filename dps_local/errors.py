@@ -15,6 +15,7 @@ DpsError                  one line of facts, and a `Remedy`; never raised itself
 ├── CommandError          a slash command that does not exist, or was mistyped
 ├── DataError             evaluation data, or results, that break their contract
 ├── RequestError          a request that the server refuses
+├── ConversationError     a conversation that is not there, or a name that several have
 ├── StorageError          a file or folder that cannot be written
 └── MissingPackageError   an optional package that is not installed
 """
@@ -52,6 +53,7 @@ class Remedy(Enum):
     STEER = "heads to steer by, and a γ other than 0"
     STEER_BY_CONTRAST = "a contrast with a γ other than 0"
     OTHER_FOLDER = "another folder for results"
+    KNOWN_CONVERSATION = "a number or a title of the list of conversations"
     MORE_USERS = "more users, or methods that need no other users"
 
 
@@ -129,6 +131,10 @@ class RequestError(DpsError):
     def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
         self.status, self.param, self.code = status, param, code
+
+
+class ConversationError(DpsError):
+    """A conversation that is not there, or a name that several have."""
 
 
 class StorageError(DpsError):

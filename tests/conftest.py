@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +27,7 @@ from dps_local.prompting.chat_template import ChatTemplate
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tiny models on busy cores: threads that spin cost seconds
 os.environ["DPS_LOCAL_SELF_TEST"] = "off"  # each program under test starts with an empty cache
 os.environ["DPS_LOCAL_CONFIG"] = os.devnull  # not the settings of who runs the tests
+os.environ["DPS_LOCAL_DATA"] = tempfile.mkdtemp(prefix="dps-local-tests-")  # what tests say is not the user's
 # a shell starts background jobs with Ctrl-C ignored, and the programs under test would inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if vendor := os.environ.get("DPS_LOCAL_VENDOR"):  # the folder of another build of the libraries, to test that one
@@ -32,13 +35,25 @@ if vendor := os.environ.get("DPS_LOCAL_VENDOR"):  # the folder of another build 
 TESTS = Path(__file__).resolve().parent
 sys.path.insert(0, str(TESTS))  # helper modules: tests/ is no package
 
+import loopback  # noqa: E402
 from builds import built  # noqa: E402
 from opened import shared  # noqa: E402
 from tiny import TinyModel, write_model  # noqa: E402
 
+sys.addaudithook(loopback.refuse)
+
+
+@pytest.fixture(autouse=True)
+def _on_this_machine() -> Iterator[None]:
+    """Fail a test that tried to reach another machine, whatever became of it."""
+    yield
+    tried, loopback.tried[:] = list(loopback.tried), []
+    assert tried == []
+
 
 def pytest_sessionfinish() -> None:
     shared.cache_clear()  # before the interpreter takes itself apart
+    shutil.rmtree(os.environ["DPS_LOCAL_DATA"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +116,8 @@ def real_model() -> RealModel:
         try:
             return registry.resolve(name)
         except RegistryError:
-            return registry.pull(name)
+            with loopback.allowed():
+                return registry.pull(name)
 
     return path
 

@@ -1,10 +1,11 @@
 """kill -9 at random moments: the next run of the command is right, and no half-written file is read or stays.
 
-    python tests/killed.py [--kills N] [--seed S] [score chat bake pull pull-hub]
+    python tests/killed.py [--kills N] [--seed S] [score chat keep bake pull pull-hub]
 
 Each command runs undisturbed first. Then, for each kill, it runs in an empty folder and is killed at a moment drawn
 from the length of the undisturbed run; every second time while it writes the next file after that moment. The next run
-must end well, with the same output and the same files. The commands run in forks of this process, which has imported
+must end well, with the same output and the same files. Of chats that are kept (`keep`), nothing is lost but the answer
+under way. The commands run in forks of this process, which has imported
 the program: so the moments are spent on the work, and not on imports. Needs no network; not for Windows.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -19,6 +21,7 @@ import random
 import re
 import shutil
 import signal
+import sqlite3
 import sys
 import tempfile
 import time
@@ -58,7 +61,7 @@ class Place:
 
     def empty(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
-        for name in ("cache", "out", "tmp"):
+        for name in ("cache", "data", "out", "tmp"):
             (self.folder / name).mkdir(parents=True)
 
     def files(self) -> dict[str, str]:
@@ -94,7 +97,8 @@ class Command:
             for number, name in enumerate(("asked", "said", "heard")):
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC if number else os.O_RDONLY
                 os.dup2(os.open(place.folder / name, flags, 0o600), number)
-            os.environ |= {"DPS_LOCAL_CACHE": str(place.folder / "cache"), "TMPDIR": str(place.folder / "tmp")}
+            folders = {"DPS_LOCAL_CACHE": "cache", "DPS_LOCAL_DATA": "data", "TMPDIR": "tmp"}
+            os.environ |= {variable: str(place.folder / name) for variable, name in folders.items()}
             tempfile.tempdir = None
             os.chdir(place.folder)
             if self.registry:
@@ -135,10 +139,12 @@ def run(command: Command, place: Place) -> Outcome:
     return Outcome(os.waitstatus_to_exitcode(ended[1]), said, heard, place.files(), seconds)
 
 
-def kill(command: Command, place: Place, moment: float, writing: float | None) -> bool:
+def kill(
+    command: Command, place: Place, moment: float, writing: float | None, until: Callable[[], bool] | None = None
+) -> bool:
     """Run a command and kill it after `moment` seconds; False: it was faster.
 
-    writing: wait from that moment on until a file is being written, and so many seconds more.
+    writing: wait from that moment on until a file is being written, or `until`, and so many seconds more.
     """
     process, began = command.start(place), time.monotonic()
 
@@ -148,7 +154,7 @@ def kill(command: Command, place: Place, moment: float, writing: float | None) -
 
     wait(lambda: time.monotonic() >= began + moment)
     if writing is not None:
-        wait(place.unfinished)
+        wait(until or place.unfinished)
         time.sleep(writing)
     os.kill(process, signal.SIGKILL)
     return os.WIFSIGNALED(os.waitpid(process, 0)[1])
@@ -203,6 +209,74 @@ def torment(name: str, command: Command, place: Place, kills: int, rng: random.R
     return row, wrong
 
 
+# --- chats that are kept
+
+Turns = list[tuple[str, str | None]]  # questions and answers
+
+
+def kept(place: Place) -> dict[int, Turns]:
+    """Read the conversations as any other program would; raises AssertionError where the file is damaged."""
+    found: dict[int, Turns] = {}
+    with contextlib.closing(sqlite3.connect(place.folder / "data" / "conversations.db")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'turn'").fetchone():
+            for id_, question, answer in database.execute(
+                "SELECT conversation, question, answer FROM turn ORDER BY conversation, n"
+            ):
+                found.setdefault(id_, []).append((question, answer))
+    return found
+
+
+def growing(file: Path) -> Callable[[], bool]:
+    """Return whether a file has become larger since that was asked first."""
+    sizes = list[int]()
+
+    def grown() -> bool:
+        sizes.append(file.stat().st_size)
+        return sizes[-1] > sizes[0]
+
+    return grown
+
+
+def faults_of(turns: Turns, whole: Turns, said: str) -> list[str]:
+    """Return what is wrong with a chat that was killed after it had said so much of the `whole`."""
+    answers = [answer for _, answer in turns if answer is not None]
+    printed = sum(said.startswith("".join(f"{answer}\n" for _, answer in whole[: i + 1])) for i in range(len(whole)))
+    faults = [] if turns[: len(answers)] == whole[: len(answers)] else [f"keeps {turns}, not the beginning of {whole}"]
+    if len(turns) > len(answers) and [question for question, _ in turns] != [q for q, _ in whole[: len(answers) + 1]]:
+        faults.append(f"keeps the questions of {turns}")
+    if len(answers) < printed - 1:  # the last one is under way until it is kept
+        faults.append(f"keeps {len(answers)} answers, and had given {printed}")
+    return faults
+
+
+def torment_chats(command: Command, place: Place, kills: int, rng: random.Random) -> tuple[Row, list[str]]:
+    """Kill chats that are kept, in one folder; every second time when an answer goes on being printed."""
+    for _ in range(2):
+        place.empty()
+        expected = run(command, place)
+    ((_, whole),) = kept(place).items()
+    row, wrong, said = Row("keep"), list[str](), place.folder / "said"
+    resume = Command(["chat", "-C"], "", "So?\n")
+    while row.kills < kills:
+        before, moment = kept(place), rng.uniform(0, expected.seconds)
+        said.write_text("")
+        if not kill(command, place, moment, rng.uniform(0, 0.004) if row.kills % 2 else None, growing(said)):
+            continue
+        row.kills += 1
+        after = kept(place)
+        faults = [f"conversation {i} is another" for i, turns in before.items() if after.get(i) != turns]
+        new = [turns for i, turns in after.items() if i not in before]
+        faults += faults_of(new[0] if new else [], whole, said.read_text())
+        row.writing += any(answer is None for turns in new for _, answer in turns)
+        found = run(resume if after else command, place)
+        if found.code != 0:
+            faults.append(f"exit code {found.code}: {found.heard.strip()[-300:]}")
+        row.right += not faults
+        wrong += [f"keep, kill {row.kills}: {fault}" for fault in faults]
+    return row, wrong
+
+
 # --- the commands
 
 
@@ -225,6 +299,10 @@ def commands(folder: Path) -> Iterator[dict[str, Callable[[], Command]]]:
             r"^cache/(maps|prefixes)/[^.]*\.(state|dps\.gguf)$",
             "Say ten.\nAnd again?\n",
         )
+
+    def keep() -> Command:
+        questions = "".join(f"Say {i}.\n" for i in range(8))
+        return Command(["chat", "-m", str(model), "-t", "1", "-c", "512", "--temp", "0", "-n", "16"], "", questions)
 
     def bake() -> Command:
         large, place = str(folder / "large.gguf"), Place(folder / "map")
@@ -261,7 +339,7 @@ def commands(folder: Path) -> Iterator[dict[str, Callable[[], Command]]]:
         return Command(["models", "pull", "on-hub"], r"^cache/models/tiny\.gguf$", registry=listed)
 
     try:
-        yield {"score": score, "chat": chat, "bake": bake, "pull": pull, "pull-hub": pull_hub}
+        yield {"score": score, "chat": chat, "keep": keep, "bake": bake, "pull": pull, "pull-hub": pull_hub}
     finally:
         for process in servers:
             os.kill(process, signal.SIGKILL)
@@ -279,7 +357,8 @@ def main() -> None:
         print("| command | kills | of which while writing | next runs right | leftovers |\n|---|---|---|---|---|")
         for name in given.commands or known:
             rng = random.Random(f"{given.seed} {name}")
-            row, faults = torment(name, known[name](), Place(Path(folder) / name), given.kills, rng)
+            tormented = torment_chats if name == "keep" else functools.partial(torment, name)
+            row, faults = tormented(known[name](), Place(Path(folder) / name), given.kills, rng)
             print(f"| {row.name} | {row.kills} | {row.writing} | {row.right} | {row.leftovers} |", flush=True)
             wrong += faults
     for fault in wrong:

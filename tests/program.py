@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
@@ -13,8 +14,10 @@ import time
 from pathlib import Path
 
 import pyte
+import pytest
 
-PROGRAM = [sys.executable, "-P", "-c", "from dps_local.cli.app import main; main()"]
+GUARD = (Path(__file__).parent / "loopback.py").read_text(encoding="utf-8")  # ends it where it leaves this machine
+PROGRAM = [sys.executable, "-P", "-c", f"{GUARD}\nfrom dps_local.cli.app import main; main()"]
 QUICK = ["--examples", "2", "--target-tokens", "6", "--profile-tokens", "60", "-c", "512"]
 PROFILE = {
     "name": "Ada",
@@ -49,6 +52,34 @@ class Program:
         lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
         assert lines == result.stderr.splitlines()[-1:]
         return lines[0]
+
+
+class Inside(Program):
+    """The same in this process, which takes no time to start."""
+
+    def __call__(self, *arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        from dps_local.cli.app import main
+
+        code, command = 0, ["dps-local", *map(str, arguments)]
+        streams = {name: io.TextIOWrapper(io.BytesIO(), "utf-8") for name in ("stdin", "stdout", "stderr")}
+        streams["stdin"].buffer.write(stdin.encode())
+        streams["stdin"].seek(0)
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in {"argv": command, "excepthook": sys.excepthook, **streams}.items():
+                patch.setattr(sys, name, value)
+            for key, path in self.environment.items():
+                patch.setenv(key, path)
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        out, err = (_written(streams[name]) for name in ("stdout", "stderr"))
+        return subprocess.CompletedProcess(command, code, out, err)
+
+
+def _written(stream: io.TextIOWrapper) -> str:
+    stream.flush()
+    return stream.buffer.getvalue().decode()  # type: ignore[attr-defined, no-any-return]
 
 
 class Terminal:

@@ -13,8 +13,8 @@ import dps_local
 ROOT = Path(dps_local.__file__).parent
 # each imports only what stands before it
 ORDER = [
-    *("errors", "system", "engine", "prompting", "importing", "steering", "maps", "scoring", "chat"),
-    *("assistant", "logits_processor", "drawing", "server", "llm_plugin", "bench", "evaluation", "cli"),
+    *("errors", "system", "engine", "prompting", "importing", "steering", "maps", "scoring", "chat", "conversations"),
+    *("privacy", "assistant", "logits_processor", "drawing", "server", "llm_plugin", "bench", "evaluation", "cli"),
 ]
 FREE = {"", "__main__"}  # the package's own face, which imports when it is asked, and the program's start
 

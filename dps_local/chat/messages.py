@@ -14,6 +14,7 @@ class Message(TypedDict, total=False):
 
     tokens: of the content. n_decoded: how many tokens were decoded after the prompt but for its last one: of that
     one, the answer's, and the end-of-generation token. n_predict: what was asked for. stop: why the answer ended.
+    gamma: that steered it; an answer without one was steered as the session steers.
     """
 
     role: Required[Literal["system", "user", "assistant"]]
@@ -22,6 +23,7 @@ class Message(TypedDict, total=False):
     n_decoded: int
     n_predict: int
     stop: StopReason
+    gamma: str
 
 
 def of_turn(turn: Turn) -> tuple[Message, Message]:
@@ -33,6 +35,7 @@ def of_turn(turn: Turn) -> tuple[Message, Message]:
         n_decoded=turn.n_decoded,
         n_predict=turn.n_predict,
         stop=turn.stop,
+        gamma=turn.gamma,
     )
     return Message(role="user", content=turn.user), answer
 

@@ -29,8 +29,10 @@ from dps_local.prompting.chat_template import ChatTemplate, Exchange
 from dps_local.prompting.prompt import Request
 from dps_local.steering.contrast import Contrast
 from dps_local.steering.decoding import Engine, Step, Steps, plain_steps
+from dps_local.steering.mixing import Gamma
 from dps_local.steering.speculative import SpeculativeDecoder
 from dps_local.steering.steering import Steering
+from dps_local.system.progress import Progress
 
 Recall = Callable[[str, Container[int]], Request]
 
@@ -186,21 +188,21 @@ class Session:
         """Return the conversation so far, with all that `restore` needs; the system message is not part of it."""
         return self._transcript.messages()
 
-    def restore(self, messages: Sequence[Message]) -> bool:
+    def restore(self, messages: Sequence[Message], progress: Progress | None = None) -> bool:
         """Begin again with a conversation that `messages` returned, or that another program kept.
 
         Where answers come with their tokens, all is computed as it was, what has left the context since included, so
         on a CPU the next greedy answer is that of the uninterrupted chat; that takes as long as the answers took.
         Answers without tokens are read with the next question. A message of role system takes the place of the
-        session's own, and of the earlier exchanges. False when `cancel` was set on the way: the chat is then empty.
-        Raises MessagesError.
+        session's own, and of the earlier exchanges. progress: called with (done, total) turns. False when `cancel` was
+        set on the way: the chat is then empty. Raises MessagesError.
         """
         system, pairs = exchanges(messages)
         self.clear()
         self.cancel.clear()
         if system is not None:
             self.prompts = ChatPrompts(self.template, system)
-        return self._replay_all(pairs)
+        return self._replay_all(pairs, progress)
 
     def follow(self, pairs: Sequence[tuple[str, str]]) -> bool:
         """Go to where a conversation of these questions and answers ends, from the turns that it shares with this one.
@@ -229,12 +231,14 @@ class Session:
         own = [*self.past, *((turn.user, turn.text) for turn in self.turns)]
         return common([_stripped(pair) for pair in own], [_stripped(pair) for pair in pairs])
 
-    def _replay_all(self, pairs: Sequence[tuple[Message, Message]]) -> bool:
-        for user, answer in pairs:
+    def _replay_all(self, pairs: Sequence[tuple[Message, Message]], progress: Progress | None = None) -> bool:
+        for done, (user, answer) in enumerate(pairs, 1):
             self._replay(user["content"], answer)
             if self.cancel.is_set():
                 self.clear()
                 return False
+            if progress:
+                progress(done, len(pairs))
         return True
 
     def _turn(self, user: str, n_predict: int) -> Turn:
@@ -282,8 +286,10 @@ class Session:
         if ids is None:
             begins = self.model.chat_template or not text or text[0].isspace()
             ids = self._tokenize(text if begins else f" {text}")
-        turn = self._turn(user, answer.get("n_predict", -1))
-        with self._decoding(turn, self._how(turn.n_predict, sampler=GivenTokens(ids))) as steps:
+        turn, steering = self._turn(user, answer.get("n_predict", -1)), self.steering
+        if steering and "gamma" in answer:
+            steering = replace(steering, gamma=Gamma.parse(answer["gamma"]))
+        with self._decoding(turn, self._how(turn.n_predict, steering, GivenTokens(ids))) as steps:
             if steps is None:
                 return
             turn.steps = sum(1 for _ in itertools.islice(steps, answer.get("n_decoded", 0)))
@@ -296,7 +302,7 @@ class Session:
 
         The turn then is part of the chat; steps whose tokens it has not got at the end are taken back.
         """
-        turns = [*self.turns, turn]
+        turns, turn.gamma = [*self.turns, turn], str(how.steering.gamma) if how.steering else "0"
         if eviction.is_due(turns, how.n_predict, self.full.context.n_ctx):
             self._transcript.evict(turn, turns, turn.answer + 1, self.streams)
         try:

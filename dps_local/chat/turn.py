@@ -49,6 +49,7 @@ class Turn:
     steps: int = 0  # of the answer, given out or not: each reads the token before
     tail: list[int] | None = None  # what a stop text left of the last token, when it began inside it
     stop: StopReason = "interrupted"
+    gamma: str = "0"  # that steered the answer
     timings: Timings = field(default_factory=Timings)
     counts: DecodingCounts | None = None  # of a contrast
     left: int = 0  # earlier turns that left the context, to make room for this one

@@ -14,6 +14,7 @@ from dps_local.cli.bake import bake
 from dps_local.cli.bench import bench_app
 from dps_local.cli.chat import chat
 from dps_local.cli.config import config_app, settings_of
+from dps_local.cli.conversations import conversations_app
 from dps_local.cli.doctor import doctor
 from dps_local.cli.eval import evaluate
 from dps_local.cli.generate import generate
@@ -22,6 +23,7 @@ from dps_local.cli.inspect import inspect
 from dps_local.cli.man_page import man
 from dps_local.cli.models import models_app
 from dps_local.cli.prior import prior_app
+from dps_local.cli.privacy import privacy_app
 from dps_local.cli.profile import profile_app
 from dps_local.cli.remedies import explained
 from dps_local.cli.score import score
@@ -56,9 +58,11 @@ app.command("eval")(evaluate)
 app.command()(doctor)
 app.command()(man)
 app.add_typer(profile_app, name="profile")
+app.add_typer(conversations_app, name="conversations")
 app.add_typer(models_app, name="models")
 app.add_typer(prior_app, name="prior")
 app.add_typer(config_app, name="config")
+app.add_typer(privacy_app, name="privacy")
 app.add_typer(bench_app, name="bench")
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dps_local.cli.conversation import Conversation
+from dps_local.cli.keeping import KeepOptions, kept, say_how_to_come_back
 from dps_local.cli.loading import load_assistant
 from dps_local.cli.options import ChatOptions, ModelOptions, ScoreOptions, answer_option, option_groups
 from dps_local.cli.terminal import terminal
@@ -14,9 +15,11 @@ from dps_local.cli.terminal import terminal
 
 @option_groups
 def chat(
+    context: typer.Context,
     model: ModelOptions,
     chat: ChatOptions,
     score: ScoreOptions,
+    keep: KeepOptions,
     history: Annotated[
         bool,
         answer_option("--history/--no-history", help="Remember what you type for the arrow keys of later chats."),
@@ -29,15 +32,22 @@ def chat(
     Without a terminal, questions are read from stdin, one a line; one that fails is said, and ends the run with exit
     code 1 after the others.
     """
-    with load_assistant(model, chat.profile, chat.map, chat.settings(model, score), score) as assistant:
-        talk = Conversation(
-            assistant.session,
-            terminal,
-            chat.n_predict,
-            chat.compare,
-            person=assistant.prompter.profile.name if assistant.prompter else "",
-            history=history,
-            markdown=terminal.draws(chat.markdown),
-        )
-        if not talk.run():
-            raise typer.Exit(1)
+    with kept(context, keep, chat.compare) as last:
+        chat, score, model = last.as_set_up(chat), last.as_set_up(score), last.as_set_up(model)
+        with load_assistant(model, chat.profile, chat.map, chat.settings(model, score), score) as assistant:
+            kept_chat = last.chat(assistant)
+            talk = Conversation(
+                assistant.session,
+                terminal,
+                chat.n_predict,
+                chat.compare,
+                person=assistant.prompter.profile.name if assistant.prompter else "",
+                history=history,
+                markdown=terminal.draws(chat.markdown),
+                kept=kept_chat,
+            )
+            try:
+                if not talk.run():
+                    raise typer.Exit(1)
+            finally:
+                say_how_to_come_back(kept_chat)

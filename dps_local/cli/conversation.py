@@ -13,6 +13,8 @@ from dps_local.chat.session import Session
 from dps_local.chat.turn import Token
 from dps_local.cli.remedies import explained
 from dps_local.cli.terminal import Terminal, interruptible
+from dps_local.conversations.export import as_openai
+from dps_local.conversations.kept_chat import KeptChat
 from dps_local.drawing.console import has_colour
 from dps_local.drawing.explanation import TINTS, tint
 from dps_local.errors import CommandError, DpsError, NativeError, SettingsError, StateError
@@ -32,7 +34,8 @@ class Conversation:
     """A session with a person at the terminal, or with a pipe.
 
     compare: show the unsteered answer before each steered one. person: who asks, for the status line. history:
-    whether what is typed is remembered for later chats. markdown: whether answers are drawn, block by block.
+    whether what is typed is remembered for later chats. markdown: whether answers are drawn, block by block. kept: what
+    keeps the conversation, None where nothing does.
     """
 
     session: Session
@@ -42,6 +45,7 @@ class Conversation:
     person: str = ""
     history: bool = True
     markdown: bool = False
+    kept: KeptChat | None = None
 
     def __post_init__(self) -> None:
         self.steering = self.session.steering  # /gamma changes it
@@ -110,7 +114,14 @@ class Conversation:
         ]
 
     def handle(self, line: str) -> bool:
-        """Answer one line or run its slash command; False when it is time to leave."""
+        """Answer one line or run its slash command, and keep what came of it; False when it is time to leave."""
+        try:
+            return self._handle(line)
+        finally:
+            if self.kept:
+                self.kept.update()
+
+    def _handle(self, line: str) -> bool:
         if not line:
             return True
         name, _, argument = line[1:].partition(" ")
@@ -133,12 +144,15 @@ class Conversation:
             "undo": ("take the last question and answer back", self._undo),
             "compare": ("show unsteered answers beside steered ones: /compare on, /compare off", self._compare),
             "tint": (f"colour tokens by what heads did as they come ({TINTS}): /tint on, /tint off", self._tint),
-            "clear": ("forget the conversation", self._clear),
+            "clear": ("begin another conversation", self._clear),
+            "forget": ("remove the conversation from what is kept, and keep nothing more", self._forget),
             "save": ("write the conversation to a JSON file: /save FILE", self._save),
             "exit": ("leave (also /quit, /bye, Ctrl-D)", lambda _: None),
         }
 
     def answer(self, question: str) -> None:
+        if self.kept:
+            self.kept.asked(question)
         if not (self.compare and self.steering and not self.steering.gamma.off):
             self._stream(self.session.ask(question, self.n_predict, steering=self.steering))
             return
@@ -243,7 +257,14 @@ class Conversation:
 
     def _clear(self, _: str) -> None:
         self.session.clear()
-        self.terminal.notice("the conversation is forgotten")
+        if self.kept:
+            self.kept.begin()
+        self.terminal.notice("another conversation begins")
+
+    def _forget(self, _: str) -> None:
+        if self.kept:
+            self.kept.forget()
+        self.terminal.notice("nothing of this conversation is kept, and nothing more will be")
 
     def _save(self, path: str) -> None:
         if not path:
@@ -255,9 +276,5 @@ class Conversation:
 
     def transcript(self) -> dict[str, object]:
         """Return the conversation as role/content messages, as chat programs exchange them."""
-        messages = [{"role": m["role"], "content": m["content"]} for m in self.session.messages()]
-        return {
-            "model": self.session.model.name,
-            "gamma": str(self.steering.gamma) if self.steering else "0",
-            "messages": messages,
-        }
+        gamma = str(self.steering.gamma) if self.steering else "0"
+        return as_openai(self.session.model.name, gamma, self.session.messages())

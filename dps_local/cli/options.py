@@ -37,7 +37,7 @@ def _parse_gamma(text: str) -> Gamma:
         raise typer.BadParameter(str(exc)) from exc
 
 
-def _not_empty(name: str | None) -> str | None:
+def not_empty(name: str | None) -> str | None:
     if name is not None and not name.strip():
         raise typer.BadParameter("the name is empty: leave the option out, or give a name")
     return name
@@ -58,17 +58,18 @@ steering_option, answer_option, scoring_option, cluster_option, expert_option = 
 ProfileOption = typer.Option(
     "--profile",
     "-p",
-    callback=_not_empty,
+    callback=not_empty,
     autocompletion=complete_profile,
     help="A profile (JSON), or a shipped example: nell, mara, idris, odile.",
 )
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")]
 ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
         "-m",
-        callback=_not_empty,
+        callback=not_empty,
         autocompletion=complete_model,
         help="A name from `dps-local models list`, or the path of a GGUF.",
     ),
@@ -142,9 +143,9 @@ class ScoreOptions:
         bool,
         scoring_option("--exhaustive", help="Every head on every example, instead of dropping poor ones early."),
     ] = ScoringOptions.exhaustive
-    resume: Annotated[
-        bool, scoring_option("--resume/--no-resume", help="Take up what an earlier run has measured.")
-    ] = ScoringOptions.resume
+    reuse: Annotated[bool, scoring_option("--reuse/--no-reuse", help="Take up what an earlier run has measured.")] = (
+        ScoringOptions.resume
+    )
     profile_tokens: Annotated[
         int | None, scoring_option(min=1, help="Tokens of the context for the profile. Default: a quarter.")
     ] = None
@@ -164,7 +165,7 @@ class ScoreOptions:
             ablation_scale=self.ablation_scale,
             exhaustive=self.exhaustive,
             seed=seed,
-            resume=self.resume,
+            resume=self.reuse,
             parallel=parallel,
             n_threads=model.threads,
         )

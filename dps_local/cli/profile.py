@@ -11,7 +11,7 @@ import typer
 from dps_local.cli.completion import complete_profile
 from dps_local.cli.editing import edit_file
 from dps_local.cli.loading import load_model
-from dps_local.cli.options import JsonOption, ModelOption, ModelOptions
+from dps_local.cli.options import JsonOption, ModelOption, ModelOptions, YesOption
 from dps_local.cli.profile_import import import_profile
 from dps_local.cli.terminal import terminal
 from dps_local.drawing.text import counted
@@ -33,7 +33,6 @@ ProfileArgument = Annotated[
         help="A profile (JSON), or a shipped example: nell, mara, idris, odile.",
     ),
 ]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")]
 profile_app.command("import")(import_profile)
 
 

@@ -30,6 +30,7 @@ REMEDIES = {
     Remedy.STEER: "--profile or --map gives the heads, --gamma 0.5 the strength",
     Remedy.STEER_BY_CONTRAST: "--gamma 0.5 steers by a contrast",
     Remedy.OTHER_FOLDER: "give --out another folder",
+    Remedy.KNOWN_CONVERSATION: "`dps-local conversations list` shows them",
     Remedy.MORE_USERS: "give more data, or other --methods",
 }
 

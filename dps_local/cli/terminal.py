@@ -158,7 +158,7 @@ class Terminal:
         except (OSError, ValueError):  # a stream of Python's own
             return False
 
-    def json(self, data: dict[str, Any]) -> None:
+    def json(self, data: dict[str, Any] | list[Any]) -> None:
         """Write one line of JSON, with escapes for what the encoding cannot write and a terminal would obey."""
         text = json.dumps(data, ensure_ascii=False)
         try:

@@ -17,6 +17,7 @@ from dps_local.engine.context import Context
 from dps_local.engine.model import HeadScales
 from dps_local.errors import DpsError, NativeError
 from dps_local.system.files import sweep
+from dps_local.system.owned_files import OwnedFiles
 from dps_local.system.sealed_file import DIGEST, load_sealed, save_sealed
 
 LEAST = 64  # tokens: a shorter beginning is read faster than it is loaded
@@ -31,10 +32,11 @@ class PrefixCache:
     context, the tokens and the head scales. One that is damaged is as good as none. One that was not used for DAYS
     goes, and when all of them together are larger than `cap` bytes, those that were not used for the longest time. The
     files are readable by their owner only: they hold in numbers what the profile holds in words.
+    owned: where it is noted whose they are.
     """
 
-    def __init__(self, folder: Path, cap: int = CAP) -> None:
-        self.folder, self.cap = folder, cap
+    def __init__(self, folder: Path, cap: int = CAP, owned: OwnedFiles | None = None) -> None:
+        self.folder, self.cap, self.owned = folder, cap, owned
 
     def path(self, context: Context, tokens: Sequence[int], scales: HeadScales | None) -> Path:
         """Return where the state of a context that has read `tokens` with these scales is kept."""
@@ -49,6 +51,7 @@ class PrefixCache:
         state = load_sealed(path)
         if state is None:
             return False
+        self._note(path)
         try:
             context.set_state(state)
             os.utime(path)
@@ -66,10 +69,15 @@ class PrefixCache:
             return
         path = self.path(context, tokens, scales)
         try:
+            self._note(path)
             save_sealed(path, state)
         except DpsError:
             return
         self.tidy(path)
+
+    def _note(self, path: Path) -> None:
+        if self.owned:
+            self.owned.note([path])
 
     def tidy(self, newest: Path | None = None) -> None:
         """Delete what was not used for DAYS, then what was not used for the longest time until all the rest fits."""

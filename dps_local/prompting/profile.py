@@ -16,6 +16,7 @@ from typing import Any, Literal, cast, get_args
 
 from dps_local.errors import ProfileError
 from dps_local.system.files import StrPath, atomic_write
+from dps_local.system.owned_files import OwnedFiles
 from dps_local.system.progress import Notice
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -127,6 +128,11 @@ class Profile:
     def identity(self) -> list[str]:
         """What tells this profile from others, whatever is added to it: its file, else its name and first words."""
         return [str(self.path)] if self.path else [self.name, *(item.output for item in self.history[:1])]
+
+    @property
+    def cached(self) -> OwnedFiles:
+        """The cached files that were made of it."""
+        return OwnedFiles(self.identity)
 
 
 def read_profile(name: str) -> tuple[Path, str]:

@@ -39,6 +39,7 @@ class CachedMap:
 
     def load(self) -> HeadMap | None:
         """Return the map, None when there is none or it is damaged."""
+        self.prompter.profile.cached.note([self.path])
         try:
             return HeadMap.load(self.path)
         except HeadMapError:
@@ -60,6 +61,7 @@ class CachedMap:
     def _scored(self, head_map: HeadMap | None, progress: Progress | None, notice: Notice | None) -> HeadMap:
         if head_map is None:
             head_map = score(self.prompter.model, self.prompter, self.options, progress, notice)
+            self.prompter.profile.cached.note([self.path])
             head_map.save(self.path)
         if notice and head_map.unscored_layers:
             layers = ", ".join(map(str, head_map.unscored_layers))

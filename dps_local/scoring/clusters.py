@@ -161,10 +161,13 @@ def _halvings(
 
     for users in members:
         each = max(ITEMS, math.ceil(options.examples / len(users)))
-        examples = [example for user in users for example in user.scored(each)]
+        by_user = [user.scored(each) for user in users]
+        examples = [example for scored in by_user for example in scored]
         if not examples:
             raise ProfileError("the users of a cluster wrote nothing that has a token: raise examples above 0")
         halvings.append(SuccessiveHalving(model, examples, options, progress=advanced))
+        for user, scored in zip(users, by_user, strict=True):
+            user.prompter.profile.cached.note(halvings[-1].files(scored))
     return halvings
 
 

@@ -61,6 +61,7 @@ class OwnSlopes:
         Raises NoSlopesError where the architecture has an operation without a backward pass.
         """
         texts = [self.texts[i] for i in items]
+        self.prompter.profile.cached.note(map(self.store.path, texts))
         known = {k: slopes for k, text in enumerate(texts) if (slopes := self.store.load(text))}
         missing = [k for k in range(len(texts)) if k not in known]
         if progress and texts:

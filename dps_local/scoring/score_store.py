@@ -70,9 +70,12 @@ class ScoreStore:
     def save(self, text: Any, measured: Measured) -> None:
         save_sealed(self.path(text), np.vstack([[measured.nll, measured.null, 0.0], measured.effects]).tobytes())
 
+    def plan_path(self, name: Any) -> Path:
+        return self.path(["plan", name]).with_suffix(".json")
+
     def plan(self, name: Any, texts: Sequence[Any]) -> Plan:
         """Keep that `texts` are what is scored for `name` from now on, and forget what is stored of its former ones."""
-        plan = self.path(["plan", name]).with_suffix(".json")
+        plan = self.plan_path(name)
         wanted = {self.path(text).name for text in texts}
         try:
             before = {file for file in json.loads(plan.read_text()) if _NAME.fullmatch(file)}  # of no other files

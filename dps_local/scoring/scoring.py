@@ -124,14 +124,17 @@ def score(
     newest = prompter.profile.own_items((HELD_OUT if steps else 2) * options.examples)
     examples = {i: example for i in newest if (example := make_example(prompter, i, options))}
     split = (leave_one_out if steps else split_history)(list(examples), options.examples)
-    return Scoring(model, examples, split, options, prompter.identity, progress, notice, steps).head_map()
+    scoring = Scoring(model, examples, split, options, prompter.identity, progress, notice, steps)
+    prompter.profile.cached.note(scoring.files)
+    return scoring.head_map()
 
 
 class Scoring:
     """The scoring of examples (by number): some choose heads, others calibrate. whose: tells them from others'.
 
     steps: give the amplification's weights, which else come from the ablation. Then no contrast is calibrated: the
-    heads of highest gain were worth less everywhere, and a contrast by the step no more (models/RESULTS.md).
+    heads of highest gain were worth less everywhere, and a contrast by the step no more (models/RESULTS.md). files:
+    where its numbers are kept.
     """
 
     def __init__(
@@ -159,6 +162,7 @@ class Scoring:
         )
         what = [options.examples, options.target_tokens, options.contrast, options.ranking == "contrast"]
         known = self.halving.plan([*whose, what])
+        self.files = [self.halving.store.plan_path([*whose, what]), *self.halving.files(self.halving.examples)]
         if notice and known:
             notice(known)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,10 @@ class SuccessiveHalving:
         texts = [[t.prompt, t.target] for e in self.examples for t in e.texts()]
         plan = self.store.plan(name, texts)
         return str(plan) if self.options.resume else ""
+
+    def files(self, examples: Sequence[Example]) -> list[Path]:
+        """Return where the numbers of examples are kept."""
+        return [self.store.path([text.prompt, text.target]) for example in examples for text in example.texts()]
 
     def run(self) -> HeadEffects:
         """Evaluate; what is stored is not evaluated again."""

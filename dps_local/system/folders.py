@@ -17,9 +17,14 @@ def config_file() -> Path:
 
 
 def state_folder() -> Path:
-    """Return the folder of what is remembered, mode 0700, made if missing: `$DPS_LOCAL_STATE`, or the platform's."""
+    """Return the folder of what is remembered, mode 0700, made if missing."""
+    return private_folder(state_root())
+
+
+def state_root() -> Path:
+    """Return where that lies: `$DPS_LOCAL_STATE` if that is set, otherwise the platform's state folder."""
     chosen = os.environ.get("DPS_LOCAL_STATE")
-    return private_folder(Path(chosen).expanduser() if chosen else platformdirs.user_state_path("dps-local"))
+    return Path(chosen).expanduser() if chosen else platformdirs.user_state_path("dps-local")
 
 
 def private_folder(folder: Path) -> Path:
@@ -29,3 +34,14 @@ def private_folder(folder: Path) -> Path:
     except OSError as exc:
         raise StorageError(f"cannot make the folder {exc.filename or folder}: {exc.strerror or exc}") from exc
     return folder
+
+
+def data_folder() -> Path:
+    """Return the folder of what cannot be made again, mode 0700, made if missing."""
+    return private_folder(data_root())
+
+
+def data_root() -> Path:
+    """Return where that lies: `$DPS_LOCAL_DATA` if that is set, otherwise the platform's data folder."""
+    chosen = os.environ.get("DPS_LOCAL_DATA")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_data_path("dps-local")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from program import PROFILE, QUICK, ChatTerminal, Program, Terminal
+from program import PROFILE, QUICK, ChatTerminal, Inside, Program, Terminal
 from screen import Screen
 from tiny import TinyModel
 
@@ -22,7 +22,7 @@ from dps_local.maps.head_map import HeadMap
 def environment(tmp_path: Path) -> dict[str, str]:
     drop = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONPATH")
     kept = {key: value for key, value in os.environ.items() if key not in drop}
-    folders = {"DPS_LOCAL_CACHE": tmp_path / "cache", "DPS_LOCAL_STATE": tmp_path / "state"}
+    folders = {f"DPS_LOCAL_{name.upper()}": tmp_path / name for name in ("cache", "data", "state")}
     folders["DPS_LOCAL_CONFIG"] = tmp_path / "config" / "config.toml"
     return kept | {name: str(path) for name, path in folders.items()} | {"TERM": "xterm", "PYTHONWARNINGS": "error"}
 
@@ -42,6 +42,11 @@ def profile(tmp_path: Path) -> Path:
 @pytest.fixture
 def program(environment: dict[str, str]) -> Program:
     return Program(environment)
+
+
+@pytest.fixture
+def inside(environment: dict[str, str]) -> Inside:
+    return Inside({key: value for key, value in environment.items() if key.startswith("DPS_LOCAL")})
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 import dps_local
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="the runs are forks")]
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the runs are forks")
 
 
 def killed(kills: int, *commands: str) -> list[list[str]]:
@@ -24,6 +24,13 @@ def killed(kills: int, *commands: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in found.stdout.splitlines()[2:]]
 
 
+@pytest.mark.parametrize("kills", [6, pytest.param(200, marks=pytest.mark.slow)])
+def test_of_a_chat_that_is_killed_the_answer_under_way_is_lost_at_most(kills: int) -> None:
+    ((name, n, interrupted, right, _),) = killed(kills, "keep")
+    assert (name, n, right) == ("keep", str(kills), str(kills))
+    assert int(interrupted) > 0  # in the middle of an answer: else the kills tell nothing
+
+
 def check(kills: int, *commands: str) -> None:
     rows = killed(kills, *commands)
     assert [row[0] for row in rows] == list(commands)
@@ -31,14 +38,17 @@ def check(kills: int, *commands: str) -> None:
     assert sum(int(row[2]) for row in rows) > 0  # while writing: else the kills tell nothing
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_next_run_is_right_and_nothing_is_left_over() -> None:
     check(4, "score", "chat", "bake")
 
 
+@pytest.mark.slow
 def test_a_killed_download_from_the_hub_is_taken_up() -> None:
     pytest.importorskip("huggingface_hub")
     check(4, "pull-hub")
 
 
+@pytest.mark.slow
 def test_a_killed_download_by_pip_is_taken_up() -> None:
     check(2, "pull")

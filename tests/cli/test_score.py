@@ -77,7 +77,7 @@ def test_what_an_earlier_run_measured_is_taken_up(
     for file in (tmp_path / "cache" / "maps").iterdir():
         file.unlink()
     assert "taking up an earlier run: 2 of 2 texts are known" in program(*arguments).stderr
-    assert "texts are known" not in program(*arguments, "--no-resume").stderr
+    assert "texts are known" not in program(*arguments, "--no-reuse").stderr
     profile.write_text(json.dumps(PROFILE | {"name": PROFILE["name"], "about": "Now writes of engines."}))
     assert "the profile has changed since it was last scored: scoring starts afresh" in program(*arguments).stderr
     stored = [p for p in (tmp_path / "cache" / "scores").iterdir() if p.suffix == ".f64"]
@@ -158,6 +158,6 @@ def test_scoring_that_ctrl_c_stopped_is_taken_up(
     again = program(*command, "--json")
     known, texts = re.findall(r"taking up an earlier run: (\d+) of (\d+) texts are known", again.stderr)[0]
     assert 0 < int(known) == before <= int(texts)
-    afresh = program(*command, "--json", "--no-resume")
+    afresh = program(*command, "--json", "--no-reuse")
     assert "taking up" not in afresh.stderr
     assert json.loads(afresh.stdout) == json.loads(again.stdout)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from program import PROGRAM
 from tiny import TinyModel
 
-PROGRAM = [sys.executable, "-P", "-c", "from dps_local.cli.app import main; main()"]
 LATIN = b"Gr\xfc\xdfe"
 SHOWN = "Gr\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}e"
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from program import PROGRAM
 from tiny import TinyModel
 
-PROGRAM = [sys.executable, "-P", "-c", "from dps_local.cli.app import main; main()", "eval"]
+EVAL = [*PROGRAM, "eval"]
 QUICK = ["-c", "768", "-t", "1", "--examples", "2", "--target-tokens", "6", "--profile-tokens", "300", "-n", "6"]
 REQUEST = "Generate a headline for the following article: "
 
@@ -39,7 +39,7 @@ def run(tmp_path: Path, tiny_model: TinyModel) -> Run:
     model = str(tiny_model("llama"))
 
     def run_(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [*PROGRAM, *map(str, arguments), "-m", model, *QUICK]
+        command = [*EVAL, *map(str, arguments), "-m", model, *QUICK]
         return subprocess.run(
             command, capture_output=True, text=True, env=environment, timeout=300, check=False, cwd=tmp_path
         )
