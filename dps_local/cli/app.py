@@ -61,8 +61,8 @@ app.add_typer(profile_app, name="profile")
 app.add_typer(conversations_app, name="conversations")
 app.add_typer(models_app, name="models")
 app.add_typer(prior_app, name="prior")
-app.add_typer(config_app, name="config")
 app.add_typer(privacy_app, name="privacy")
+app.add_typer(config_app, name="config")
 app.add_typer(bench_app, name="bench")
 
 

@@ -18,8 +18,8 @@ def chat(
     context: typer.Context,
     model: ModelOptions,
     chat: ChatOptions,
-    score: ScoreOptions,
     keep: KeepOptions,
+    score: ScoreOptions,
     history: Annotated[
         bool,
         answer_option("--history/--no-history", help="Remember what you type for the arrow keys of later chats."),

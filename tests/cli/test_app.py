@@ -54,7 +54,8 @@ def test_an_error_ends_with_what_helps_here(program: Program, model: Path, head_
 def test_help_begins_with_what_a_person_needs_first(program: Program) -> None:
     chat = panels(program("chat", "--help").stdout)
     assert list(chat) == ["Options", "Steering", "Answer", "Scoring", "Clusters", "Expert"]
-    assert chat["Options"] == ["--model", "--ctx-size", "--profile", "--gamma", "--n-predict", "--temp", "--help"]
+    first = ["--model", "--ctx-size", "--profile", "--gamma", "--n-predict", "--temp"]
+    assert chat["Options"] == [*first, "--continue", "--resume", "--save", "--help"]
     every = [option for options in chat.values() for option in options]
     assert len(every) == len(set(every))
     assert {"--threads", "--engine", "--offline"} <= set(chat["Expert"])
