@@ -71,7 +71,7 @@ def chat_request(data: Any) -> AnswerRequest:
     fields = Fields(data)
     fields.known(CHAT)
     for name in ("tools", "functions"):
-        if fields.raw(name):
+        if fields.raw(name) not in (None, []):
             raise fields.error(name, "are not supported by this server", "unsupported_parameter")
     for name in ("tool_choice", "function_call"):
         if name in fields and fields.raw(name) not in ("none", "auto"):
@@ -93,7 +93,7 @@ def completion_request(data: Any) -> AnswerRequest:
         raise fields.error("best_of", "must be 1: one answer is drawn", "unsupported_value")
     if fields.flag("echo"):
         raise fields.error("echo", "is not supported", "unsupported_value")
-    if fields.raw("suffix"):
+    if fields.raw("suffix") not in (None, ""):
         raise fields.error("suffix", "is not supported", "unsupported_parameter")
     logprobs, n_top = "logprobs" in fields, fields.integer("logprobs", 0, 0, 5)
     if isinstance(prompts := fields.raw("prompt"), list):
@@ -108,10 +108,10 @@ def completion_request(data: Any) -> AnswerRequest:
 def _request(fields: Fields, question: str, max_tokens: str, **others: Any) -> AnswerRequest:
     if fields.integer("n", 1, 1) != 1:
         raise fields.error("n", "must be 1: one answer is drawn", "unsupported_value")
-    if fields.raw("logit_bias"):
+    if fields.raw("logit_bias") not in (None, {}):
         raise fields.error("logit_bias", "is not supported", "unsupported_parameter")
     stream = fields.flag("stream")
-    options = Fields(fields.raw("stream_options") or {}, "stream_options")
+    options = fields.part("stream_options")
     options.known(("include_usage", "include_obfuscation"))
     if "stream_options" in fields and not stream:
         raise fields.error("stream_options", "goes with stream alone")
@@ -133,7 +133,7 @@ def _grammar(fields: Fields) -> str:
     """Return the grammar of `response_format`, as OpenAI and llama.cpp's server have it, or of `json_schema`."""
     if "json_schema" in fields:
         return _schema_grammar(fields, "json_schema")
-    form = Fields(fields.raw("response_format") or {"type": "text"}, "response_format")
+    form = fields.part("response_format", type="text")
     if (kind := form.text("type")) == "json_object":
         form.known(("type", "schema"))
         return _schema_grammar(form, "schema") if "schema" in form else json_grammar({"type": "object"})
@@ -210,7 +210,7 @@ def _sampling(fields: Fields) -> Sampling:
 
 
 def _steering(fields: Fields) -> SteeringRequest:
-    asked = Fields(fields.raw("dps") or {}, "dps")
+    asked = fields.part("dps")
     asked.known(("gamma", "mode", "explain"))
     mode = asked.raw("mode")
     if mode is not None and mode not in get_args(SteeringMode):

@@ -28,6 +28,10 @@ class Fields:
     def raw(self, field: str) -> Any:
         return self._data.get(field)
 
+    def part(self, field: str, **default: Any) -> Fields:
+        """Return the object of a field; of one that is absent, what it has by default."""
+        return Fields(self._data.get(field, default), ".".join(filter(None, (self.name, field))))
+
     def known(self, fields: Collection[str]) -> None:
         """Refuse all fields but these: what is ignored might have changed the answer."""
         for field in self._data:

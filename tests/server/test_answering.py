@@ -152,6 +152,12 @@ def test_a_text_is_completed_as_it_is(served: Served, tiny_model: TinyModel) -> 
         ({"stop": [""]}, "stop"),
         ({"logit_bias": {"1": 5}}, "logit_bias"),
         ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": {}}, "response_format.type"),
+        ({"response_format": 0}, "response_format"),
+        ({"stream_options": False}, "stream_options"),
+        ({"logit_bias": []}, "logit_bias"),
+        ({"tools": {}}, "tools"),
+        ({"dps": []}, "dps"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"schema": 3}}},
