@@ -45,6 +45,7 @@ def chat(
                 history=history,
                 markdown=terminal.draws(chat.markdown),
                 kept=kept_chat,
+                profile=assistant.prompter.profile if assistant.prompter else None,
             )
             try:
                 if not talk.run():

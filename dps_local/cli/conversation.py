@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dps_local.chat.session import Session
-from dps_local.chat.turn import Token
+from dps_local.chat.turn import Token, Turn
+from dps_local.cli.answer_feedback import AnswerFeedback
 from dps_local.cli.remedies import explained
 from dps_local.cli.terminal import Terminal, interruptible
 from dps_local.conversations.export import as_openai
@@ -18,6 +19,7 @@ from dps_local.conversations.kept_chat import KeptChat
 from dps_local.drawing.console import has_colour
 from dps_local.drawing.explanation import TINTS, tint
 from dps_local.errors import CommandError, DpsError, NativeError, SettingsError, StateError
+from dps_local.prompting.profile import Profile
 from dps_local.steering.mixing import Gamma
 from dps_local.steering.steering import Steering
 from dps_local.system.files import atomic_write
@@ -35,7 +37,7 @@ class Conversation:
 
     compare: show the unsteered answer before each steered one. person: who asks, for the status line. history:
     whether what is typed is remembered for later chats. markdown: whether answers are drawn, block by block. kept: what
-    keeps the conversation, None where nothing does.
+    keeps the conversation, None where nothing does. profile: that answers are kept in.
     """
 
     session: Session
@@ -46,8 +48,10 @@ class Conversation:
     history: bool = True
     markdown: bool = False
     kept: KeptChat | None = None
+    profile: Profile | None = None
 
     def __post_init__(self) -> None:
+        self.feedback = AnswerFeedback(self.terminal, self.profile)
         self.steering = self.session.steering  # /gamma changes it
         self.tint = False
 
@@ -137,12 +141,17 @@ class Conversation:
         return True
 
     def commands(self) -> dict[str, tuple[str, Callable[[str], None]]]:
+        feedback = self.feedback
         return {
             "help": ("show this list", self._help),
             "gamma": ("show or set the strength: /gamma 0.5, /gamma 0 (off), /gamma entropy:cap=1", self._gamma),
             "regen": ("answer the last question again", self._regen),
             "undo": ("take the last question and answer back", self._undo),
             "compare": ("show unsteered answers beside steered ones: /compare on, /compare off", self._compare),
+            "keep": ("keep the last answer in your profile, as one that you like", self._of_last(feedback.keep)),
+            "reject": ("say that another answer would be better", self._of_last(feedback.reject)),
+            "edit": ("open the last answer in your editor, and keep what you make of it", self._of_last(feedback.edit)),
+            "pick": ("keep one of two answers that /compare shows: /pick plain, /pick steered", self._pick),
             "tint": (f"colour tokens by what heads did as they come ({TINTS}): /tint on, /tint off", self._tint),
             "clear": ("begin another conversation", self._clear),
             "forget": ("remove the conversation from what is kept, and keep nothing more", self._forget),
@@ -158,8 +167,10 @@ class Conversation:
             return
         self._label("plain", "bold")
         if self._stream(self.session.ask(question, self.n_predict, steering=None), "dim"):  # else it was called off
+            plain = self.session.turns[-1].text
             self._label("steered", "bold green")
             self._regenerate()
+            self.feedback.compared(self.session.turns[-1], plain)
 
     def _regenerate(self) -> None:
         self._stream(self.session.regenerate(self.n_predict, steering=self.steering))
@@ -241,6 +252,18 @@ class Conversation:
             raise CommandError("/compare takes on or off")
         self.compare = text == "on"
 
+    def _of_last(self, say: Callable[[Turn], None]) -> Callable[[str], None]:
+        """Return a command that says something of the last answer."""
+
+        def command(_: str) -> None:
+            self._need_turn()
+            say(self.session.turns[-1])
+
+        return command
+
+    def _pick(self, name: str) -> None:
+        self._of_last(lambda turn: self.feedback.pick(turn, name))("")
+
     def _tint(self, text: str) -> None:
         if text not in ("on", "off"):
             raise CommandError("/tint takes on or off")
@@ -257,11 +280,13 @@ class Conversation:
 
     def _clear(self, _: str) -> None:
         self.session.clear()
+        self.feedback.forget()
         if self.kept:
             self.kept.begin()
         self.terminal.notice("another conversation begins")
 
     def _forget(self, _: str) -> None:
+        self.feedback.forget()
         if self.kept:
             self.kept.forget()
         self.terminal.notice("nothing of this conversation is kept, and nothing more will be")

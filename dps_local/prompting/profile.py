@@ -130,6 +130,16 @@ class Profile:
         return [str(self.path)] if self.path else [self.name, *(item.output for item in self.history[:1])]
 
     @property
+    def own_file(self) -> Path:
+        """The file, where it is the person's own to change; raises ProfileError where there is none."""
+        if self.path is None:
+            raise ProfileError("the profile was not read from a file")
+        if self.path.parent == EXAMPLES.resolve():
+            copy = f"`dps-local profile merge {self.path.stem} -o FILE` copies it"
+            raise ProfileError(f"{self.path.stem} is an example that ships: {copy}")
+        return self.path
+
+    @property
     def cached(self) -> OwnedFiles:
         """The cached files that were made of it."""
         return OwnedFiles(self.identity)
