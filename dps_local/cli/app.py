@@ -17,6 +17,7 @@ from dps_local.cli.config import config_app, settings_of
 from dps_local.cli.conversations import conversations_app
 from dps_local.cli.doctor import doctor
 from dps_local.cli.eval import evaluate
+from dps_local.cli.feedback import feedback_app
 from dps_local.cli.generate import generate
 from dps_local.cli.init import init
 from dps_local.cli.inspect import inspect
@@ -59,6 +60,7 @@ app.command()(doctor)
 app.command()(man)
 app.add_typer(profile_app, name="profile")
 app.add_typer(conversations_app, name="conversations")
+app.add_typer(feedback_app, name="feedback")
 app.add_typer(models_app, name="models")
 app.add_typer(prior_app, name="prior")
 app.add_typer(privacy_app, name="privacy")

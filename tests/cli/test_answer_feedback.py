@@ -22,8 +22,8 @@ Start = Callable[..., Screen]
 def kept(profile: Path) -> list[dict[str, str]]:
     """Return what came to a profile."""
     history: list[dict[str, str]] = json.loads(profile.read_text())["history"]
-    assert history[: len(PROFILE["history"])] == PROFILE["history"]  # type: ignore[arg-type]
-    return history[len(PROFILE["history"]) :]  # type: ignore[arg-type]
+    assert history[: len(PROFILE["history"])] == PROFILE["history"]
+    return history[len(PROFILE["history"]) :]
 
 
 def undated(items: list[dict[str, str]]) -> list[dict[str, str]]:
