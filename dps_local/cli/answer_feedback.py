@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dps_local.chat.turn import Turn
 from dps_local.cli.editing import edit_text
-from dps_local.cli.terminal import Terminal
+from dps_local.cli.terminal import terminal
 from dps_local.errors import CommandError, Remedy, SettingsError, StateError
 from dps_local.prompting.feedback import add_feedback, feedback_item
 from dps_local.prompting.merging import gist
@@ -16,13 +17,14 @@ from dps_local.prompting.profile import Kind, Profile
 
 @dataclass
 class AnswerFeedback:
-    """profile: of the chat, None without one; it stays as it is, what is kept goes into its file.
+    """profile: of the chat, None without one; it stays as it is, what is kept goes into its file. before: is done
+    before the file changes.
 
     A history item needs an answer that is liked: one that was rejected waits for a better one to the same question.
     """
 
-    terminal: Terminal
     profile: Profile | None = None
+    before: Callable[[], None] = lambda: None
     _rejected: dict[str, str] = field(default_factory=dict)  # by question
     _compared: tuple[Turn | None, str] = (None, "")  # the turn of a steered answer, and the plain one
 
@@ -40,13 +42,13 @@ class AnswerFeedback:
 
     def reject(self, turn: Turn) -> None:
         self._rejected[turn.user] = self._answer(turn)
-        self.terminal.notice("rejected: /edit it, or /regen and /keep a better one, and your profile has both")
+        terminal.notice("rejected: /edit it, or /regen and /keep a better one, and your profile has both")
 
     def edit(self, turn: Turn) -> None:
         answer = self._answer(turn)
         edited = edit_text(answer).strip()
         if not edited or gist(edited) == gist(answer):
-            self.terminal.notice("nothing is kept: the answer is " + ("as it was" if edited else "empty"))
+            terminal.notice("nothing is kept: the answer is " + ("as it was" if edited else "empty"))
         else:
             self._add(turn, edited, answer, "edited")
 
@@ -78,9 +80,10 @@ class AnswerFeedback:
     def _add(self, turn: Turn, output: str, rejected: str, kind: Kind = "kept") -> None:
         path = self._file
         item = feedback_item(turn.user, output, rejected, kind)
+        self.before()
         if not add_feedback(path, item):
-            self.terminal.notice(f"{path} has it already")
+            terminal.notice(f"{path} has it already")
             return
         self._rejected.pop(turn.user, None)
         how = f"{kind}, and preferred to the other answer" if item.rejected else kind
-        self.terminal.notice(f"{how}: {path}; this chat goes on as it began")
+        terminal.notice(f"{how}: {path}; this chat goes on as it began")

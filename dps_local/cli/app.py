@@ -21,6 +21,7 @@ from dps_local.cli.feedback import feedback_app
 from dps_local.cli.generate import generate
 from dps_local.cli.init import init
 from dps_local.cli.inspect import inspect
+from dps_local.cli.learn import learn
 from dps_local.cli.man_page import man
 from dps_local.cli.models import models_app
 from dps_local.cli.prior import prior_app
@@ -53,7 +54,7 @@ app = typer.Typer(
     help="Private, on-device personalization for llama.cpp. Finds the attention heads that favour what you wrote, "
     "and steers a local model with them (Differential Preference Steering, arXiv 2604.22345).",
 )
-for command in (init, chat, generate, serve, score, inspect, bake):  # in the order of --help
+for command in (init, chat, generate, serve, score, learn, inspect, bake):  # in the order of --help
     app.command()(command)
 app.command("eval")(evaluate)
 app.command()(doctor)

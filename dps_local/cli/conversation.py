@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dps_local.chat.session import Session
@@ -19,7 +19,6 @@ from dps_local.conversations.kept_chat import KeptChat
 from dps_local.drawing.console import has_colour
 from dps_local.drawing.explanation import TINTS, tint
 from dps_local.errors import CommandError, DpsError, NativeError, SettingsError, StateError
-from dps_local.prompting.profile import Profile
 from dps_local.steering.mixing import Gamma
 from dps_local.steering.steering import Steering
 from dps_local.system.files import atomic_write
@@ -37,7 +36,7 @@ class Conversation:
 
     compare: show the unsteered answer before each steered one. person: who asks, for the status line. history:
     whether what is typed is remembered for later chats. markdown: whether answers are drawn, block by block. kept: what
-    keeps the conversation, None where nothing does. profile: that answers are kept in.
+    keeps the conversation, None where nothing does. feedback: what is said of answers.
     """
 
     session: Session
@@ -48,10 +47,9 @@ class Conversation:
     history: bool = True
     markdown: bool = False
     kept: KeptChat | None = None
-    profile: Profile | None = None
+    feedback: AnswerFeedback = field(default_factory=AnswerFeedback)
 
     def __post_init__(self) -> None:
-        self.feedback = AnswerFeedback(self.terminal, self.profile)
         self.steering = self.session.steering  # /gamma changes it
         self.tint = False
 

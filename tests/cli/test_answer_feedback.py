@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from program import PROFILE, QUICK, Inside, Program
-from screen import Screen
+from screen import ENTER, Screen
 
 from dps_local.cli.terminal import without_controls
 
@@ -180,3 +180,17 @@ def test_what_was_not_edited_is_not_kept(
     before = profile.read_bytes()
     assert chat("Where?", "/edit")[1] == [f"nothing is kept: the answer is {said}"]
     assert profile.read_bytes() == before
+
+
+def test_two_chats_keep_at_once(screen: Start, model: Path, profile: Path) -> None:
+    chats = [screen("chat", "-m", model, "-p", profile, *QUICK, *GREEDY, columns=200) for _ in range(2)]
+    for n in range(3):
+        for i, chat in enumerate(chats):
+            chat.ask(f"Question {n} of {i}?")
+        for chat in chats:
+            chat.send("/keep" + ENTER)
+        for chat in chats:
+            chat.until(lambda chat=chat, n=n: chat.text.count(f"kept: {profile}") > n)  # type: ignore[misc]
+    assert sorted(item["input"] for item in kept(profile)) == sorted(
+        f"Question {n} of {i}?" for n in range(3) for i in (0, 1)
+    )
