@@ -16,6 +16,8 @@ from dps_local.prompting.profile import Profile
 from dps_local.scoring.cached_map import CachedMap
 from dps_local.scoring.learned_map import LearnedMap, Lesson
 
+UNIT = " nats a token"
+
 
 @option_groups
 def learn(
@@ -39,7 +41,7 @@ def learn(
         if as_json:
             terminal.json({"replaced": True, "now": asdict(calibration) if calibration else None})
         else:
-            terminal.write(f"the earlier head map is back: steering is worth {_worth(calibration)}\n")
+            terminal.write(f"the earlier head map is back: steering is worth {_worth(calibration, UNIT)}\n")
         return
     with terminal.progress("scoring heads", preparation="reading the profile") as progress:
         lesson = learned.learn(progress, terminal.notice)
@@ -53,16 +55,16 @@ def _sentence(lesson: Lesson | None) -> str:
     if lesson is None:
         return "no change: nothing that you wrote or edited is new"
     if lesson.first:
-        text = f"{counted(lesson.new, 'item')}; steering is worth {_worth(lesson.now)}"
+        text = f"{counted(lesson.new, 'item')}; steering is worth {_worth(lesson.now, UNIT)}"
     else:
         items = f"{counted(lesson.new, 'new item')}{f', {lesson.gone} gone' if lesson.gone else ''}"
         would = "is now" if lesson.replaced else "would now be"
         was = "was" if lesson.replaced else "is"
-        text = f"{items}; steering {would} worth {_worth(lesson.now)}, it {was} {_worth(lesson.before)}"
+        text = f"{items}; steering {would} worth {_worth(lesson.now, UNIT)}, it {was} {_worth(lesson.before)}"
         if not lesson.replaced:
             text += ": the earlier head map stays"
-    return text if lesson.helps else f"{text}; it stays off"
+    return text if lesson.helps else f"{text}; steering stays off"
 
 
-def _worth(calibration: Calibration | None) -> str:
-    return f"{calibration.worth} nats a token" if calibration else "not known"
+def _worth(calibration: Calibration | None, unit: str = "") -> str:
+    return f"{calibration.worth}{unit}" if calibration else "an unknown amount"

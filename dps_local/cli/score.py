@@ -88,8 +88,8 @@ def _score_profile(
     head_map = score_heads(own)
     if output:
         head_map.save(output)
-    if LearnedMap(own).load():
-        terminal.notice("chats go on with the map that was learned: `dps-local learn` takes this one if it is no worse")
+    if LearnedMap(own).of_another_profile:
+        terminal.notice("chats go on with the head map that `dps-local learn` chose")
     terminal.notice(f"head map: {output or own.path}; peak memory {memory.peak() / 1e9:.1f} GB")
     return head_map
 

@@ -20,7 +20,7 @@ from dps_local.system.progress import Notice, Progress
 
 @dataclass(frozen=True)
 class _Record:
-    """map, earlier: names of files beside this one. items: digests of the person's own items that were learned from."""
+    """map, earlier: names of files beside this one. items: digests of the person's own items then."""
 
     map: str
     earlier: str | None
@@ -74,6 +74,12 @@ class LearnedMap:
             notice(f"the head map was learned before {new} of your texts: `dps-local learn` scores them")
         return head_map
 
+    @property
+    def of_another_profile(self) -> bool:
+        """Whether a map is in use that was made when the profile was another."""
+        record = self._record()
+        return bool(record and record.map != self.own.path.name and self._map(record.map))
+
     def begin(self) -> None:
         """Let the map of the profile as it is stay in use when the profile changes, unless one was learned."""
         if self._record() is None and self.own.load():
@@ -83,7 +89,7 @@ class LearnedMap:
         """Score what is new, and use the map that comes of it where it is shown to be no worse; None: nothing is new.
 
         Both were calibrated on items that had no part in the steering that was tried on them; `no_worse` compares what
-        came of that. Answers that were kept are no items of the person's own: they are no reason to learn, nor evidence.
+        came of that. Answers that were kept are not the person's own: they are no reason to learn, nor evidence.
         """
         record, items = self._record(), self._items()
         before = self._map(record.map) if record else None

@@ -113,13 +113,14 @@ def test_programs_that_add_at_once_lose_no_item(file: Path) -> None:
 
 
 @LOCKS
-def test_a_program_that_is_killed_while_it_adds_leaves_the_profile_whole(file: Path) -> None:
-    for kill in range(12):
+@pytest.mark.parametrize("kills", [12, pytest.param(200, marks=pytest.mark.slow)])
+def test_a_program_that_is_killed_while_it_adds_leaves_the_profile_whole(file: Path, kills: int) -> None:
+    for kill in range(kills):
         before = len(Profile.load(file).history)
         with adding(file, f"{kill}?", 10**6) as program:
             while len(Profile.load(file).history) <= before + 1:  # whole whenever it is read
                 time.sleep(0.001)
-            time.sleep(0.0007 * kill)
+            time.sleep(0.0007 * (kill % 20))
             program.kill()
         assert len(Profile.load(file).history) > before
         assert add_feedback(file, feedback_item("after?", str(kill)))  # no lock is left, and no unfinished file
