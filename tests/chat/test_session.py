@@ -217,7 +217,9 @@ def test_probabilities_are_computed_where_they_are_asked_for(
         assert {getattr(token, name) is not None for token in asked} == {name in said}
     for module in (contrast, decoding, speculative):
         monkeypatch.setattr(module, "probabilities", None)
-    assert answer(False) == [replace(token, p_plain=None, p_muted=None, p_steered=None) for token in asked]
+    assert answer(False) == [
+        replace(token, p_plain=None, p_muted=None, p_steered=None, p_plausible=None) for token in asked
+    ]
 
 
 def test_the_system_message_stands_before_the_first_question_only(open_session: Open) -> None:

@@ -103,7 +103,7 @@ def test_a_map_that_helps_says_so_at_the_start(program: Program, model: Path, st
 
 
 def test_the_shipped_profiles_can_be_named() -> None:
-    assert examples() == ["idris", "mara", "odile"]
+    assert examples() == ["idris", "mara", "nell", "odile"]
 
 
 def test_a_whole_conversation(

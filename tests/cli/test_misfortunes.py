@@ -175,7 +175,7 @@ FOREIGN = {
 def test_a_cache_of_another_version_is_as_good_as_none(program: Program, content: bytes) -> None:
     answer = said(program.chat())
     files = [path for path in program.cache.rglob("*") if path.is_file()]
-    assert {path.parent.name for path in files} == {"maps", "scores", "prefixes"}
+    assert {path.parent.name for path in files} == {"maps", "owners", "scores", "prefixes"}
     for path in files:
         path.write_bytes(content)
     assert said(program.chat()) == answer
