@@ -13,10 +13,15 @@ import numpy as np
 import pytest
 from program import PROFILE, QUICK, Inside, Program, Terminal
 
+from dps_local.engine.model import Model
 from dps_local.maps.calibration import Calibration, Candidate
 from dps_local.maps.head_map import HeadMap
 from dps_local.prompting.feedback import add_feedback, feedback_item
 from dps_local.prompting.profile import Profile
+from dps_local.prompting.prompt import Prompter
+from dps_local.scoring.cached_map import CachedMap
+from dps_local.scoring.options import ScoringOptions
+from dps_local.server.person import Person
 
 SET_UP = [*QUICK, "-t", "1"]
 GREEDY = ["-n", "8", "--temp", "0", "--no-save"]
@@ -166,6 +171,29 @@ def test_keeping_an_answer_leaves_the_map_in_use_and_scores_nothing(
     only_map(tmp_path)
     write_more(profile, 1)
     assert ", it is +0.030 ± 0.020: the earlier head map stays" in learn()
+
+
+def test_the_server_answers_with_it_too(
+    learn: Callable[..., str],
+    profile: Path,
+    tmp_path: Path,
+    model: Path,
+    load: Callable[[Path], Model],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DPS_LOCAL_CACHE", str(tmp_path / "cache"))
+    learn()
+    rate(only_map(tmp_path), 0.01, 0.03, 0.05)
+    write_more(profile, 1)
+    prompter = Prompter.of(load(model), Profile.load(profile), n_ctx=512, profile_tokens=60)
+    own, said = CachedMap(prompter, ScoringOptions(examples=2, target_tokens=6)), list[str]()
+    heads = Person.load(prompter, own, said.append).heads
+    assert heads
+    assert heads.calibration
+    assert heads.calibration.gain == pytest.approx(0.03)
+    assert said == ["the head map was learned before 1 of your texts: `dps-local learn` scores them"]
+    again = CachedMap(prompter, replace(own.options, resume=False))
+    assert Person.load(prompter, again, said.append).heads is None  # --no-reuse asks for another one
 
 
 def test_another_persons_profile_under_the_same_name_has_nothing_learned(
