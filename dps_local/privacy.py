@@ -16,7 +16,7 @@ from dps_local.system.owned_files import FOLDER as OWNERS
 from dps_local.system.owned_files import OwnedFiles
 
 CACHED = {"maps": "head map", "scores": "scores", "prefixes": "prefix state", OWNERS: "list of cached files"}
-SUFFIXES = {".f32": "slopes"}  # beside scores
+SUFFIXES = {".f32": "slopes", ".learned": "learned map"}  # beside scores and maps
 HISTORY = "input history"
 PROFILE = "me.json"  # that `dps-local init` makes
 

@@ -17,9 +17,11 @@ from dps_local.cli.config import config_app, settings_of
 from dps_local.cli.conversations import conversations_app
 from dps_local.cli.doctor import doctor
 from dps_local.cli.eval import evaluate
+from dps_local.cli.feedback import feedback_app
 from dps_local.cli.generate import generate
 from dps_local.cli.init import init
 from dps_local.cli.inspect import inspect
+from dps_local.cli.learn import learn
 from dps_local.cli.man_page import man
 from dps_local.cli.models import models_app
 from dps_local.cli.prior import prior_app
@@ -52,13 +54,14 @@ app = typer.Typer(
     help="Private, on-device personalization for llama.cpp. Finds the attention heads that favour what you wrote, "
     "and steers a local model with them (Differential Preference Steering, arXiv 2604.22345).",
 )
-for command in (init, chat, generate, serve, score, inspect, bake):  # in the order of --help
+for command in (init, chat, generate, serve, score, learn, inspect, bake):  # in the order of --help
     app.command()(command)
 app.command("eval")(evaluate)
 app.command()(doctor)
 app.command()(man)
 app.add_typer(profile_app, name="profile")
 app.add_typer(conversations_app, name="conversations")
+app.add_typer(feedback_app, name="feedback")
 app.add_typer(models_app, name="models")
 app.add_typer(prior_app, name="prior")
 app.add_typer(privacy_app, name="privacy")

@@ -6,11 +6,16 @@ from typing import Annotated
 
 import typer
 
+from dps_local.cli.answer_feedback import AnswerFeedback
 from dps_local.cli.conversation import Conversation
 from dps_local.cli.keeping import KeepOptions, kept, say_how_to_come_back
 from dps_local.cli.loading import load_assistant
 from dps_local.cli.options import ChatOptions, ModelOptions, ScoreOptions, answer_option, option_groups
 from dps_local.cli.terminal import terminal
+from dps_local.prompting.prompt import Prompter
+from dps_local.scoring.cached_map import CachedMap
+from dps_local.scoring.learned_map import LearnedMap
+from dps_local.scoring.options import ScoringOptions
 
 
 @option_groups
@@ -45,9 +50,17 @@ def chat(
                 history=history,
                 markdown=terminal.draws(chat.markdown),
                 kept=kept_chat,
+                feedback=_feedback(assistant.prompter, score.scoring(model)),
             )
             try:
                 if not talk.run():
                     raise typer.Exit(1)
             finally:
                 say_how_to_come_back(kept_chat)
+
+
+def _feedback(prompter: Prompter | None, options: ScoringOptions) -> AnswerFeedback:
+    if prompter is None:
+        return AnswerFeedback()
+    # else the head map would be scored anew for each answer that is kept
+    return AnswerFeedback(prompter.profile, before=LearnedMap(CachedMap(prompter, options)).begin)

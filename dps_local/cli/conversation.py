@@ -6,11 +6,12 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dps_local.chat.session import Session
-from dps_local.chat.turn import Token
+from dps_local.chat.turn import Token, Turn
+from dps_local.cli.answer_feedback import AnswerFeedback
 from dps_local.cli.remedies import explained
 from dps_local.cli.terminal import Terminal, interruptible
 from dps_local.conversations.export import as_openai
@@ -35,7 +36,7 @@ class Conversation:
 
     compare: show the unsteered answer before each steered one. person: who asks, for the status line. history:
     whether what is typed is remembered for later chats. markdown: whether answers are drawn, block by block. kept: what
-    keeps the conversation, None where nothing does.
+    keeps the conversation, None where nothing does. feedback: what is said of answers.
     """
 
     session: Session
@@ -46,6 +47,7 @@ class Conversation:
     history: bool = True
     markdown: bool = False
     kept: KeptChat | None = None
+    feedback: AnswerFeedback = field(default_factory=AnswerFeedback)
 
     def __post_init__(self) -> None:
         self.steering = self.session.steering  # /gamma changes it
@@ -137,12 +139,17 @@ class Conversation:
         return True
 
     def commands(self) -> dict[str, tuple[str, Callable[[str], None]]]:
+        feedback = self.feedback
         return {
             "help": ("show this list", self._help),
             "gamma": ("show or set the strength: /gamma 0.5, /gamma 0 (off), /gamma entropy:cap=1", self._gamma),
             "regen": ("answer the last question again", self._regen),
             "undo": ("take the last question and answer back", self._undo),
             "compare": ("show unsteered answers beside steered ones: /compare on, /compare off", self._compare),
+            "keep": ("keep the last answer in your profile, as one that you like", self._of_last(feedback.keep)),
+            "reject": ("say that another answer would be better", self._of_last(feedback.reject)),
+            "edit": ("open the last answer in your editor, and keep what you make of it", self._of_last(feedback.edit)),
+            "pick": ("keep one of two answers that /compare shows: /pick plain, /pick steered", self._pick),
             "tint": (f"colour tokens by what heads did as they come ({TINTS}): /tint on, /tint off", self._tint),
             "clear": ("begin another conversation", self._clear),
             "forget": ("remove the conversation from what is kept, and keep nothing more", self._forget),
@@ -158,8 +165,10 @@ class Conversation:
             return
         self._label("plain", "bold")
         if self._stream(self.session.ask(question, self.n_predict, steering=None), "dim"):  # else it was called off
+            plain = self.session.turns[-1].text
             self._label("steered", "bold green")
             self._regenerate()
+            self.feedback.compared(self.session.turns[-1], plain)
 
     def _regenerate(self) -> None:
         self._stream(self.session.regenerate(self.n_predict, steering=self.steering))
@@ -241,6 +250,18 @@ class Conversation:
             raise CommandError("/compare takes on or off")
         self.compare = text == "on"
 
+    def _of_last(self, say: Callable[[Turn], None]) -> Callable[[str], None]:
+        """Return a command that says something of the last answer."""
+
+        def command(_: str) -> None:
+            self._need_turn()
+            say(self.session.turns[-1])
+
+        return command
+
+    def _pick(self, name: str) -> None:
+        self._of_last(lambda turn: self.feedback.pick(turn, name))("")
+
     def _tint(self, text: str) -> None:
         if text not in ("on", "off"):
             raise CommandError("/tint takes on or off")
@@ -257,11 +278,13 @@ class Conversation:
 
     def _clear(self, _: str) -> None:
         self.session.clear()
+        self.feedback.forget()
         if self.kept:
             self.kept.begin()
         self.terminal.notice("another conversation begins")
 
     def _forget(self, _: str) -> None:
+        self.feedback.forget()
         if self.kept:
             self.kept.forget()
         self.terminal.notice("nothing of this conversation is kept, and nothing more will be")

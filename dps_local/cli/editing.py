@@ -18,7 +18,7 @@ import typer
 
 from dps_local.cli.terminal import terminal
 from dps_local.errors import ProfileError, SettingsError, StorageError
-from dps_local.system.files import atomic_write
+from dps_local.system.files import atomic_write, locked
 
 
 def edit_file(path: Path, parse: Callable[[str], object]) -> bool:
@@ -37,10 +37,11 @@ def edit_file(path: Path, parse: Callable[[str], object]) -> bool:
             _run_editor(copy)
         if after == before:
             return False
-        if path.read_bytes() != before:
-            raise StorageError(f"{path} was changed by another program meanwhile, and is left as that made it")
-        with atomic_write(path) as stream:
-            stream.write(after)
+        with locked(path):
+            if path.read_bytes() != before:
+                raise StorageError(f"{path} was changed by another program meanwhile, and is left as that made it")
+            with atomic_write(path) as stream:
+                stream.write(after)
     return True
 
 

@@ -16,9 +16,8 @@ from dps_local.cli.profile_import import import_profile
 from dps_local.cli.terminal import terminal
 from dps_local.drawing.text import counted
 from dps_local.engine.model import Model
-from dps_local.errors import ProfileError
 from dps_local.prompting.merging import merged
-from dps_local.prompting.profile import EXAMPLES, Profile, parse_profile, read_profile
+from dps_local.prompting.profile import Profile, own_file, parse_profile, read_profile
 from dps_local.prompting.profile_summary import ProfileSummary, language_identifier
 from dps_local.scoring.profile_warnings import profile_warnings
 
@@ -116,8 +115,6 @@ def merge(
 @profile_app.command("edit")
 def edit(profile: Annotated[str, typer.Argument(metavar="PROFILE", help="A profile (JSON).")]) -> None:
     """Open a profile in your editor ($VISUAL or $EDITOR). It is replaced once what you saved is valid."""
-    path, _ = read_profile(profile)
-    if path.parent == EXAMPLES:
-        raise ProfileError(f"{profile} is an example that ships: `dps-local profile merge {profile} -o FILE` copies it")
+    path = own_file(read_profile(profile)[0])
     changed = edit_file(path, parse_profile)
     terminal.notice(f"wrote {path}" if changed else f"{path} is as it was")

@@ -29,6 +29,7 @@ from dps_local.maps.head_map import HeadMap
 from dps_local.prompting.profile import Profile, load_profiles
 from dps_local.scoring.cached_map import CachedMap
 from dps_local.scoring.clusters import score_clusters
+from dps_local.scoring.learned_map import LearnedMap
 from dps_local.scoring.options import ScoringOptions
 from dps_local.scoring.routing import make_embedder
 from dps_local.system import memory
@@ -87,6 +88,8 @@ def _score_profile(
     head_map = score_heads(own)
     if output:
         head_map.save(output)
+    if LearnedMap(own).of_another_profile:
+        terminal.notice("chats go on with the head map that `dps-local learn` chose")
     terminal.notice(f"head map: {output or own.path}; peak memory {memory.peak() / 1e9:.1f} GB")
     return head_map
 

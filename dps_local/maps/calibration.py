@@ -61,6 +61,11 @@ class Calibration:
     def helps(self) -> bool:
         return self.low > 0 if self.probability is None else self.probability >= HELPFUL
 
+    @property
+    def worth(self) -> str:
+        """The gain with half its interval, in nats per token."""
+        return f"{_signed(self.gain)} ± {(self.high - self.low) / 2:.3f}"
+
     def __str__(self) -> str:
         return self.sentence()
 

@@ -130,6 +130,13 @@ class Profile:
         return [str(self.path)] if self.path else [self.name, *(item.output for item in self.history[:1])]
 
     @property
+    def own_file(self) -> Path:
+        """The file, where it is the person's own to change; raises ProfileError where there is none."""
+        if self.path is None:
+            raise ProfileError("the profile was not read from a file")
+        return own_file(self.path)
+
+    @property
     def cached(self) -> OwnedFiles:
         """The cached files that were made of it."""
         return OwnedFiles(self.identity)
@@ -154,6 +161,14 @@ def read_profile(name: str) -> tuple[Path, str]:
         raise ProfileError(f"{path} is not UTF-8 text (byte {exc.start}): save it as UTF-8") from exc
     except (OSError, RuntimeError, ValueError) as exc:  # too long a name, no such home folder, a NUL byte
         raise ProfileError(f"cannot read the profile {name[:80]!r}: {getattr(exc, 'strerror', exc)}") from exc
+
+
+def own_file(path: Path) -> Path:
+    """Return the path of a profile that is the person's own to change; raises ProfileError for a shipped example."""
+    if path.resolve().parent == EXAMPLES.resolve():
+        copy = f"`dps-local profile merge {path.stem} -o FILE` copies it"
+        raise ProfileError(f"{path.stem} is an example that ships: {copy}")
+    return path
 
 
 def load_people(paths: Iterable[Path], notice: Notice = lambda _: None) -> list[Profile]:

@@ -27,15 +27,19 @@ class CachedMap:
 
     @property
     def path(self) -> Path:
+        return self.file(self.prompter.profile.digest(), "dps.gguf")
+
+    def file(self, whose: object, suffix: str) -> Path:
+        """Return where something lies that was made with this model and these options; whose: for JSON."""
         key = [
             FORMAT,
             self.prompter.model.identity.digest,
-            self.prompter.profile.digest(),
+            whose,
             self.options.key(),
             self.prompter.budget,
             self.prompter.n_ctx,
         ]
-        return cache_folder("maps") / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.dps.gguf"
+        return cache_folder("maps") / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.{suffix}"
 
     def load(self) -> HeadMap | None:
         """Return the map, None when there is none or it is damaged."""

@@ -42,6 +42,33 @@ def atomic_write(path: StrPath) -> Iterator[BinaryIO]:
             held.close()
 
 
+@contextmanager
+def locked(path: StrPath) -> Iterator[None]:
+    """Let one program at a time replace a file that is there, as others wait here; raises StorageError.
+
+    Where a system or a file system has no such locks, no one waits.
+    """
+    with _held(Path(path)):
+        yield
+
+
+def _held(path: Path) -> BinaryIO:
+    """Return the file, open and locked until it is closed: the one that has the name then."""
+    with _one_line(path):
+        while True:
+            file = path.open("rb")
+            if sys.platform == "win32":  # where an open file cannot be replaced
+                file.close()
+                return file
+            import fcntl
+
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):  # not replaced before it was locked
+                return file
+            file.close()
+
+
 def sweep(folder: Path) -> None:
     """Delete the unfinished files of programs that were killed while they wrote: those that no one holds."""
     if sys.platform == "win32":  # has no lock that lasts until a file is renamed
