@@ -39,7 +39,7 @@ def _get(summary: str, content: Json, *parameters: str, kind: str = "application
 
 def _post(summary: str, body: Json, content: Json) -> Json:
     sent = {"required": True, "content": {"application/json": {"schema": body}}}
-    answers = {"application/json": content, "text/event-stream": {"type": "string"}}
+    answers = {"application/json": content, "text/event-stream": {}}  # a schema has no place for a stream's events
     return {"post": {"summary": summary, "requestBody": sent, "responses": _responses(answers)}}
 
 
