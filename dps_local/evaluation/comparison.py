@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -147,12 +147,17 @@ class _TaskRecords:
         )
 
     def _baselines(self, condition: Condition) -> dict[str, Condition]:
-        """Return what a condition is compared with: the profile, and random heads with the same settings."""
+        """Return what a condition is compared with: the profile, and random heads with the same settings.
+
+        A step by own texts is also compared with those without them: is it the person?
+        """
         random = Condition("random", condition.gamma, condition.heads, condition.beta)
         baselines = {
             "profile": Condition("profile"),
             "random": random if random in self.conditions else self._first_random(),
         }
+        if condition.method == "prior-own":
+            baselines |= {"prior": replace(condition, method="prior"), "another": replace(condition, method="another")}
         return {name: other for name, other in baselines.items() if other in self.conditions and other != condition}
 
     def _first_random(self) -> Condition | None:

@@ -245,6 +245,16 @@ def test_a_row_is_the_contracts_json() -> None:
     assert (found["method"], found["gamma"], found["heads"], found["beta"]) == ("pcs", "0.5", 4, 0.1)
 
 
+def test_own_texts_are_compared_with_a_prior_alone_and_with_another_users() -> None:
+    conditions = {method: Condition(method, Gamma(0.4)) for method in ("prior", "another", "prior-own")}
+    values = {"prior": 1.0, "another": 1.5, "prior-own": 1.75}
+    records = [r for name, one in conditions.items() for r in scored(one, {str(i): [values[name]] for i in range(6)})]
+    records += scored(replace(conditions["prior"], gamma=Gamma(0.2)), {str(i): [9.0] for i in range(6)})
+    against = row(records, conditions["prior-own"], "rouge_l").against
+    assert {name: difference.value for name, difference in against.items()} == {"prior": 0.75, "another": 0.25}
+    assert "prior" not in row(records, conditions["another"], "rouge_l").against
+
+
 def test_settings_change_one_at_a_time() -> None:
     grid = Grid((Gamma(0.5), Gamma(1.0)), (8, 4), (0.1, 0.0), (Gamma(0.1), Gamma(0.2)), (1,), seeds=2)
     pcs = [(str(a.gamma), a.heads, a.beta) for a in grid.conditions(["pcs"])]
