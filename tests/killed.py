@@ -5,8 +5,9 @@
 Each command runs undisturbed first. Then, for each kill, it runs in an empty folder and is killed at a moment drawn
 from the length of the undisturbed run; every second time while it writes the next file after that moment. The next run
 must end well, with the same output and the same files. Of chats that are kept (`keep`), nothing is lost but the answer
-under way; of answers that are kept or edited in a chat (`keep-answer`), the profile has each that was said to be. The commands run in forks of this process, which has imported
-the program: so the moments are spent on the work, and not on imports. Needs no network; not for Windows.
+under way; of answers that are kept or edited in a chat (`keep-answer`), the profile has each that was said to be. The
+commands run in forks of this process, which has imported the program: so the moments are spent on the work, and not on
+imports. Needs no network; not for Windows.
 """
 
 from __future__ import annotations
@@ -289,35 +290,39 @@ def history(profile: Path) -> Items:
     return [{key: value for key, value in item.items() if key != "date"} for item in items]
 
 
+def said(place: Place) -> int:
+    """Return of how many answers a chat said that the profile has them."""
+    heard = (place.folder / "heard").read_text()
+    return len(re.findall(r"^(?:kept|edited).*: .*ada\.json; ", heard, re.MULTILINE))
+
+
 def torment_answers(command: Command, place: Place, kills: int, rng: random.Random) -> tuple[Row, list[str]]:
-    """Kill chats while answers are kept and edited; every second time while the profile is being written."""
+    """Kill chats whose answers are kept and edited; every second time while the profile is being written."""
     place.empty()
     profile, row, wrong = place.folder / "out" / "ada.json", Row("keep-answer"), list[str]()
     for _ in range(2):  # the first one scores the profile
         profile.write_text(json.dumps(PROFILE))
         expected = run(command, place)
-    whole, said = history(profile), re.compile(r"^(?:kept|edited).*: .*out/ada\.json; ", re.MULTILINE)
-    first = len(PROFILE["history"])
-    if len(said.findall(expected.heard)) != command.stdin.count("/") or len(whole) - first != command.stdin.count("/"):
-        raise SystemExit(f"keep-answer does not run at all:\n{expected.heard}")
+    whole, first = history(profile), len(PROFILE["history"])
+    if said(place) != len(whole) - first or said(place) != command.stdin.count("/"):
+        raise SystemExit(f"keep-answer does not run at all: {expected.heard}")
     once_more = Command(command.arguments, "", "And so?\n/keep\n")
     while row.kills < kills:
         profile.write_text(json.dumps(PROFILE))
         moment, writing = rng.uniform(0, expected.seconds), rng.uniform(0, 0.002) if row.kills % 2 else None
-        if not kill(command, place, moment, writing, lambda: any((place.folder / "out").glob(".dps-*.tmp"))):
+        if not kill(command, place, moment, writing, Place(profile.parent).unfinished):
             continue
         row.kills += 1
-        row.writing += any((place.folder / "out").glob(".dps-*.tmp"))
-        n_said, left = len(said.findall((place.folder / "heard").read_text())), history(profile)
-        faults = []
+        row.writing += Place(profile.parent).unfinished()
+        left, n_said, faults = history(profile), said(place), list[str]()
         if left not in (whole[: first + n_said], whole[: first + n_said + 1]):
             faults.append(f"says that it kept {n_said}, and has {left[first:]}")
         found = run(once_more, place)
         if found.code != 0 or (after := history(profile))[:-1] != left or after[-1]["input"] != "And so?":
-            faults.append(f"exit code {found.code}: {found.heard.strip()[-300:]}")
-        leftovers = sorted({path.name for path in profile.parent.iterdir()} - {profile.name})
-        row.leftovers += len(leftovers)
-        faults += [f"left over: {' '.join(leftovers)}"] * bool(leftovers)
+            faults.append(f"the next chat does not keep its answer: {found.heard.strip()[-300:]}")
+        if leftovers := [path.name for path in profile.parent.iterdir() if path != profile]:
+            row.leftovers += len(leftovers)
+            faults.append(f"left over: {' '.join(leftovers)}")
         row.right += not faults
         wrong += [f"keep-answer, kill {row.kills}: {fault}" for fault in faults]
     return row, wrong
@@ -354,7 +359,7 @@ def commands(folder: Path) -> Iterator[dict[str, Callable[[], Command]]]:
         editor = folder / "editor.py"
         editor.write_text("import sys; f = open(sys.argv[1], 'a'); f.write(' By gum!')")
         os.environ["VISUAL"] = shlex.join([sys.executable, "-S", str(editor)])
-        lines = "".join(f"Say {i}.\n{'/edit' if i % 4 == 3 else '/keep'}\n" for i in range(12))
+        lines = "".join(f"Say {i}.\n{'/edit' if i % 4 == 3 else '/keep'}\n" for i in range(8))
         chat = ["chat", *scored, "-p", "out/ada.json", "--no-save", "--temp", "0", "-n", "6"]
         return Command(chat, "", lines)
 
