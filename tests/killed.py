@@ -292,7 +292,7 @@ def history(profile: Path) -> Items:
 
 def said(place: Place) -> int:
     """Return of how many answers a chat said that the profile has them."""
-    heard = (place.folder / "heard").read_text()
+    heard = (place.folder / "heard").read_text(errors="replace")
     return len(re.findall(r"^(?:kept|edited).*: .*ada\.json; ", heard, re.MULTILINE))
 
 
@@ -309,6 +309,7 @@ def torment_answers(command: Command, place: Place, kills: int, rng: random.Rand
     once_more = Command(command.arguments, "", "And so?\n/keep\n")
     while row.kills < kills:
         profile.write_text(json.dumps(PROFILE))
+        (place.folder / "heard").write_text("")
         moment, writing = rng.uniform(0, expected.seconds), rng.uniform(0, 0.002) if row.kills % 2 else None
         if not kill(command, place, moment, writing, Place(profile.parent).unfinished):
             continue
