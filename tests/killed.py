@@ -1,12 +1,13 @@
 """kill -9 at random moments: the next run of the command is right, and no half-written file is read or stays.
 
-    python tests/killed.py [--kills N] [--seed S] [score chat keep bake pull pull-hub]
+    python tests/killed.py [--kills N] [--seed S] [score chat keep keep-answer bake pull pull-hub]
 
 Each command runs undisturbed first. Then, for each kill, it runs in an empty folder and is killed at a moment drawn
 from the length of the undisturbed run; every second time while it writes the next file after that moment. The next run
 must end well, with the same output and the same files. Of chats that are kept (`keep`), nothing is lost but the answer
-under way. The commands run in forks of this process, which has imported
-the program: so the moments are spent on the work, and not on imports. Needs no network; not for Windows.
+under way; of answers that are kept or edited in a chat (`keep-answer`), the profile has each that was said to be. The
+commands run in forks of this process, which has imported the program: so the moments are spent on the work, and not on
+imports. Needs no network; not for Windows.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -277,6 +279,56 @@ def torment_chats(command: Command, place: Place, kills: int, rng: random.Random
     return row, wrong
 
 
+# --- answers that are kept
+
+Items = list[dict[str, str]]
+
+
+def history(profile: Path) -> Items:
+    """Read a profile's history without dates, as any other program would; raises ValueError where it is not whole."""
+    items: Items = json.loads(profile.read_text())["history"]
+    return [{key: value for key, value in item.items() if key != "date"} for item in items]
+
+
+def said(place: Place) -> int:
+    """Return of how many answers a chat said that the profile has them."""
+    heard = (place.folder / "heard").read_text(errors="replace")
+    return len(re.findall(r"^(?:kept|edited).*: .*ada\.json; ", heard, re.MULTILINE))
+
+
+def torment_answers(command: Command, place: Place, kills: int, rng: random.Random) -> tuple[Row, list[str]]:
+    """Kill chats whose answers are kept and edited; every second time while the profile is being written."""
+    place.empty()
+    profile, row, wrong = place.folder / "out" / "ada.json", Row("keep-answer"), list[str]()
+    for _ in range(2):  # the first one scores the profile
+        profile.write_text(json.dumps(PROFILE))
+        expected = run(command, place)
+    whole, first = history(profile), len(PROFILE["history"])
+    if said(place) != len(whole) - first or said(place) != command.stdin.count("/"):
+        raise SystemExit(f"keep-answer does not run at all: {expected.heard}")
+    once_more = Command(command.arguments, "", "And so?\n/keep\n")
+    while row.kills < kills:
+        profile.write_text(json.dumps(PROFILE))
+        (place.folder / "heard").write_text("")
+        moment, writing = rng.uniform(0, expected.seconds), rng.uniform(0, 0.002) if row.kills % 2 else None
+        if not kill(command, place, moment, writing, Place(profile.parent).unfinished):
+            continue
+        row.kills += 1
+        row.writing += Place(profile.parent).unfinished()
+        left, n_said, faults = history(profile), said(place), list[str]()
+        if left not in (whole[: first + n_said], whole[: first + n_said + 1]):
+            faults.append(f"says that it kept {n_said}, and has {left[first:]}")
+        found = run(once_more, place)
+        if found.code != 0 or (after := history(profile))[:-1] != left or after[-1]["input"] != "And so?":
+            faults.append(f"the next chat does not keep its answer: {found.heard.strip()[-300:]}")
+        if leftovers := [path.name for path in profile.parent.iterdir() if path != profile]:
+            row.leftovers += len(leftovers)
+            faults.append(f"left over: {' '.join(leftovers)}")
+        row.right += not faults
+        wrong += [f"keep-answer, kill {row.kills}: {fault}" for fault in faults]
+    return row, wrong
+
+
 # --- the commands
 
 
@@ -303,6 +355,14 @@ def commands(folder: Path) -> Iterator[dict[str, Callable[[], Command]]]:
     def keep() -> Command:
         questions = "".join(f"Say {i}.\n" for i in range(8))
         return Command(["chat", "-m", str(model), "-t", "1", "-c", "512", "--temp", "0", "-n", "16"], "", questions)
+
+    def keep_answer() -> Command:
+        editor = folder / "editor.py"
+        editor.write_text("import sys; f = open(sys.argv[1], 'a'); f.write(' By gum!')")
+        os.environ["VISUAL"] = shlex.join([sys.executable, "-S", str(editor)])
+        lines = "".join(f"Say {i}.\n{'/edit' if i % 4 == 3 else '/keep'}\n" for i in range(8))
+        chat = ["chat", *scored, "-p", "out/ada.json", "--no-save", "--temp", "0", "-n", "6"]
+        return Command(chat, "", lines)
 
     def bake() -> Command:
         large, place = str(folder / "large.gguf"), Place(folder / "map")
@@ -339,7 +399,15 @@ def commands(folder: Path) -> Iterator[dict[str, Callable[[], Command]]]:
         return Command(["models", "pull", "on-hub"], r"^cache/models/tiny\.gguf$", registry=listed)
 
     try:
-        yield {"score": score, "chat": chat, "keep": keep, "bake": bake, "pull": pull, "pull-hub": pull_hub}
+        yield {
+            "score": score,
+            "chat": chat,
+            "keep": keep,
+            "keep-answer": keep_answer,
+            "bake": bake,
+            "pull": pull,
+            "pull-hub": pull_hub,
+        }
     finally:
         for process in servers:
             os.kill(process, signal.SIGKILL)
@@ -357,7 +425,8 @@ def main() -> None:
         print("| command | kills | of which while writing | next runs right | leftovers |\n|---|---|---|---|---|")
         for name in given.commands or known:
             rng = random.Random(f"{given.seed} {name}")
-            tormented = torment_chats if name == "keep" else functools.partial(torment, name)
+            own = {"keep": torment_chats, "keep-answer": torment_answers}
+            tormented = own.get(name) or functools.partial(torment, name)
             row, faults = tormented(known[name](), Place(Path(folder) / name), given.kills, rng)
             print(f"| {row.name} | {row.kills} | {row.writing} | {row.right} | {row.leftovers} |", flush=True)
             wrong += faults

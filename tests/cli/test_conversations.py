@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sqlite3
 import stat
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +19,7 @@ from program import QUICK, Inside, Program, Terminal
 from tiny import TinyModel
 
 from dps_local.maps.head_map import HeadMap
+from dps_local.prompting.profile import Profile
 
 GREEDY = ["--threads", "1", "-c", "512", "-n", "6", "--temp", "0"]
 WORDS = "xylophone-harbour"  # of a question, and of nothing else on this disk
@@ -239,18 +242,47 @@ def test_a_question_whose_answer_was_lost_is_shown(
 
 
 @pytest.mark.slow
-def test_a_days_conversations_take_no_more_memory_and_no_command_a_second(program: Program, model: Path) -> None:
-    """50 conversations, 500 turns; commands beside the time that the program takes to start."""
-    used, process = list[int](), psutil.Process()
+def test_a_days_use_takes_no_more_memory_loses_no_edit_and_no_command_takes_a_second(
+    program: Program, model: Path, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """50 conversations, 500 turns, 40 edits, 3 times `learn`; commands beside the time that the program takes to start.
+
+    All that the person wrote calibrates: 3 items, and 13, 26 and 40 edited ones when it is learned from.
+    """
+    editor = tmp_path / "editor.py"
+    editor.write_text("import sys; text = open(sys.argv[1]).read(); open(sys.argv[1], 'w').write('By gum! ' + text)")
+    monkeypatch.setenv("VISUAL", shlex.join([sys.executable, "-S", str(editor)]))
+    of_person = ["-m", model, "-p", profile, *QUICK, "--examples", "12", "-t", "1"]
+    used, asked, evidence, process = list[int](), list[str](), dict[int, int](), psutil.Process()
+    before = Profile.load(profile)
     for i in range(50):
-        questions = "\n".join(f"Question {i} {k}?" for k in range(10))
-        assert program("chat", "-m", model, *GREEDY, *(["-C"] if i % 5 == 4 else []), stdin=questions).returncode == 0
+        lines = [f"Question {i} {k}?" for k in range(10)]
+        goes_on = i % 5 == 4
+        if not goes_on:
+            asked.append(lines[-1])
+            lines.append("/edit")
+        chat = program("chat", *of_person, "-n", "6", "--temp", "0", *["-C"] * goes_on, stdin="\n".join(lines))
+        assert chat.returncode == 0, chat.stderr
+        if i in (15, 31, 49):
+            learned = program("learn", *of_person, "--json")
+            assert learned.returncode == 0, learned.stderr
+            evidence[i] = json.loads(learned.stdout)["now"]["n"]
         used.append(process.memory_info().rss)
     assert sum(cast(int, c["turns"]) for c in listed(program)) == 500
-    assert used[-1] - used[10] < 20_000_000, used
+    by_chats = [used[i] - used[i - 1] for i in range(11, 50) if i not in evidence]
+    assert sum(by_chats) < 20_000_000, used
+    assert used[-1] - used[31] < 20_000_000, used  # the third lesson has the memory that the first two took
+    assert evidence == {15: 16, 31: 29, 49: 43}
+    after = Profile.load(profile)
+    assert replace(after, history=after.history[:3]) == before
+    edited = after.history[3:]
+    assert [(item.kind, item.input) for item in edited] == [("edited", question) for question in asked]
+    assert len(edited) == 40
+    assert [item.output.split() for item in edited] == [["By", "gum!", *item.rejected.split()] for item in edited]
     last = str(listed(program)[0]["id"])
     commands = [["list"], ["search", "nothing"], ["search", "question", "49"], ["show", last], ["export", last]]
-    for command in [*commands, ["rm", "1", "--yes"], ["rm", "--all", "--yes"]]:
+    of_conversations = [["conversations", *one] for one in [*commands, ["rm", "1", "--yes"], ["rm", "--all", "--yes"]]]
+    for command in [*of_conversations, ["feedback", "list", "-p", str(profile)]]:
         begun = time.monotonic()
-        assert program("conversations", *command).returncode == 0
+        assert program(*command).returncode == 0
         assert time.monotonic() - begun < 1, command

@@ -31,6 +31,15 @@ def test_of_a_chat_that_is_killed_the_answer_under_way_is_lost_at_most(kills: in
     assert int(interrupted) > 0  # in the middle of an answer: else the kills tell nothing
 
 
+@pytest.mark.parametrize("kills", [6, pytest.param(200, marks=pytest.mark.slow)])
+def test_a_chat_that_is_killed_around_keep_and_edit_leaves_the_profile_with_all_that_was_said_to_be_kept(
+    kills: int,
+) -> None:
+    ((name, n, interrupted, right, left),) = killed(kills, "keep-answer")
+    assert (name, n, right, left) == ("keep-answer", str(kills), str(kills), "0")
+    assert int(interrupted) > 0 or kills < 200  # while the profile was written, which does not take long
+
+
 def check(kills: int, *commands: str) -> None:
     rows = killed(kills, *commands)
     assert [row[0] for row in rows] == list(commands)
