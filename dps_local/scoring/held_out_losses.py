@@ -60,13 +60,16 @@ class HeldOutLosses:
     ) -> Iterator[tuple[Logits, dict[bytes, Logits]]]:
         """Yield logits [n_target, n_vocab] of the plain model, and under some of the scales, until all have been.
 
-        The arrays are llama.cpp's own buffer: the next step overwrites them.
+        Those that scale nothing are the plain model's. The arrays are llama.cpp's own buffer: the next step overwrites
+        them.
         """
-        keys = list(scales)
-        for start in range(0, len(keys), KERNEL_ROWS - 1):
+        keys = [key for key, scale in scales.items() if (scale != 1).any()]
+        plain = scales.keys() - keys
+        for start in range(0, len(keys) or len(plain), KERNEL_ROWS - 1):
             part = keys[start : start + KERNEL_ROWS - 1]
             full, *own = self._decode(text, [scales[key] for key in part])
-            yield full, dict(zip(part, own, strict=False))  # sequences may be left over
+            found = dict(zip(part, own, strict=False))  # sequences may be left over
+            yield full, found if start else found | dict.fromkeys(plain, full)
 
     def plain(self, text: ScoredText) -> Logits:
         """Return the logits F32 [n_target, n_vocab] of the plain model."""

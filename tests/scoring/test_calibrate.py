@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -178,6 +178,37 @@ def test_held_out_losses_are_what_separate_contexts_say(scope: Literal["generate
         expected = [nll(mixed, t) for t in TEMPERATURES]
         assert losses[i] == pytest.approx(expected, abs=2e-4), candidate
     assert losses[0, 0] != pytest.approx(losses[-1, 0], abs=1e-3)
+
+
+def test_what_steers_by_nothing_takes_no_stream_of_its_own(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its losses are those of a stream whose heads are scaled by 1, bit for bit; and three others fit into one call."""
+    text = ScoredText(list(b"Write to Sam about the shed."), list(b"No rush, love."))
+    weights = np.random.default_rng(0).uniform(-1, 1, (model.n_layer, model.n_head_max)).astype(np.float32)
+    steerings = [candidate.steering(model, [], weights, "generated") for candidate in candidates(0)]
+    calls, decode = list[int](), Context.decode
+
+    def counted(context: Context, runs: Sequence[Run]) -> NDArray[np.float32]:
+        calls.append(sum(run.n_logits for run in runs))
+        return decode(context, runs)
+
+    held_out = HeldOutLosses(model, [text], n_threads=1)
+    monkeypatch.setattr(Context, "decode", counted)
+    losses = held_out.by_token(text, steerings)
+    assert [n for n in calls if n] == [4 * len(text.target)]
+    assert np.array_equal(held_out.by_token(text, steerings[:1])[0], losses[0])
+    ones = np.ones_like(weights)
+    with monkeypatch.context() as patched:
+        patched.setattr(HeldOutLosses, "_decode", lambda self, text, _: _one_scale(self, text, ones))
+        assert np.array_equal(held_out.by_token(text, steerings[1:2])[0], losses[0])
+    held_out.close()
+
+
+def _one_scale(held_out: HeldOutLosses, text: ScoredText, scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the logits of the plain model and of a stream with this scale."""
+    held_out.sequences.read(text)
+    with held_out.sequences.context.head_scales({2: scale}):
+        rows = held_out.sequences.context.decode(held_out.sequences.runs(text, 4))
+    return rows.reshape(4, len(text.target), -1)
 
 
 def test_what_is_known_is_added_to_what_was_measured_each_by_its_precision() -> None:
