@@ -8,7 +8,6 @@ they answer, follow conversations and refuse as the server does. The model stays
 from __future__ import annotations
 
 import atexit
-import shlex
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -73,6 +72,7 @@ class SteeredModel(llm.Model):
     ) -> Iterator[str]:
         del stream, conversation  # the prompt has all messages of the conversation
         from dps_local.chat.turn import Token
+        from dps_local.server.person import scoring_command
 
         options = prompt.options
         assert isinstance(options, SteeredModel.Options)
@@ -82,7 +82,7 @@ class SteeredModel(llm.Model):
             request = _request(self.model_id, prompt.messages, options)
             if user is None and (options.gamma is not None or options.mode):
                 raise SettingsError("the model alone is not steered: ask dps:NAME, or give -o profile me.json")
-            for event in _loaded(options).answer(request, user, _scoring_command(options.model, profile)):
+            for event in _loaded(options).answer(request, user, scoring_command(profile or "", options.model)):
                 if isinstance(event, Token):
                     yield event.text
                 else:
@@ -164,7 +164,7 @@ class LoadedModel:
 
         if (name := user.digest()) not in self.people:
             prompter = Prompter.of(service.model, user, n_ctx=service.settings.n_ctx)
-            own = CachedMap(prompter, ScoringOptions(n_threads=self.n_threads)) if user.own_items() else None
+            own = CachedMap.of(prompter, ScoringOptions(n_threads=self.n_threads))
             self.people[name] = Person.load(prompter, own, _ignore)
             self.commands[name] = command
         return name
@@ -218,10 +218,6 @@ def _tell_end(response: llm.Response, end: Finished) -> None:
     response.set_usage(input=used["prompt_tokens"], output=used["completion_tokens"], details=details)
     dps = {"mode": steering.mode, "gamma": str(steering.gamma)} if steering else None
     response.response_json = {"finish_reason": FINISH[end.turn.stop], "dps": dps}
-
-
-def _scoring_command(model: str | None, profile: str | None) -> str:
-    return shlex.join(["dps-local", "score", *(["-m", model] if model else []), "-p", profile or ""])
 
 
 @contextmanager

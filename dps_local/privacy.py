@@ -18,7 +18,6 @@ from dps_local.system.owned_files import OwnedFiles
 CACHED = {"maps": "head map", "scores": "scores", "prefixes": "prefix state", OWNERS: "list of cached files"}
 SUFFIXES = {".f32": "slopes", ".learned": "learned map"}  # beside scores and maps
 HISTORY = "input history"
-PROFILE = "me.json"  # that `dps-local init` makes
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def _paths() -> Iterator[Path]:
     for folder in (folders.data_root(), folders.state_root()):
         # on Windows, the cache lies in the folder of data
         yield from (path for path in folder.rglob("*") if not path.is_relative_to(cache.root()))
-    yield from (folders.config_file(), folders.config_file().with_name(PROFILE))  # others may keep theirs beside these
+    yield from (folders.config_file(), folders.profile_file())  # others may keep theirs beside these
 
 
 def _kind(path: Path) -> str:
@@ -55,15 +54,11 @@ def _kind(path: Path) -> str:
         return SUFFIXES.get(path.suffix, CACHED[path.relative_to(cache.root()).parts[0]])
     if path.name.startswith(default_path().name):
         return "conversations"
-    if path == history_file():
+    if path == folders.history_file():
         return HISTORY
     if path == folders.config_file():
         return "settings"
     return "profile" if path.suffix == ".json" else "other"
-
-
-def history_file() -> Path:
-    return folders.state_root() / "history"
 
 
 def _described(path: Path, kind: str) -> PrivateFile:
@@ -87,7 +82,7 @@ class Traces:
     def of(cls, profile: Path) -> Traces:
         """Find the traces of the profile at a path, which may be gone."""
         owned = OwnedFiles(Profile(path=profile).identity)
-        named = {*owned.files(), owned.path, history_file()}
+        named = {*owned.files(), owned.path, folders.history_file()}
         files = [file for file in private_files() if file.path in named or file.path.resolve() == profile]
         conversations = []
         if default_path().is_file():

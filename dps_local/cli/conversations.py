@@ -141,5 +141,4 @@ def remove(
 
 def _ask(chosen: Iterable[Conversation]) -> None:
     terminal.table(["id", "title", "turns"], [[str(c.id), c.title, str(c.turns)] for c in chosen])
-    if not terminal.confirm("Remove them for good?"):
-        raise typer.Abort
+    terminal.ask_for_yes("Remove them for good?")

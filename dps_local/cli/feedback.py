@@ -58,8 +58,7 @@ def remove(
     chosen = {n: known[n] for n in sorted(set(numbers))}
     if not yes:
         _show(chosen)
-        if not terminal.confirm("Remove them for good?"):
-            raise typer.Abort
+        terminal.ask_for_yes("Remove them for good?")
     remove_feedback(path, chosen.values())
     terminal.notice(f"removed {counted(len(chosen), 'answer')} from {path}")
 

@@ -18,7 +18,7 @@ from dps_local.cli.terminal import decode_argument, terminal
 from dps_local.engine import registry
 from dps_local.errors import DpsError, SettingsError
 from dps_local.prompting.profile import Profile
-from dps_local.system.folders import private_folder
+from dps_local.system.folders import private_folder, profile_file
 
 SAVE = "chat.save"  # whether conversations are kept
 
@@ -35,7 +35,7 @@ def init(context: typer.Context) -> None:
         )
     if "model" not in settings_of(context).values:
         _keep(context, "model", _choose_model())
-    if "profile" not in settings_of(context).values and (profile := _make_profile(_profile_path(context))):
+    if "profile" not in settings_of(context).values and (profile := _make_profile(profile_file())):
         _keep(context, "profile", str(profile))
     file = settings_of(context)
     if SAVE in file.known and SAVE not in file.values:
@@ -75,10 +75,6 @@ def _choose_model() -> str:
             terminal.error(explained(exc))
             continue
         return name if name in entries else str(path.absolute())
-
-
-def _profile_path(context: typer.Context) -> Path:
-    return settings_of(context).path.parent / "me.json"
 
 
 def _make_profile(path: Path) -> Path | None:

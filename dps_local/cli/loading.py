@@ -32,7 +32,7 @@ def load_assistant(
     user = Profile.load(profile) if profile else None  # first, as its mistakes are found at once
     loaded = load_model(model)
     prompter = make_prompter(loaded, user, settings) if user else None
-    own = CachedMap(prompter, score.scoring(model)) if prompter and prompter.profile.own_items() else None
+    own = CachedMap.of(prompter, score.scoring(model)) if prompter else None
     heads = None
     if settings.mode != "cad":  # which steers by no heads
         heads = choose_map(loaded, own, map_file, begin=begin_with, notice=terminal.notice)

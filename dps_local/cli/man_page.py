@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import typer
 
 import dps_local
+from dps_local.cli.command_tree import Command, commands_of
 from dps_local.cli.terminal import terminal
-
-Command = Any  # of click, which typer brings along under another name
 
 
 def man(context: typer.Context) -> None:
@@ -31,20 +29,12 @@ def man_page(program: Command) -> Iterator[str]:
     yield ".RI [ options ]"
     yield ".SH DESCRIPTION"
     yield from _paragraphs(program.help)
-    for path, command in _commands(program):
+    for path, command in commands_of(program):
         yield f".SH {_text(' '.join([name, *path]).upper())}"
         yield from _usage(" ".join([name, *path]), command)
         yield from _paragraphs(command.help)
         yield from _options(command)
     yield from _files()
-
-
-def _commands(group: Command, before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Command]]:
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from _commands(command, (*before, name))
-        else:
-            yield (*before, name), command
 
 
 def _usage(name: str, command: Command) -> Iterator[str]:

@@ -60,8 +60,7 @@ def wipe(
         return
     if not yes:
         terminal.table(["what", ""], rows)
-        if not terminal.confirm("Remove all of this for good?"):
-            raise typer.Abort
+        terminal.ask_for_yes("Remove all of this for good?")
     traces.remove()
     removed = counted(len(traces.files), "file"), counted(len(traces.conversations), "conversation")
     stays = f"; the profile itself stays: {path}" if path.exists() else ""

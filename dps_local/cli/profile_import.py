@@ -148,8 +148,7 @@ def _ask(output: Path, items: int, yes: bool) -> None:
     question = f"{output} is there already: overwrite it" if output.exists() else f"Write {output}"
     if not terminal.interactive:
         raise DataError(f"nobody can be asked here whether to write {output}: --yes writes it, --dry-run does not")
-    if not terminal.confirm(f"{question} with {items} items?"):
-        raise typer.Abort
+    terminal.ask_for_yes(f"{question} with {items} items?")
 
 
 def _json(harvest: Harvest, output: Path | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from dps_local.cli.editing import edit_text
 from dps_local.cli.terminal import Terminal, decode_argument
 from dps_local.errors import DpsError, StorageError
 from dps_local.system.files import atomic_write
-from dps_local.system.folders import state_folder
+from dps_local.system.folders import history_file, private_folder
 
 QUOTES = '"""'
 MAX_HISTORY = 1 << 20  # bytes; the older half goes when the file is larger
@@ -125,7 +125,8 @@ def _edit(buffer: Buffer, terminal: Terminal) -> None:
 def _history(terminal: Terminal) -> History:
     """Return the messages of earlier chats, in a file of their owner's; a folder that takes none is said."""
     try:
-        file = state_folder() / "history"
+        file = history_file()
+        private_folder(file.parent)
         _shorten(file)
         os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
     except (OSError, StorageError) as exc:

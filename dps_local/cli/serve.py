@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import socket
 import stat
@@ -123,7 +122,7 @@ def _people(profiles: list[str]) -> dict[str, tuple[str, Profile]]:
 
 def _loader(model: ModelOptions, people: dict[str, tuple[str, Profile]], n_kept: int) -> Callable[[], Service]:
     """Return what loads the model and its people, as `generate` does."""
-    from dps_local.server.person import Person
+    from dps_local.server.person import Person, scoring_command
     from dps_local.server.service import Service
 
     score = ScoreOptions()
@@ -134,11 +133,9 @@ def _loader(model: ModelOptions, people: dict[str, tuple[str, Profile]], n_kept:
         found, commands = {}, {}
         for name, (given, user) in people.items():
             prompter = make_prompter(loaded, user, settings)
-            own = CachedMap(prompter, score.scoring(model)) if user.own_items() else None
+            own = CachedMap.of(prompter, score.scoring(model))
             found[name] = Person.load(prompter, own, terminal.notice)
-            chosen = ["-m", model.model] if model.model else []
-            context = ["-c", str(model.ctx_size)] if model.ctx_size != Settings.n_ctx else []
-            commands[name] = shlex.join(["dps-local", "score", *chosen, "-p", given, *context])
+            commands[name] = scoring_command(given, model.model, model.ctx_size)
             if not found[name].scored():
                 terminal.notice(f"{name} is not scored with this model: run `{commands[name]}`")
         return Service(loaded, found, settings, commands, n_kept)

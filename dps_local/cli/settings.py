@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from dps_local.cli.command_tree import Command, commands_of
 from dps_local.errors import SettingsError
 from dps_local.system.files import atomic_write
 from dps_local.system.folders import config_file, private_folder
 
 LINE = re.compile(r"""\s*(?:\[\s*(?P<table>[^\[\]]+?)\s*\]|(?P<key>[\w"'.-]+(?:\s*\.\s*[\w"'.-]+)*)\s*=)""")
 NOT_FOR_GOOD = ("as_json", "yes", "help")
-Command = Any  # of click, which typer brings along under another name
 Option = Any
 
 
@@ -60,7 +60,7 @@ class Setting:
 def known_settings(program: Command) -> dict[str, Setting]:
     """Return all settings of a program, those that commands share first."""
     found: dict[str, Setting] = {}
-    for path, command in _commands(program):
+    for path, command in commands_of(program):
         shared = getattr(command.callback, "shared", ())
         for option in command.params:
             key = option.name.replace("_", "-")
@@ -71,12 +71,6 @@ def known_settings(program: Command) -> dict[str, Setting]:
                 own = f"{path[0]}.{key}"
                 found[own] = Setting(own, {path: option}, command, special=option.name in shared)
     return {key: found[key] for key in sorted(found, key=lambda key: "." in key)}
-
-
-def _commands(group: Command, before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Command]]:
-    for name, command in group.commands.items():
-        path = (*before, name)
-        yield from _commands(command, path) if hasattr(command, "commands") else [(path, command)]
 
 
 def _can_be_set(option: Option) -> bool:

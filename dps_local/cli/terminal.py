@@ -132,10 +132,15 @@ class Terminal:
         answer: str = typer.prompt(without_controls(question), default=default, show_default=bool(default), err=True)
         return answer.strip()
 
+    def ask_for_yes(self, question: str) -> None:
+        """Ask a question to which all but a yes calls everything off."""
+        if not self.confirm(question):
+            raise typer.Abort
+
     def ask_to_overwrite(self, path: Path, yes: bool) -> None:
         """Ask before a file is written over, unless `yes`; a no calls everything off."""
-        if not yes and path.exists() and not self.confirm(f"{path} exists. Overwrite it?"):
-            raise typer.Abort
+        if not yes and path.exists():
+            self.ask_for_yes(f"{path} exists. Overwrite it?")
 
     def show(self, renderable: RenderableType) -> None:
         self.out.print(renderable)

@@ -17,7 +17,7 @@ from dps_local.conversations.conversation import Conversation, KeptTurn, title_o
 from dps_local.conversations.search import excerpt, folded
 from dps_local.conversations.setup import Setup
 from dps_local.errors import ConversationError, Remedy, StorageError
-from dps_local.system.folders import data_folder, data_root
+from dps_local.system.folders import data_root, private_folder
 
 FORMAT = 1
 PATIENCE = 10.0  # seconds to wait for another program that writes
@@ -63,7 +63,7 @@ class ConversationStore:
 
     def __init__(self, path: Path | None = None) -> None:
         if path is None:
-            data_folder()
+            private_folder(data_root())
         self.path = path or default_path()
         with self._one_line():
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))

@@ -25,6 +25,11 @@ class CachedMap:
     prompter: Prompter
     options: ScoringOptions
 
+    @classmethod
+    def of(cls, prompter: Prompter, options: ScoringOptions) -> CachedMap | None:
+        """Return the map of a profile; None where it has no words of the person's own, on which heads are scored."""
+        return cls(prompter, options) if prompter.profile.own_items() else None
+
     @property
     def path(self) -> Path:
         return self.file(self.prompter.profile.digest(), "dps.gguf")

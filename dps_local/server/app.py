@@ -165,7 +165,7 @@ class Api:
             gone.cancel()
             self._call_off(job)
         if not found or not isinstance(found[-1], last):
-            raise RequestError(503, "the answer was broken off", code="cancelled")
+            raise _broken_off()
         return found
 
     async def _stream(
@@ -188,8 +188,7 @@ class Api:
                     yield JSONServerSentEvent(chunk)
                 yield ServerSentEvent("[DONE]")
             else:
-                broken = RequestError(503, "the answer was broken off", code="cancelled")
-                yield JSONServerSentEvent(self.said(event or broken)[1])
+                yield JSONServerSentEvent(self.said(event or _broken_off())[1])
         finally:
             gone.cancel()
             self._call_off(job)
@@ -283,6 +282,10 @@ async def _body(request: Request) -> Any:
         raise RequestError(408, "the request took too long to arrive") from None
     except (ValueError, RecursionError):
         raise RequestError(400, "the request is no valid JSON") from None
+
+
+def _broken_off() -> RequestError:
+    return RequestError(503, "the answer was broken off", code="cancelled")
 
 
 def _no_number(name: str) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from dps_local.assistant import Settings
 from dps_local.maps.cluster_map import ClusterMap
 from dps_local.maps.head_map import HeadMap
 from dps_local.prompting.prompt import Prompter
@@ -63,3 +65,10 @@ class Person:
             "scored": True,
             "head_map": self.head_map is not None,
         }
+
+
+def scoring_command(profile: str, model: str | None, n_ctx: int = Settings.n_ctx) -> str:
+    """Return the command that scores a profile, given as on the command line; model: None for the default one."""
+    chosen = ["-m", model] if model else []
+    context = ["-c", str(n_ctx)] if n_ctx != Settings.n_ctx else []
+    return shlex.join(["dps-local", "score", *chosen, "-p", profile, *context])

@@ -123,8 +123,6 @@ class Worker(Generic[T]):
             self._current = job
             self._answer(job)
             self._current = None
-            if self.loaded:
-                self.known = self.loaded.known
         self._unload()
 
     def _next(self) -> Job[T] | None:

@@ -12,8 +12,13 @@ import platformdirs
 
 def root() -> Path:
     """Return the cache: `$DPS_LOCAL_CACHE` if that is set, otherwise the platform's cache folder for dps-local."""
-    chosen = os.environ.get("DPS_LOCAL_CACHE")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("dps-local")
+    return chosen("DPS_LOCAL_CACHE", platformdirs.user_cache_path("dps-local"))
+
+
+def chosen(variable: str, default: Path) -> Path:
+    """Return the path that an environment variable names, where it is set and not empty."""
+    path = os.environ.get(variable)
+    return Path(path).expanduser() if path else default
 
 
 def make(name: str) -> Path:

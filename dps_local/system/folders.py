@@ -2,46 +2,43 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import platformdirs
 
 from dps_local.errors import StorageError
+from dps_local.system.cache import chosen
 
 
 def config_file() -> Path:
     """Return the file of settings: `$DPS_LOCAL_CONFIG` if that is set, otherwise in the platform's config folder."""
-    chosen = os.environ.get("DPS_LOCAL_CONFIG")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_config_path("dps-local") / "config.toml"
+    return chosen("DPS_LOCAL_CONFIG", platformdirs.user_config_path("dps-local") / "config.toml")
 
 
-def state_folder() -> Path:
-    """Return the folder of what is remembered, mode 0700, made if missing."""
-    return private_folder(state_root())
+def profile_file() -> Path:
+    """Return the profile that `dps-local init` makes."""
+    return config_file().with_name("me.json")
 
 
 def state_root() -> Path:
-    """Return where that lies: `$DPS_LOCAL_STATE` if that is set, otherwise the platform's state folder."""
-    chosen = os.environ.get("DPS_LOCAL_STATE")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_state_path("dps-local")
+    """Return where what is remembered lies: `$DPS_LOCAL_STATE` if that is set, otherwise the platform's folder."""
+    return chosen("DPS_LOCAL_STATE", platformdirs.user_state_path("dps-local"))
+
+
+def history_file() -> Path:
+    """Return the file of what was typed in chats."""
+    return state_root() / "history"
+
+
+def data_root() -> Path:
+    """Return where what cannot be made again lies: `$DPS_LOCAL_DATA` if that is set, or the platform's folder."""
+    return chosen("DPS_LOCAL_DATA", platformdirs.user_data_path("dps-local"))
 
 
 def private_folder(folder: Path) -> Path:
-    """Make a folder that its owner alone can read, where it is missing."""
+    """Make a folder that its owner alone can read, mode 0700, where it is missing."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
         raise StorageError(f"cannot make the folder {exc.filename or folder}: {exc.strerror or exc}") from exc
     return folder
-
-
-def data_folder() -> Path:
-    """Return the folder of what cannot be made again, mode 0700, made if missing."""
-    return private_folder(data_root())
-
-
-def data_root() -> Path:
-    """Return where that lies: `$DPS_LOCAL_DATA` if that is set, otherwise the platform's data folder."""
-    chosen = os.environ.get("DPS_LOCAL_DATA")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_data_path("dps-local")
