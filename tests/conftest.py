@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,8 +17,10 @@ import pytest
 from numpy.typing import NDArray
 
 import dps_local
+from dps_local.chat import session
 from dps_local.chat.session import Session
 from dps_local.engine import native, registry
+from dps_local.engine.call_times import CallTimes
 from dps_local.engine.context import Run
 from dps_local.engine.model import Model
 from dps_local.engine.sampler import Sampling
@@ -49,6 +52,14 @@ def _on_this_machine() -> Iterator[None]:
     yield
     tried, loopback.tried[:] = list(loopback.tried), []
     assert tried == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_tokens_cost_twice_as_much() -> Iterator[None]:
+    """Let `--engine auto` choose the same whatever else this machine does meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "CallTimes", SimpleNamespace(of=lambda *_: CallTimes(1.0, 2.0)))
+        yield
 
 
 def pytest_sessionfinish() -> None:
@@ -100,8 +111,8 @@ def open_session(tiny_model: TinyModel) -> Iterator[Callable[..., Session]]:
         return opened[-1]
 
     yield open_
-    for session in opened:
-        session.close()
+    for chat in opened:
+        chat.close()
 
 
 class RealModel(Protocol):

@@ -13,9 +13,10 @@ from dps_local.engine.model import HeadScales
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """A call of Context.decode on one sequence, and the head scales that were set for it."""
+    """What a call of Context.decode had of one sequence, and the head scales that were set for it."""
 
     context: Context
+    seq: int
     tokens: list[int]
     scales: HeadScales | None
 
@@ -23,16 +24,15 @@ class Decoded:
 def spy(monkeypatch: pytest.MonkeyPatch) -> list[Decoded]:
     """Return a list that every call of Context.decode is added to from now on."""
     calls: list[Decoded] = []
-    now: dict[Context, HeadScales | None] = {}
+    now: dict[tuple[Context, int], HeadScales | None] = {}
     decode, set_head_scales = Context.decode, Context.set_head_scales
 
     def set_(self: Context, seq: int, scales: HeadScales | None) -> None:
-        now[self] = scales
+        now[self, seq] = scales
         set_head_scales(self, seq, scales)
 
     def decode_(self: Context, runs: Sequence[Run]) -> Logits:
-        (run,) = runs
-        calls.append(Decoded(self, list(run.tokens), now.get(self)))
+        calls.extend(Decoded(self, run.seq, list(run.tokens), now.get((self, run.seq))) for run in runs)
         return decode(self, runs)
 
     monkeypatch.setattr(Context, "set_head_scales", set_)

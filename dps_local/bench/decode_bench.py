@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from dps_local.steering.mixing import Gamma
 from dps_local.steering.steering import Steering
 from dps_local.system.progress import Progress
 
+ENGINES: tuple[Engine, ...] = ("speculative", "together")  # beside the eager one
 FIRST_TOKENS = 3  # prompts whose time to the first token is taken
 
 
@@ -34,8 +36,8 @@ class DecodeBench:
     """What the answers to each prompt took. ms: milliseconds a token, by prompt; of llama.cpp and of each method.
 
     cold, warm: milliseconds to the first token where the profile is read, and where its KV state is on disk.
-    counts: of speculative decoding, by prompt. compared: its steps. margins: of those in which its token was not the
-    eager one, by how much the eager one's logit was higher, in nats.
+    counts: of speculative decoding, by prompt. compared: steps of each other engine. margins: of those in which its
+    token was not the eager one, by how much the eager one's logit was higher, in nats.
     """
 
     model: str
@@ -43,12 +45,16 @@ class DecodeBench:
     cold: list[float] = field(default_factory=list)
     warm: list[float] = field(default_factory=list)
     counts: list[DecodingCounts] = field(default_factory=list)
-    compared: int = 0
-    margins: list[float] = field(default_factory=list)
+    compared: Counter[Engine] = field(default_factory=Counter)
+    margins: dict[Engine, list[float]] = field(default_factory=dict)
 
     def ratios(self, method: str) -> list[float]:
         """Time a token by that of llama.cpp alone, for each prompt."""
         return [t / plain for t, plain in zip(self.ms[method], self.ms["plain"], strict=True)]
+
+    def same_tokens(self, engine: Engine) -> float:
+        """Share of an engine's tokens that are the eager ones."""
+        return 1 - len(self.margins[engine]) / self.compared[engine]
 
     def _total(self, name: str) -> int:
         return sum(getattr(counts, name) for counts in self.counts)
@@ -63,8 +69,10 @@ class DecodeBench:
             **{f"{method}_ratio": median(self.ratios(method)) for method in self.ms if method != "plain"},
             "steered_ratio": median(self.ratios("speculative")),
             **{f"{method}_ratios": self.ratios(method) for method in self.ms if method != "plain"},
-            "same_tokens": 1 - len(self.margins) / self.compared,
-            "differ": self.margins,
+            "same_tokens": self.same_tokens("speculative"),
+            "together_same_tokens": self.same_tokens("together"),
+            "differ": self.margins["speculative"],
+            "together_differ": self.margins["together"],
             "uncertain_share": self._total("uncertain") / self._total("steps"),
             "muted_calls_share": self._total("muted_calls") / self._total("steps"),
             "muted_tokens_share": self._total("muted_tokens") / self._total("steps"),
@@ -103,6 +111,7 @@ def bench_decoding(
     if steering is None or steering.mode != "contrast" or steering.gamma.off:
         raise SettingsError("there is nothing to time", Remedy.STEER_BY_CONTRAST)
     bench = DecodeBench(session.model.name)
+    session.streams.join()  # the same contexts for all methods
     for i, prompt in enumerate(prompts):
         if i < FIRST_TOKENS:
             _time_first_token(bench, session, prompt)
@@ -114,7 +123,8 @@ def bench_decoding(
             if amplify:
                 forced = ForcedSampler(sampling, [token.id for token in answer])
                 _add(bench, "amplify", _again(session, len(answer), amplify, "auto", forced))
-            _time_speculative(bench, session, steering, n, sampling)
+            for engine in ENGINES:
+                _time_engine(bench, session, steering, engine, n, sampling)
         if progress:
             progress(i + 1, len(prompts))
     if not bench.ms:
@@ -161,14 +171,17 @@ def llama_cpp_ms(session: Session, n: int, sampling: Sampling) -> float:
     return ms
 
 
-def _time_speculative(bench: DecodeBench, session: Session, steering: Steering, n: int, sampling: Sampling) -> None:
-    """Answer by speculative decoding; then let the eager engine make the same steps, and compare."""
-    _add(bench, "speculative", _again(session, n, steering, "speculative", Sampler(sampling)))
+def _time_engine(
+    bench: DecodeBench, session: Session, steering: Steering, engine: Engine, n: int, sampling: Sampling
+) -> None:
+    """Answer by another engine; then let the eager one make the same steps, and compare."""
+    _add(bench, engine, _again(session, n, steering, engine, Sampler(sampling)))
     turn = session.turns[-1]
-    assert turn.counts
-    bench.counts.append(turn.counts)
+    if engine == "speculative":
+        assert turn.counts
+        bench.counts.append(turn.counts)
     tokens = [t.id for t in turn.tokens]
     sampler = ForcedSampler(sampling, tokens)
     _again(session, len(tokens), steering, "eager", sampler)
-    bench.compared += len(tokens)
-    bench.margins += sampler.margins
+    bench.compared[engine] += len(tokens)
+    bench.margins.setdefault(engine, []).extend(sampler.margins)

@@ -29,6 +29,7 @@ class ForcedSampler(Sampler):
     def _next(self, own: int, logits: Logits, tokens: NDArray[np.integer] | None = None) -> int:
         token = next(self.tokens)
         if own != token:
-            at = np.searchsorted(tokens, [own, token]) if tokens is not None else [own, token]
-            self.margins.append(float(np.subtract(*logits[at])))
+            known = np.arange(logits.size) if tokens is None else tokens
+            own_logit, logit = (logits[known == t] for t in (own, token))
+            self.margins.append(float(own_logit[0] - (logit[0] if logit.size else logits.min())))
         return token

@@ -19,6 +19,9 @@ class GivenTokens(Sampler):
         self._drawn += 1
         return self._tokens[self._drawn - 1] if self._drawn <= len(self._tokens) else 0
 
+    def needs_few(self, _: int) -> bool:
+        return True
+
     def sample_last(self, *_: Any) -> int:
         return self.sample()
 

@@ -20,6 +20,7 @@ from dps_local.chat.stream_pair import StreamPair
 from dps_local.chat.token_texts import known_tokens, with_texts
 from dps_local.chat.transcript import Transcript
 from dps_local.chat.turn import Timings, Token, Turn
+from dps_local.engine.call_times import CallTimes
 from dps_local.engine.context import MAX_INVARIANT_BATCH, Context
 from dps_local.engine.model import Model
 from dps_local.engine.prefix_cache import PrefixCache
@@ -29,9 +30,11 @@ from dps_local.prompting.chat_template import ChatTemplate, Exchange
 from dps_local.prompting.prompt import Request
 from dps_local.steering.contrast import Contrast
 from dps_local.steering.decoding import Engine, Step, Steps, plain_steps
+from dps_local.steering.engine_choice import fastest
 from dps_local.steering.mixing import Gamma
 from dps_local.steering.speculative import SpeculativeDecoder
 from dps_local.steering.steering import Steering
+from dps_local.steering.together import together_steps
 from dps_local.system.progress import Progress
 
 Recall = Callable[[str, Container[int]], Request]
@@ -93,17 +96,19 @@ class Session:
         self._transcript = Transcript()
         self.cancel = threading.Event()  # set it (from a signal handler, say) to end the answer at the next step
         self.streams = StreamPair(
-            lambda batch_invariant: self.context(batch_invariant=batch_invariant),
+            lambda n_seq, batch_invariant: self.context(n_seq, batch_invariant=batch_invariant),
             lambda: self.prompts.prefix,
             cache,
             self.cancel,
+            joined=self._joins(steering, self._engine(steering, self.sampler)),
         )
 
-    def context(self, batch_invariant: bool = False) -> Context:
+    def context(self, n_seq: int = 1, *, batch_invariant: bool = False) -> Context:
         """Return a new context; batch_invariant: for up to MAX_INVARIANT_BATCH steps in one call."""
         return Context(
             self.model,
             self._n_ctx,
+            n_seq=n_seq,
             n_outputs=MAX_INVARIANT_BATCH if batch_invariant else 1,
             n_threads=self._n_threads,
             batch_invariant=batch_invariant,
@@ -263,7 +268,20 @@ class Session:
     ) -> _How:
         steering = self.steering if isinstance(steering, Default) else steering
         steering = None if steering is None or steering.gamma.off else steering
-        return _How(n_predict, steering, sampler or self.sampler, engine or self.engine)
+        sampler = sampler or self.sampler
+        return _How(n_predict, steering, sampler, engine or self._engine(steering, sampler))
+
+    def _engine(self, steering: Steering | None, sampler: Sampler) -> Engine:
+        """Return the session's engine, or for "auto" the one that this machine is expected to be fastest with."""
+        if self.engine != "auto" or steering is None or steering.gamma.off or steering.mode == "amplify":
+            return self.engine
+        depth = 1 - self.model.layer_start(steering.first_layer) / self.model.n_layer
+        return fastest(CallTimes.of(self.model, self._n_threads), depth, greedy=sampler.temp <= 0)
+
+    @staticmethod
+    def _joins(steering: Steering | None, engine: Engine) -> bool:
+        """Whether the streams of an answer are to be sequences of one context."""
+        return engine == "together" and steering is not None and not steering.gamma.off and steering.mode != "amplify"
 
     def _answer(self, turn: Turn, how: _How) -> Iterator[Token]:
         started, n_predict = time.perf_counter(), how.n_predict
@@ -306,7 +324,7 @@ class Session:
         if eviction.is_due(turns, how.n_predict, self.full.context.n_ctx):
             self._transcript.evict(turn, turns, turn.answer + 1, self.streams)
         try:
-            muted = self._read(turn, how.steering)
+            muted = self._read(turn, how.steering, how.engine)
         except BaseException:
             self._take_back(turn)
             raise
@@ -329,8 +347,10 @@ class Session:
         self.full.scale(None)
         self.streams.rewind(turn.start)
 
-    def _read(self, turn: Turn, steering: Steering | None) -> Stream | None:
+    def _read(self, turn: Turn, steering: Steering | None, engine: Engine) -> Stream | None:
         """Read the prompt but for its last token in both streams, until it is cancelled; return the muted one."""
+        if self._joins(steering, engine):
+            self.streams.join()
         if not self.streams.read(turn.pending, turn.start, steering) or steering is None or steering.mode == "amplify":
             return None
         if steering.mode == "cad":
@@ -363,6 +383,8 @@ class Session:
         eager = how.engine == "eager"
         contrast = Contrast(self.full, muted, steering, eager=eager, probs=self.probs, n_top=self.n_top)
         turn.counts = contrast.counts
+        if self._joins(steering, how.engine):
+            return together_steps(contrast, how.sampler, token, self.cancel, make_room=room)
         return SpeculativeDecoder(contrast, how.sampler, self.cancel, make_room=room).steps(token, how.n_predict)
 
     def _tokens(self, steps: Steps, turn: Turn) -> Iterator[Token]:

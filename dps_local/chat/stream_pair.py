@@ -17,20 +17,23 @@ from dps_local.steering.steering import Steering
 class StreamPair:
     """Two streams that are fed by the same calls, so that on the CPU equal heads give equal bits.
 
-    The muted one is made when steering first needs it. new_context: makes a context; True asks for one whose batches
-    have the bits of single tokens. prefix: tokens that all chats with this system message begin with. cancel: ends
-    reading at the next call when it is set.
+    The muted one is made when steering first needs it, in a context of its own or, once they are joined, in the full
+    one's. new_context: makes a context of so many sequences, and whether its batches shall have the bits of single
+    tokens. prefix: tokens that all chats with this system message begin with. cancel: ends reading at the next call
+    when it is set. joined: from the beginning.
     """
 
     def __init__(
         self,
-        new_context: Callable[[bool], Context],
+        new_context: Callable[[int, bool], Context],
         prefix: Callable[[], list[int]],
         cache: PrefixCache | None,
         cancel: threading.Event,
+        *,
+        joined: bool = False,
     ) -> None:
-        self.full = Stream(new_context(False))
-        self.muted: Stream | None = None
+        self.full = Stream(new_context(2 if joined else 1, joined))
+        self.muted = Stream(self.full.context, 1) if joined else None
         self.cache = cache
         self._new_context, self._prefix, self._cancel = new_context, prefix, cancel
         self._muted_as: Steering | None = None  # what the muted stream was read with
@@ -41,6 +44,19 @@ class StreamPair:
         self.full.context.close()
         if self.muted:
             self.muted.context.close()
+
+    def join(self) -> None:
+        """Let both streams be sequences of one context, so that a call can have tokens of both."""
+        if self.muted and self.muted.context is self.full.context:
+            return
+        context = self._new_context(2, True)
+        self.full, muted, apart = Stream(context, 0), Stream(context, 1), (self.full, self.muted)
+        for joined, stream in zip((self.full, muted), apart, strict=True):
+            if stream:
+                joined.copy_from(stream)
+                joined.scale(stream.scales)
+                stream.context.close()
+        self.muted = muted
 
     def clear(self) -> None:
         self.full.clear()
@@ -120,7 +136,7 @@ class StreamPair:
 
     def _muted(self) -> Stream:
         if self.muted is None:
-            self.muted = Stream(self._new_context(True))
+            self.muted = Stream(self._new_context(1, True))
         return self.muted
 
     def _in_step(self, steering: Steering) -> bool:

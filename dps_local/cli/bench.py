@@ -31,7 +31,12 @@ from dps_local.steering.mixing import Gamma
 from dps_local.system import memory
 
 bench_app = typer.Typer(no_args_is_help=True, help="Time what dps-local does against what llama.cpp does by itself.")
-LABELS = {"eager": "contrast, eager", "speculative": "contrast, speculative", "amplify": "amplified heads"}
+LABELS = {
+    "eager": "contrast, eager",
+    "speculative": "contrast, speculative",
+    "together": "contrast, together",
+    "amplify": "amplified heads",
+}
 
 
 @bench_app.command("scoring")
@@ -131,7 +136,10 @@ def _show_decoding(bench: DecodeBench) -> None:
         rows.append([label, f"{median(bench.ms[method]):.1f} ms a token", spread])
     rows += [
         ["steps with several plausible tokens", f"{means['uncertain_share']:.0%}", ""],
-        ["tokens equal to the eager engine's", f"{means['same_tokens']:.2%}", f"of {bench.compared}"],
+        *[
+            [f"tokens equal to the eager engine's, {engine}", f"{bench.same_tokens(engine):.2%}", f"of {n}"]
+            for engine, n in bench.compared.items()
+        ],
         [
             "time to the first token",
             f"{means['cold_ttft_ms']:.0f} ms",

@@ -213,8 +213,9 @@ class ChatOptions:
     engine: Annotated[
         Engine,
         expert_option(
-            help="How to compute a contrast: eager makes each step in both streams, speculative decoding gives the "
-            "same answer sooner."
+            help="How to compute a contrast: eager makes each step in both streams, one after the other; speculative "
+            "decoding gives the same answer sooner; together takes both streams in one call, which is fastest where "
+            "memory is what limits, as on a GPU. auto times calls once on this machine, and takes the fastest."
         ),
     ] = Settings.engine
     prefix_cache: Annotated[

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ LayerVectors = NDArray[np.float32]  # [n_layer - 1, n_embd], of all layers after
 KV_STEP = 256  # attention looks at so many KV cells more at a time
 MAX_INVARIANT_BATCH = 8  # tokens of a batch-invariant call: LLAMA_MAX_BATCH_INVARIANT of the patch
 NO_SLOPES = "no slopes of heads: "  # how the patch begins to say why
+STATE_FLAGS = 4  # LLAMA_STATE_SEQ_FLAGS_SWA_MASKED of the patch
+N_TOP = 64  # logits to pick on a device: as many tokens as are plausible in all but a few steps
 ROW_STEP = 16  # Context.decode_rows computes a multiple of so many rows
 
 
@@ -33,6 +35,14 @@ class LogitsPart(IntEnum):
     TOKENS = 0
     COMPARE = 1
     SLOPES = 2
+    TOP = 3
+
+
+class TopLogits(NamedTuple):
+    """The largest logits of a call's first output: their tokens, in rising order, and F32 [n_outputs, n_top]."""
+
+    tokens: NDArray[np.int32]
+    logits: Logits
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ class Context:
             parameters.type_v = type_v
         self._make(model, parameters, batch_invariant)
         # what a KV state depends on, beside its model and tokens
-        self.settings = [self.n_ctx, n_seq, flash_attn, type_k, type_v, model.offloads]
+        self.settings = [self.n_ctx, flash_attn, type_k, type_v, model.offloads]
 
     @classmethod
     def beside(cls, model: Model, parameters: Any, *, n_outputs: int, batch_invariant: bool) -> Context:
@@ -231,6 +241,21 @@ class Context:
         logits, n_outputs = self._decode_part(runs, ids, LogitsPart.TOKENS)
         return logits.reshape(n_outputs, ids.size)[:, : rows.size]
 
+    def decode_top(self, runs: Sequence[Run], n: int) -> TopLogits:
+        """Run the model once, and return the n largest logits of its first output, and the others' of these tokens.
+
+        They are picked where the logits are computed; `fetch_logits` gets the rest of them.
+        """
+        logits, n_outputs = self._decode_part(runs, np.zeros(min(n, self.model.n_vocab), np.int32), LogitsPart.TOP)
+        logits = logits.reshape(n_outputs, -1)
+        tokens = np.ctypeslib.as_array(self.native.get_logits_part_tokens(self.handle), logits.shape[1:])
+        order = np.argsort(tokens)
+        return TopLogits(tokens[order], logits[:, order])
+
+    def fetch_logits(self, n_outputs: int) -> Logits:
+        """Return all logits F32 [n_outputs, n_vocab] of the last `decode_top`, in llama.cpp's own buffer."""
+        return np.ctypeslib.as_array(self.native.fetch_logits(self.handle), (n_outputs, self.model.n_vocab))
+
     def slopes(self, runs: Sequence[Run], targets: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Run the model once forwards and once backwards: the slopes of all heads' scales, for each run.
 
@@ -329,16 +354,16 @@ class Context:
     def _remove(self, start: int, end: int, seq: int = 0) -> bool:
         return bool(self.llama.llama_memory_seq_rm(self.memory, seq, start, end))
 
-    def shift(self, start: int, end: int) -> bool:
-        """Forget the tokens from `start` to `end` of the one sequence, and move those behind them up.
+    def shift(self, start: int, end: int, seq: int = 0) -> bool:
+        """Forget the tokens from `start` to `end` of a sequence, and move those behind them up.
 
         What is kept has seen what goes (llama.cpp's context shift: keys are rotated to their new positions). False,
         with nothing done, where the memory has no positions to move, as of recurrent states.
         """
-        if not self.llama.llama_memory_can_shift(self.memory) or not self._remove(start, end):
+        if not self.llama.llama_memory_can_shift(self.memory) or not self._remove(start, end, seq):
             return False
-        self.llama.llama_memory_seq_add(self.memory, 0, end, -1, start - end)
-        self.set_state(self.state())  # without the holes: attention over other cells rounds otherwise
+        self.llama.llama_memory_seq_add(self.memory, seq, end, -1, start - end)
+        self.set_state(self.state(seq), seq)  # without the holes: attention over other cells rounds otherwise
         return True
 
     def copy(self, source: int, target: int) -> None:
@@ -346,21 +371,17 @@ class Context:
         self.llama.llama_memory_seq_rm(self.memory, target, -1, -1)
         self.llama.llama_memory_seq_cp(self.memory, source, target, -1, -1)
 
-    def state(self) -> bytes:
-        """Return the KV state of all sequences in llama.cpp's own format.
-
-        That of one sequence would leave out cells that a sliding window hides, and attention over other cells rounds
-        otherwise.
-        """
-        buffer = (ctypes.c_uint8 * self.llama.llama_state_get_size(self.handle))()
-        written = self.llama.llama_state_get_data(self.handle, buffer, len(buffer))
+    def state(self, seq: int = 0) -> bytes:
+        """Return the KV state of a sequence in llama.cpp's own format."""
+        buffer = (ctypes.c_uint8 * self.llama.llama_state_seq_get_size_ext(self.handle, seq, STATE_FLAGS))()
+        written = self.llama.llama_state_seq_get_data_ext(self.handle, buffer, len(buffer), seq, STATE_FLAGS)
         return memoryview(buffer)[:written].tobytes()
 
-    def set_state(self, state: bytes | memoryview) -> None:
-        """Replace the KV state by one that `state` returned for an equal context."""
+    def set_state(self, state: bytes | memoryview, seq: int = 0) -> None:
+        """Replace the KV state of a sequence by one that `state` returned for a context of the same settings."""
         buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
         self.native.log.begin()
-        if self.llama.llama_state_set_data(self.handle, buffer, len(state)) != len(state):
+        if self.llama.llama_state_seq_set_data_ext(self.handle, buffer, len(state), seq, STATE_FLAGS) != len(state):
             raise NativeError(f"llama.cpp did not take a KV state: {self.native.log.reason()}")
 
 

@@ -73,7 +73,10 @@ class Model:
         self.n_heads = _per_layer(n_head, n_layer)
         self.kv_bytes = int(2 * (n_embd_k + n_embd_v) * sum(_per_layer(n_head_kv, n_layer)))  # a token, in F16
         self.vocab = self.llama.llama_model_get_vocab(self.handle)
+        self.n_gpu_layers = n_gpu_layers
         self.offloads = n_gpu_layers != 0 and bool(self.llama.llama_supports_gpu_offload())
+        # with so many layers, or as many as fit, llama.cpp puts the output matrix there, too
+        self.offloads_output = self.offloads and (n_gpu_layers is None or n_gpu_layers < 0 or n_gpu_layers > n_layer)
         self.n_embd = int(self.llama.llama_model_n_embd(self.handle))
         self.n_embd_out = int(self.llama.llama_model_n_embd_out(self.handle))
         self.n_vocab = int(self.llama.llama_vocab_n_tokens(self.vocab))

@@ -24,7 +24,7 @@ from typing import Any
 
 from dps_local.errors import NativeError
 
-PATCH_VERSION = 5  # raised with every change of the patches' C interface; the build records it beside the library
+PATCH_VERSION = 6  # raised with every change of the patches' C interface; the build records it beside the library
 _WHO_SAYS_IT = re.compile(r"^(?:\w+: |error loading model(?: \w+)?: )+")  # before llama.cpp's reasons
 HOW_TO_BUILD = "run `pip install --force-reinstall --no-deps .` in the dps-local source folder to build it"
 
@@ -178,6 +178,10 @@ class Native:
         self.set_logits_part = llama("llama_set_logits_part", i32, void_p, void_p, size_t, i32)
         # const float * llama_get_logits_part(struct llama_context *);
         self.get_logits_part = llama("llama_get_logits_part", ctypes.POINTER(ctypes.c_float), void_p)
+        # const llama_token * llama_get_logits_part_tokens(struct llama_context *);
+        self.get_logits_part_tokens = llama("llama_get_logits_part_tokens", ctypes.POINTER(i32), void_p)
+        # const float * llama_fetch_logits(struct llama_context *);
+        self.fetch_logits = llama("llama_fetch_logits", ctypes.POINTER(ctypes.c_float), void_p)
         # const float * llama_get_head_slopes(struct llama_context *);
         self.get_head_slopes = llama("llama_get_head_slopes", ctypes.POINTER(ctypes.c_float), void_p)
         # int32_t llama_set_layer_outputs(struct llama_context *, int32_t il_start, int32_t il_end);

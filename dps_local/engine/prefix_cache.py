@@ -45,26 +45,26 @@ class PrefixCache:
         key = json.dumps([library, context.model.identity.digest, context.settings, list(tokens), heads])
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.state"
 
-    def load(self, context: Context, tokens: Sequence[int], scales: HeadScales | None) -> bool:
-        """Put the state into an empty context; False, with the context still empty, when there is none."""
+    def load(self, context: Context, tokens: Sequence[int], scales: HeadScales | None, seq: int = 0) -> bool:
+        """Put the state into an empty sequence; False, with the sequence still empty, when there is none."""
         path = self.path(context, tokens, scales)
         state = load_sealed(path)
         if state is None:
             return False
         self._note(path)
         try:
-            context.set_state(state)
+            context.set_state(state, seq)
             os.utime(path)
         except NativeError:
-            context.truncate(0, 0)
+            context.truncate(seq, 0)
             return False
         except OSError:
             return False
         return True
 
-    def save(self, context: Context, tokens: Sequence[int], scales: HeadScales | None) -> None:
-        """Keep the state of a context that has read `tokens` and nothing else; a full disk is no error."""
-        state = context.state()
+    def save(self, context: Context, tokens: Sequence[int], scales: HeadScales | None, seq: int = 0) -> None:
+        """Keep the state of a sequence that has read `tokens` and nothing else; a full disk is no error."""
+        state = context.state(seq)
         if DIGEST + len(state) > self.cap:
             return
         path = self.path(context, tokens, scales)

@@ -42,7 +42,7 @@ class Sampler:
     grammar: Grammar | None = None
 
     def __init__(self, sampling: Sampling, grammar: Grammar | None = None) -> None:
-        self.llama, self.temp, self.grammar = native.load().llama, sampling.temp, grammar
+        self.llama, self.sampling, self.temp, self.grammar = native.load().llama, sampling, sampling.temp, grammar
         self._room, self._ids = np.zeros(0, _TOKEN_DATA), np.zeros(0, np.int32)
         self.chain: Any = self.llama.llama_sampler_chain_init(self.llama.llama_sampler_chain_default_params())
         penalties = (sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty)
@@ -74,6 +74,7 @@ class Sampler:
         """Return a sampler that will draw as this one would."""
         other = object.__new__(Sampler)
         other.llama, other.temp, other._room, other._ids = self.llama, self.temp, self._room, self._ids
+        other.sampling = self.sampling
         other.chain = self.llama.llama_sampler_clone(self.chain)
         other.grammar = self.grammar.clone() if self.grammar else None
         return other
@@ -96,6 +97,13 @@ class Sampler:
         if self.grammar:
             self.grammar.accept(token)
         return token
+
+    def needs_few(self, n: int) -> bool:
+        """Whether a draw from the n largest logits of all tokens is one from all of them."""
+        penalties = (self.sampling.repeat_penalty, self.sampling.frequency_penalty, self.sampling.presence_penalty)
+        if self.grammar or (penalties != (1, 0, 0) and self.sampling.repeat_last_n):
+            return False
+        return self.temp <= 0 or 0 < self.sampling.top_k <= n
 
     def allowed(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return logits [n_vocab] with -inf where the grammar rules a token out."""

@@ -1,4 +1,4 @@
-"""`Stream`: one sequence in a context of its own, and the exact calls that filled it."""
+"""`Stream`: one sequence of a context, and the exact calls that filled it."""
 
 from __future__ import annotations
 
@@ -17,34 +17,43 @@ class Stream:
     """A sequence that remembers its calls, and the head scales of each.
 
     Two streams that were fed by the same calls are bit-identical on the CPU, so calls are what is kept in step.
+    seq: its sequence of the context.
     """
 
-    def __init__(self, context: Context) -> None:
-        self.context = context
+    def __init__(self, context: Context, seq: int = 0) -> None:
+        self.context, self.seq = context, seq
         self.calls: list[list[int]] = []
         self.n = 0
+        self._interrupted = False  # whether a call was made that was not recorded
         self.shifted = False  # whether it saw tokens that are gone: its calls would not give its values again
         self.scales: HeadScales | None = None
         self._scaled: list[HeadScales | None] = []  # of each call
 
     def scale(self, scales: HeadScales | None) -> None:
         """Scale the head outputs of the tokens that are decoded from now on; None leaves them as they are."""
-        self.context.set_head_scales(0, scales)
+        self.context.set_head_scales(self.seq, scales)
         self.scales = scales
 
     def decode(self, tokens: list[int], n_logits: int = 0, rows: NDArray[np.integer] | None = None) -> Logits:
         """Append tokens in one call; return logits F32 [n_logits, n_vocab] of the last ones, or [n_logits, n_rows]."""
-        self.context.truncate(0, self.n)  # what an interrupted call may have left
-        run = Run(0, self.n, tokens, n_logits)
+        run = self.run(tokens, n_logits)
         logits = self.context.decode([run]) if rows is None else self.context.decode_rows([run], rows)
         self.record(tokens)
         return logits
+
+    def run(self, tokens: list[int], n_logits: int = 0) -> Run:
+        """Return the run that appends tokens, to be recorded when its call has been made."""
+        if self._interrupted:
+            self.context.truncate(self.seq, self.n)  # what that call may have left
+        self._interrupted = True
+        return Run(self.seq, self.n, tokens, n_logits)
 
     def record(self, tokens: list[int]) -> None:
         """Append tokens that the context has read in one call by itself."""
         self.calls.append(tokens)
         self._scaled.append(self.scales)
         self.n += len(tokens)
+        self._interrupted = False
 
     def replay(self, calls: list[list[int]], cancel: threading.Event | None = None) -> bool:
         """Make `calls` one after the other; False when `cancel` was set on the way."""
@@ -62,10 +71,10 @@ class Stream:
     def read(self, tokens: list[int], cache: PrefixCache, cancel: threading.Event | None = None) -> bool:
         """Fill an empty stream with the beginning of a prompt, from the cache if it is there; False as in `replay`."""
         calls = in_batches(tokens)
-        if cache.load(self.context, tokens, self.scales):
+        if cache.load(self.context, tokens, self.scales, self.seq):
             self.calls, self._scaled, self.n = calls, [self.scales] * len(calls), len(tokens)
         elif self.replay(calls, cancel):
-            cache.save(self.context, tokens, self.scales)
+            cache.save(self.context, tokens, self.scales, self.seq)
         else:
             return False
         return True
@@ -97,8 +106,8 @@ class Stream:
             at += len(tokens)
             if left:
                 kept.append((left, scales))
-        context = self.context
-        if context.truncate(0, start) if end == self.n else context.shift(start, end):
+        context, seq = self.context, self.seq
+        if context.truncate(seq, start) if end == self.n else context.shift(start, end, seq):
             self.calls, self._scaled = [tokens for tokens, _ in kept], [scales for _, scales in kept]
             self.shifted |= end < self.n
             self.n -= end - start
@@ -111,13 +120,16 @@ class Stream:
         self.scale(now)
 
     def clear(self) -> None:
-        self.context.truncate(0, 0)
+        self.context.truncate(self.seq, 0)
         self.calls, self._scaled, self.n, self.shifted = [], [], 0, False
 
     def copy_from(self, other: Stream) -> None:
-        """Make this an exact copy of a stream over an equal context."""
+        """Make this an exact copy of a stream over the same context, or one of the same settings."""
         self.clear()
-        self.context.set_state(other.context.state())
+        if self.context is other.context:
+            self.context.copy(other.seq, self.seq)
+        else:
+            self.context.set_state(other.context.state(other.seq), self.seq)
         self.calls, self._scaled = list(other.calls), list(other._scaled)
         self.n, self.shifted = other.n, other.shifted
 

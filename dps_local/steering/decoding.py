@@ -11,11 +11,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dps_local.engine.context import N_TOP
 from dps_local.engine.sampler import Sampler
 from dps_local.engine.stream import Stream
 from dps_local.steering.mixing import Logits, probabilities
 
-Engine = Literal["auto", "eager", "speculative"]
+Engine = Literal["auto", "eager", "speculative", "together"]
 Steps = Generator["Step", None, None]
 
 
@@ -77,7 +78,14 @@ def plain_steps(
     plain: the heads are as they are. probs: probabilities are asked for. n_top: of `Step.top`. make_room: is called
     when the context is full, to shorten the stream; False when it cannot, and the answer ends.
     """
+    picks = stream.context.model.offloads_output and not probs
     while (stream.n < stream.context.n_ctx or make_room()) and not cancel.is_set():
+        if picks and sampler.needs_few(N_TOP):
+            top = stream.context.decode_top([stream.run([token], 1)], N_TOP)
+            stream.record([token])
+            token = sampler.sample(top.logits[0], top.tokens)
+            yield Step(token, None, None, None)
+            continue
         f = stream.decode([token], 1)[0]
         token = sampler.sample_last(stream.context, f)
         if not probs:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dps_local.engine.context import KV_STEP, MAX_INVARIANT_BATCH
+from dps_local.engine.sampler import Sampler
 from dps_local.steering.contrast import Contrast, DraftStep, MutedLogits, steered_logits
 from dps_local.steering.mixing import Logits
 
@@ -24,19 +25,22 @@ class Draft:
         ends = (self.contrast.full.n, self.contrast.muted.n + len(self.steps))
         return len(self.steps) == self.n_max or any(n % KV_STEP == 0 for n in ends)
 
-    def append(self, token: int, f: Logits, allowed: Logits | None = None) -> DraftStep:
-        """Add a step as `Contrast.draft_step` returns it."""
-        step = self.contrast.draft_step(token, f, allowed)
-        self.steps.append(step)
-        return step
+    def step(self, token: int, sampler: Sampler) -> DraftStep:
+        """Make the next step in the full stream, and add it."""
+        self.steps.append(self.contrast.step(token, sampler))
+        return self.steps[-1]
 
     def verify(self) -> list[MutedLogits | None]:
         """Make all steps in the muted stream; return the logits of those that need verification."""
         return self.contrast.verify(self.steps)
 
-    def append_steered(self, token: int, f: Logits) -> tuple[NDArray[np.intp], Logits]:
-        """Add a step as in `append`, and verify all of them if need be; return its candidates and steered logits."""
-        step = self.append(token, f)
+    def append_steered(self, token: int, f: Logits) -> tuple[NDArray[np.integer], Logits]:
+        """Add the step that read `token` and gave the logits f F32 [n_vocab], and verify all of them if need be.
+
+        Return its candidates and their steered logits.
+        """
+        step = self.contrast.draft_step(token, self.contrast.plausible(f[np.newaxis]))
+        self.steps.append(step)
         if not step.needs_verification and not self.must_verify:
             return step.candidates, step.f
         muted = self.verify()[-1]

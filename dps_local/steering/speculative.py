@@ -10,7 +10,7 @@ import numpy as np
 
 from dps_local.engine.sampler import Sampler
 from dps_local.steering.contrast import Contrast, DraftStep, MutedLogits, steered_logits
-from dps_local.steering.decoding import Step, Steps, most_probable, no_room
+from dps_local.steering.decoding import Step, Steps, no_room
 from dps_local.steering.draft import Draft
 from dps_local.steering.mixing import Logits, probabilities
 
@@ -70,8 +70,7 @@ class SpeculativeDecoder:
         while not self.cancel.is_set():
             if self.full.n == self.full.context.n_ctx and not self.make_room():
                 return
-            f = self.full.decode([token], 1)[0]
-            step = draft.append(token, f, self.sampler.allowed(f))
+            step = draft.step(token, self.sampler)
             n_steps = self.counts.steps + len(draft.steps) - self._n_accepted
             verify = draft.must_verify or n_steps == n
             if not step.needs_verification:
@@ -137,15 +136,7 @@ class SpeculativeDecoder:
 
     def _accept(self, step: DraftStep, logits: Logits, muted: MutedLogits | None) -> Step:
         self._n_accepted += 1
-        self.counts.steps += 1
-        self.counts.uncertain += step.candidates.size > 1
-        if step.p is None:
-            return Step(step.token, None, None, None)
-        at = int(np.searchsorted(step.candidates, step.token))
-        p_muted = float(muted.p[at]) if muted and muted.p is not None else None
-        p, n_top, p_plausible = probabilities(logits), self.contrast.n_top, min(float(step.p.sum()), 1.0)
-        top = most_probable(p, n_top, step.candidates) if n_top else ()
-        return Step(step.token, float(step.p[at]), p_muted, float(p[at]), top=top, p_plausible=p_plausible)
+        return self.contrast.accept(step, logits, muted)
 
     def _clear_draft(self) -> None:
         self.draft.steps, self._n_accepted, self._expected_rejections = [], 0, 0.0

@@ -78,6 +78,9 @@ class Script:
 
     sample_last = sample
 
+    def allowed(self, logits: Logits) -> Logits:
+        return logits
+
     def accept(self, tokens: Iterable[int]) -> None:
         pass
 
@@ -976,7 +979,7 @@ def test_a_second_context_that_cannot_be_made_takes_the_question_back(
 ) -> None:
     session = open_session(steering=muting(llama))
 
-    def refused(**_: bool) -> Context:
+    def refused(*_: int, **__: bool) -> Context:
         raise NativeError("no memory")
 
     monkeypatch.setattr(session, "context", refused)

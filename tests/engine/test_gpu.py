@@ -6,8 +6,9 @@ none, tests/engine/test_vulkan.py runs them on a software driver.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,15 +17,16 @@ from tiny import ATTENTION, TinyModel
 
 from dps_local.chat.session import Session
 from dps_local.engine import native
-from dps_local.engine.context import Context, Run
+from dps_local.engine.context import Context, Run, TopLogits
 from dps_local.engine.model import Head, Model, Scope, head_mask
 from dps_local.engine.sampler import Sampling
 from dps_local.prompting.chat_template import ChatTemplate
 from dps_local.scoring.forked_sequences import ScoredText
 from dps_local.scoring.head_ablation import HeadAblation
 from dps_local.scoring.head_effects import PCS
+from dps_local.steering.decoding import Engine
 from dps_local.steering.mixing import Gamma
-from dps_local.steering.steering import Steering
+from dps_local.steering.steering import Steering, SteeringMode
 
 PROMPT = list(b"The letter that you wrote to the editor on Sunday, word for word.")
 MUTED: dict[str, Head] = {
@@ -117,13 +119,13 @@ def test_scores_are_those_of_the_cpu(tiny_model: TinyModel, load_on: Load) -> No
     assert np.abs(pcs_on_cpu).max() > 0.01
 
 
-def answers(model: Model, steering: Steering, engine: str) -> list[list[tuple[int, float | None, float | None]]]:
+def answers(model: Model, steering: Steering, engine: Engine) -> list[list[tuple[int, float | None, float | None]]]:
     session = Session(
         model,
         ChatTemplate(model),
         steering=steering,
         sampling=Sampling(temp=0),
-        engine=engine,  # type: ignore[arg-type]
+        engine=engine,
         probs=True,
         n_ctx=512,
         n_threads=2,
@@ -137,24 +139,53 @@ def answers(model: Model, steering: Steering, engine: str) -> list[list[tuple[in
         session.close()
 
 
+@pytest.mark.parametrize("engine", ["eager", "together"])
 @pytest.mark.parametrize("scope", ["generated", "all"])
-def test_nothing_muted_is_exactly_nothing(tiny_model: TinyModel, load_on: Load, scope: Scope) -> None:
+def test_nothing_muted_is_exactly_nothing(tiny_model: TinyModel, load_on: Load, scope: Scope, engine: Engine) -> None:
     model = load_on(tiny_model())
     null = Steering(head_mask(model, []), Gamma(5.0), 0.0, scope)
-    for answer in answers(model, null, "eager"):
+    for answer in answers(model, null, engine):
         assert all(p_plain == p_steered for _, p_plain, p_steered in answer)
 
 
+@pytest.mark.parametrize("engine", ["speculative", "together"])
 @pytest.mark.parametrize("kind", ["llama", "gemma3"])
-def test_the_late_engine_answers_as_the_eager_one_to_rounding(tiny_model: TinyModel, load_on: Load, kind: str) -> None:
+def test_other_engines_answer_as_the_eager_one_to_rounding(
+    tiny_model: TinyModel, load_on: Load, kind: str, engine: Engine
+) -> None:
     model = load_on(tiny_model(kind))
     steering = Steering(head_mask(model, [MUTED[kind]]), Gamma(1.0), 0.05)
-    eager, speculative = (answers(model, steering, engine) for engine in ("eager", "speculative"))
-    for one, other in zip(eager, speculative, strict=True):
+    eager, by_engine = (answers(model, steering, name) for name in ("eager", engine))
+    for one, other in zip(eager, by_engine, strict=True):
         same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a[0] != b[0]), len(one))
         for a, b in zip(one[:same], other[:same], strict=True):
             assert a[2] == pytest.approx(b[2], abs=0.02)
         assert same > 2
+
+
+@pytest.mark.parametrize("mode", ["contrast", "amplify"])
+def test_logits_are_picked_on_the_device(
+    tiny_model: TinyModel, load_on: Load, monkeypatch: pytest.MonkeyPatch, mode: SteeringMode
+) -> None:
+    model, picked = load_on(tiny_model()), list[int]()
+    original = Context.decode_top
+
+    def decode_top(self: Context, runs: Sequence[Run], n: int) -> TopLogits:
+        top = original(self, runs, n)
+        assert np.array_equal(self.fetch_logits(len(runs))[:, top.tokens], top.logits)
+        picked.append(len(runs))
+        return top
+
+    monkeypatch.setattr(Context, "decode_top", decode_top)
+    steering = Steering(head_mask(model, [(1, 3)], 0.5), Gamma(1.0), 0.05, mode=mode)
+    by_place = []
+    for on_device in (True, False):
+        model.offloads_output = on_device
+        options: dict[str, Any] = {"engine": "together", "sampling": Sampling(temp=0.8, seed=2), "n_ctx": 512}
+        with Session(model, ChatTemplate(model), steering=steering, n_threads=2, **options) as session:
+            by_place.append([token.id for token in session.ask("Where is the harbour?", 10)])
+    assert by_place[0] == by_place[1]
+    assert set(picked) == {2 if mode == "contrast" else 1}
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from tiny import ATTENTION, TinyModel
 
 from dps_local.chat.session import Session
 from dps_local.chat.turn import Token
-from dps_local.engine.context import KV_STEP, MAX_INVARIANT_BATCH, Context
+from dps_local.engine.context import KV_STEP, MAX_INVARIANT_BATCH, Context, Run
 from dps_local.engine.model import Model, Scope, head_mask
 from dps_local.engine.sampler import Sampler, Sampling
 from dps_local.engine.stream import Stream
@@ -82,17 +81,16 @@ def distributions(turns: list[list[Token]]) -> list[list[tuple[int, float | None
 
 @pytest.fixture
 def tape(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Context, int, int]]:
-    """Calls of Stream.decode: the context, the number of tokens, and of logits."""
+    """Calls of a context: which one, the number of tokens, and of logits."""
     calls: list[tuple[Context, int, int]] = []
-    original = Stream.decode
+    original = Context._decode
 
-    def decode(
-        self: Stream, tokens: list[int], n_logits: int = 0, rows: NDArray[np.integer] | None = None
-    ) -> NDArray[np.float32]:
-        calls.append((self.context, len(tokens), n_logits))
-        return original(self, tokens, n_logits, rows)
+    def decode(self: Context, runs: Sequence[Run]) -> int:
+        n_logits = original(self, runs)
+        calls.append((self, sum(len(run.tokens) for run in runs), n_logits))
+        return n_logits
 
-    monkeypatch.setattr(Stream, "decode", decode)
+    monkeypatch.setattr(Context, "_decode", decode)
     return calls
 
 
@@ -210,19 +208,13 @@ def test_without_a_choice_of_candidates_nothing_is_verified(
     assert all(t.p_steered == 1 and t.p_muted is None for turn in turns for t in turn)
 
 
-def test_auto_is_speculative_decoding(tiny_model: TinyModel, load: Load) -> None:
-    model = load(tiny_model("llama"))
-    auto, counts = answers(model, steering(model, "llama"), "auto", Sampling(temp=0))
-    drafted, same = answers(model, steering(model, "llama"), "speculative", Sampling(temp=0))
-    assert (distributions(auto), counts) == (distributions(drafted), same)
-
-
 def test_a_draft_ends_where_attention_takes_more_cells(
     tiny_model: TinyModel, load: Load, tape: list[tuple[Context, int, int]]
 ) -> None:
     model = load(tiny_model("llama"))
     steered = steering(model, "llama", beta=1.0)
-    session = Session(model, ChatTemplate(model), steering=steered, sampling=Sampling(temp=0), n_ctx=512, n_threads=1)
+    options: dict[str, Any] = {"engine": "speculative", "n_ctx": 512, "n_threads": 1}
+    session = Session(model, ChatTemplate(model), steering=steered, sampling=Sampling(temp=0), **options)
     list(session.ask("x" * 150, 100))
     muted = [n for context, n, _ in tape if context is not session.full.context]
     ends = np.cumsum(muted) + session.turns[0].answer
