@@ -111,7 +111,6 @@ def bench_decoding(
     if steering is None or steering.mode != "contrast" or steering.gamma.off:
         raise SettingsError("there is nothing to time", Remedy.STEER_BY_CONTRAST)
     bench = DecodeBench(session.model.name)
-    session.streams.join()  # the same contexts for all methods
     for i, prompt in enumerate(prompts):
         if i < FIRST_TOKENS:
             _time_first_token(bench, session, prompt)

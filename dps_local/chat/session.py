@@ -349,8 +349,8 @@ class Session:
 
     def _read(self, turn: Turn, steering: Steering | None, engine: Engine) -> Stream | None:
         """Read the prompt but for its last token in both streams, until it is cancelled; return the muted one."""
-        if self._joins(steering, engine):
-            self.streams.join()
+        if steering and steering.mode != "amplify":
+            self.streams.arrange(joined=self._joins(steering, engine))
         if not self.streams.read(turn.pending, turn.start, steering) or steering is None or steering.mode == "amplify":
             return None
         if steering.mode == "cad":

@@ -41,22 +41,26 @@ class StreamPair:
         self._unread: list[list[int]] | None = None  # its calls, while they are still to be read with these scales
 
     def close(self) -> None:
-        self.full.context.close()
-        if self.muted:
-            self.muted.context.close()
+        for stream in filter(None, (self.full, self.muted)):
+            stream.context.close()
 
-    def join(self) -> None:
-        """Let both streams be sequences of one context, so that a call can have tokens of both."""
-        if self.muted and self.muted.context is self.full.context:
+    @property
+    def joined(self) -> bool:
+        """Whether both streams are sequences of one context."""
+        return self.muted is not None and self.muted.context is self.full.context
+
+    def arrange(self, *, joined: bool) -> None:
+        """Let both streams be sequences of one context, so that a call can have tokens of both, or let none be."""
+        if self.joined == joined or (self.muted is None and not joined):
             return
-        context = self._new_context(2, True)
-        self.full, muted, apart = Stream(context, 0), Stream(context, 1), (self.full, self.muted)
-        for joined, stream in zip((self.full, muted), apart, strict=True):
-            if stream:
-                joined.copy_from(stream)
-                joined.scale(stream.scales)
-                stream.context.close()
-        self.muted = muted
+        before, full = (self.full, self.muted), self._new_context(2 if joined else 1, joined)
+        self.full, self.muted = Stream(full), Stream(full, 1) if joined else Stream(self._new_context(1, True))
+        for stream, old in zip((self.full, self.muted), before, strict=True):
+            if old:
+                stream.copy_from(old)
+                stream.scale(old.scales)
+        for old in filter(None, before):
+            old.context.close()
 
     def clear(self) -> None:
         self.full.clear()

@@ -61,5 +61,4 @@ def test_auto_is_the_engine_for_this_machine(
     assert later.streams.muted is None
     for session in (at_once, later):
         list(session.ask("And the tide?", 3, steering=steering))
-        muted = session.streams.muted
-        assert (muted is not None and muted.context is session.full.context) == joined
+        assert session.streams.joined == joined
