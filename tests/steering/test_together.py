@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from tiny import ATTENTION
 
+from dps_local.chat.explanation import explain
 from dps_local.chat.session import Session
 from dps_local.chat.turn import Token
 from dps_local.engine.context import N_TOP, Context, Run
 from dps_local.engine.model import Head, Scope, head_mask
+from dps_local.engine.prefix_cache import PrefixCache
 from dps_local.engine.sampler import Sampling
 from dps_local.steering.decoding import Engine
 from dps_local.steering.mixing import Gamma
@@ -181,3 +184,45 @@ def test_answers_from_picked_logits_are_those_from_all(
     assert by_place[0] == by_place[1]
     few = sampling.top_k and sampling.repeat_penalty == 1
     assert bool(picked) == bool(beta if mode == "contrast" else few)
+
+
+# --- with what else a session does
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3", "lfm2"])
+@pytest.mark.parametrize("scope", ["generated", "all"])
+def test_what_was_read_of_a_profile_comes_from_the_disk(
+    open_session: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, scope: Scope
+) -> None:
+    by_cache, read = list[list[Steps]](), list[int]()
+    original = Context._decode
+
+    def decode(self: Context, runs: Sequence[Run]) -> int:
+        read.append(sum(len(run.tokens) for run in runs))
+        return original(self, runs)
+
+    monkeypatch.setattr(Context, "_decode", decode)
+    caches = [tmp_path / "eager", tmp_path / "together", tmp_path / "together"]
+    for folder in caches:
+        folder.mkdir(exist_ok=True)
+        cache = PrefixCache(folder)
+        session = open_session(kind, engine=folder.name, cache=cache, system="You write for Ada. " * 5, n_ctx=512)
+        session.steering = steered(session, kind, scope)
+        read.clear()
+        by_cache.append([steps(list(session.ask(question, 9))) for question in QUESTIONS[:2]])
+        if len(by_cache) == 3:
+            assert max(read) < 64  # a question, not the profile
+    assert by_cache[0] == by_cache[1] == by_cache[2]
+    assert len(list(folder.glob("*.state"))) == (1 if scope == "generated" else 2)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+def test_an_explanation_is_that_of_the_eager_answer(open_session: Open, kind: str) -> None:
+    explained = []
+    for engine in ("eager", "together"):
+        session = open_session(kind, engine=engine, n_ctx=512)
+        session.steering = steered(session, kind)
+        for question in QUESTIONS:
+            list(session.ask(question, 9))
+        explained.append(explain(session))
+    assert explained[0] == explained[1]
