@@ -24,6 +24,7 @@ LayerVectors = NDArray[np.float32]  # [n_layer - 1, n_embd], of all layers after
 KV_STEP = 256  # attention looks at so many KV cells more at a time
 MAX_INVARIANT_BATCH = 8  # tokens of a batch-invariant call: LLAMA_MAX_BATCH_INVARIANT of the patch
 NO_SLOPES = "no slopes of heads: "  # how the patch begins to say why
+NO_MEMORY = -2  # what llama_decode returns where a graph or its outputs cannot be allocated
 ROW_STEP = 16  # Context.decode_rows computes a multiple of so many rows
 
 
@@ -114,7 +115,7 @@ class Context:
         if not handle:
             raise NativeError(
                 f"llama.cpp cannot make a context of {parameters.n_ctx} tokens ({model.native.log.reason()})",
-                Remedy.SMALLER_CONTEXT,
+                memory_remedy(model),
             )
         self._use(model, handle, owned=True)
         model.check_writes(bool(self.memory))
@@ -298,6 +299,10 @@ class Context:
             raise InterruptedError
         if status == 1:
             raise ContextFullError(f"the context of {self.n_ctx} tokens is full", Remedy.LARGER_CONTEXT)
+        if status == NO_MEMORY:
+            raise NativeError(
+                f"no memory to compute {n} tokens ({self.native.log.reason()})", memory_remedy(self.model)
+            )
         if status:
             raise NativeError(f"llama_decode failed with {status}: {self.native.log.reason()}")
         return n_outputs
@@ -362,6 +367,11 @@ class Context:
         self.native.log.begin()
         if self.llama.llama_state_set_data(self.handle, buffer, len(state)) != len(state):
             raise NativeError(f"llama.cpp did not take a KV state: {self.native.log.reason()}")
+
+
+def memory_remedy(model: Model) -> Remedy:
+    """Return what helps where llama.cpp finds no memory."""
+    return Remedy.LESS_GPU_MEMORY if model.offloads else Remedy.LESS_MEMORY
 
 
 def default_threads() -> int:

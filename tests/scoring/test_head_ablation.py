@@ -350,7 +350,8 @@ def test_what_a_sequence_takes_is_its_cache_its_logits_and_its_layers_outputs(
 ) -> None:
     model = load(tiny_model())  # 3 layers of 96 numbers, 2 key/value heads of 16 in each, 274 tokens
     assert model.kv_bytes == 384  # 3 · 2 · (16 + 16) numbers of 2 bytes
-    assert sequence_bytes(model, 100, 10) == 384 * 356 + 4 * 10 * 3 * 274
+    assert sequence_bytes(model, 100, 10) == 384 * 256 + 4 * 10 * 2 * 274  # KV cells come in steps of 256
+    assert sequence_bytes(model, 257, 10) == 384 * 512 + 4 * 10 * 2 * 274
 
 
 def test_sequences_come_in_fours_fill_a_batch_and_fit_into_half_of_the_free_memory(
