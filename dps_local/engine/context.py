@@ -129,6 +129,7 @@ class Context:
         self.n_seq = int(self.llama.llama_n_seq_max(handle))
         self.n_batch = int(self.llama.llama_n_batch(handle))
         self._batch = self.llama.llama_batch_init(self.n_batch, 0, 1)
+        self._no_memory: NativeError | None = None
 
     def close(self) -> None:
         if self.handle:
@@ -169,6 +170,9 @@ class Context:
         [n_runs, n_targets, 4]: p = softmax(m)[y] of the target y, m[y] - f[y], and the mean and the mean square of
         m - f under softmax(f).
         """
+        # copies of sequences that are due: llama.cpp would reserve a comparison of the largest batch for them, and end the
+        # process where there is no memory for that
+        self.llama.llama_state_seq_get_size(self.handle, 0)
         compared, _ = self._decode_part(runs, np.asarray(targets, np.int32), LogitsPart.COMPARE)
         return compared.reshape(len(runs), len(targets), 4)
 
@@ -282,6 +286,8 @@ class Context:
     def _decode(self, runs: Sequence[Run]) -> int:
         """Run the model once over all `runs`; return the number of outputs."""
         batch, n, n_outputs = self._batch, 0, 0
+        if self._no_memory:  # llama.cpp ends the process where it is asked once more
+            raise self._no_memory
         if sum(len(run.tokens) for run in runs) > self.n_batch:
             raise NativeError(f"more than {self.n_batch} tokens in one batch")
         for run in runs:
@@ -300,9 +306,9 @@ class Context:
         if status == 1:
             raise ContextFullError(f"the context of {self.n_ctx} tokens is full", Remedy.LARGER_CONTEXT)
         if status == NO_MEMORY:
-            raise NativeError(
-                f"no memory to compute {n} tokens ({self.native.log.reason()})", memory_remedy(self.model)
-            )
+            reason = self.native.log.reason()
+            self._no_memory = NativeError(f"no memory to compute {n} tokens ({reason})", memory_remedy(self.model))
+            raise self._no_memory
         if status:
             raise NativeError(f"llama_decode failed with {status}: {self.native.log.reason()}")
         return n_outputs
