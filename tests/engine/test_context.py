@@ -232,7 +232,7 @@ def test_memory_that_runs_out_in_a_call_is_one_line_again_and_again(
         with pytest.raises(NativeError, match=r"^no memory to compute 3 tokens \(") as first:
             context.decode([Run(0, 0, PROMPT[:3], 1)])
     assert first.value.remedy is remedy
-    with pytest.raises(NativeError, match="^no memory to compute 3 tokens"):  # llama.cpp would crash
+    with pytest.raises(NativeError, match=r"^no memory to compute 3 tokens"):  # llama.cpp would crash
         context.decode([Run(0, 0, PROMPT[:3], 1)])
     context.close()
 

@@ -93,19 +93,19 @@ def test_a_muted_head_is_a_head_without_its_columns(tiny_model: TinyModel, load_
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3"])
-@pytest.mark.parametrize("head", [(0, 1), (2, 3)])
 def test_heads_are_muted_on_both_sides_of_a_model_that_is_partly_on_the_gpu(
-    tiny_model: TinyModel, load_on: Load, kind: str, head: Head
+    tiny_model: TinyModel, load_on: Load, kind: str
 ) -> None:
-    model = load_on(tiny_model(kind), "partly")
-    muted, plain = logits_of(model, [head]), logits_of(model, [])
-    assert np.array_equal(muted, logits_of(load_on(tiny_model(kind, edit={head: 0.0}), "partly"), []))
-    assert np.array_equal(logits_of(model, [head], 1.0), plain)
-    assert not np.array_equal(muted, plain)
-    on_cpu = load_on(tiny_model(kind), "cpu")
-    for scale in (0.0, 2.0):
-        expected = logits_of(on_cpu, [head], scale)
-        assert np.abs(logits_of(model, [head], scale) - expected).max() < 0.05 * float(expected.std())
+    model, on_cpu = load_on(tiny_model(kind), "partly"), load_on(tiny_model(kind), "cpu")
+    plain = logits_of(model, [])
+    for head in ((0, 1), (2, 3)):
+        muted = logits_of(model, [head])
+        assert np.array_equal(muted, logits_of(load_on(tiny_model(kind, edit={head: 0.0}), "partly"), []))
+        assert np.array_equal(logits_of(model, [head], 1.0), plain)
+        assert not np.array_equal(muted, plain)
+        for scale, found in ((0.0, muted), (2.0, logits_of(model, [head], 2.0))):
+            expected = logits_of(on_cpu, [head], scale)
+            assert np.abs(found - expected).max() < 0.05 * float(expected.std())
 
 
 @pytest.mark.parametrize("device", ["gpu", "partly"])
@@ -197,6 +197,18 @@ def test_the_late_engine_answers_as_the_eager_one_to_rounding(
         for a, b in zip(one[:same], other[:same], strict=True):
             assert a[2] == pytest.approx(b[2], abs=0.02)
         assert same > 2
+
+
+@pytest.mark.parametrize("device", ["gpu", "partly"])
+def test_an_amplified_answer_is_that_of_the_cpu_to_rounding(tiny_model: TinyModel, load_on: Load, device: str) -> None:
+    scales = head_mask(load_on(tiny_model(), device), [(0, 1), (2, 3)], 1.5)
+    found, expected, plain = (
+        answers(load_on(tiny_model(), where), Steering(scales, Gamma(gamma), mode="amplify"), "auto")[0][0]
+        for where, gamma in ((device, 1.0), ("cpu", 1.0), (device, 0.0))
+    )
+    assert found[0] == expected[0]
+    assert found[2] == pytest.approx(expected[2], abs=0.02)
+    assert found[2] != plain[2]
 
 
 @pytest.mark.slow

@@ -454,7 +454,7 @@ def test_a_device_that_is_never_exact_takes_the_largest_batch_and_says_so(
     model = load(tiny_model())
     device = Device(model, monkeypatch, tile=8)
     for text in (TEXT, TEXT):
-        effects, _, nulls = measure(model, text, parallel=19)
+        _, _, nulls = measure(model, text, parallel=19)
         assert nulls[0] > 1e-5
         assert len(nulls) == 2  # 18 heads in one batch
     assert {20, 10, 5, 2} <= set(device.batches)
