@@ -170,8 +170,8 @@ class Context:
         [n_runs, n_targets, 4]: p = softmax(m)[y] of the target y, m[y] - f[y], and the mean and the mean square of
         m - f under softmax(f).
         """
-        # does the copies that are due: with them, llama.cpp would reserve the largest comparison there can be, and crash
-        # where there is no memory for that
+        # does the copies that are due: else llama.cpp reserves the largest comparison there can be with them, and
+        # crashes where there is no memory for that
         self.llama.llama_state_seq_get_size(self.handle, 0)
         compared, _ = self._decode_part(runs, np.asarray(targets, np.int32), LogitsPart.COMPARE)
         return compared.reshape(len(runs), len(targets), 4)
