@@ -66,7 +66,7 @@ class ScoringBench:
         return median((self.heads_at_a_time + 1) * self.target_tokens / t.prompt for t in self.repeats)
 
     def null_control(self) -> float:
-        """The largest effect that doing nothing had in any slot of any batch."""
+        """The largest effect that doing nothing had in any slot of a batch without a scaled head."""
         return max(t.null_control for t in self.repeats)
 
     def ratios(self) -> list[float]:
