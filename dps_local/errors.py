@@ -29,7 +29,8 @@ class Remedy(Enum):
     """What helps against an error. The command line says it by its options, in `dps_local/cli/remedies.py`."""
 
     LARGER_CONTEXT = "a larger context"
-    SMALLER_CONTEXT = "a smaller context"
+    LESS_MEMORY = "a smaller context, or more free memory"
+    LESS_GPU_MEMORY = "fewer layers on the GPU, or a smaller context"
     SHORTER_ABOUT = "a larger context, or a shorter about in the profile"
     SMALLER_PROFILE = "a larger context, fewer tokens for the profile, or a shorter about in it"
     FILE_OR_NAME = "the path of a GGUF file, or a name of the registry"

@@ -27,7 +27,7 @@ class ScoringTimes:
     """Seconds of one repeat: reading the prompt, all batches of heads, prompt processing, brute force for one head.
 
     brute: a full forward with logits at every position, as the paper's code does it. lean: with those of the target.
-    slopes: one backward pass, None where the architecture has none.
+    slopes: one backward pass, None where the architecture has none. null_control: the largest effect of doing nothing.
     """
 
     read: float
@@ -36,6 +36,7 @@ class ScoringTimes:
     brute: float
     lean: float
     slopes: float | None
+    null_control: float
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,14 @@ class ScoringBench:
     """Times of `repeats`, taken in turn; what is derived is the median over them.
 
     heads_at_a_time: with the untouched sequence, and its targets, that makes the batch of prompt processing as well.
+    most_heads_at_a_time: what memory and a micro-batch hold; fewer are taken where more are not exact on a device.
     slope_texts: with target_tokens each, that one backward pass differentiates.
     """
 
     model: str
     heads: int
     heads_at_a_time: int
+    most_heads_at_a_time: int
     prompt_tokens: int
     target_tokens: int
     slope_texts: int
@@ -61,6 +64,10 @@ class ScoringBench:
     def prompt_tokens_per_s(self) -> float:
         """llama.cpp's own prompt processing with logits at every position, in a batch of as many tokens."""
         return median((self.heads_at_a_time + 1) * self.target_tokens / t.prompt for t in self.repeats)
+
+    def null_control(self) -> float:
+        """The largest effect that doing nothing had in any slot of a batch without a scaled head."""
+        return max(t.null_control for t in self.repeats)
 
     def ratios(self) -> list[float]:
         work = self.heads / (self.heads_at_a_time + 1)
@@ -96,6 +103,7 @@ class ScoringBench:
     def as_json(self) -> dict[str, Any]:
         return {
             **{k: v for k, v in asdict(self).items() if k != "repeats"},
+            "null_control": self.null_control(),
             "scored_tokens_per_s": self.scored_tokens_per_s(),
             "prompt_tokens_per_s": self.prompt_tokens_per_s(),
             "ratio": median(self.ratios()),
@@ -126,17 +134,17 @@ def bench_scoring(
     times = []
     for i in range(repeats):
         ablation = HeadAblation(model, len(tokens), target_tokens, parallel=parallel, n_threads=n_threads)
-        size = ablation.heads_at_a_time
         try:
-            read, batches = _scoring(ablation, text)
+            read, batches, null = _scoring(ablation, text)
+            size, most = ablation.heads_at_a_time, ablation.sequences.n - 1
         finally:
             ablation.close()
         prompt = _prompt_processing(model, (size + 1) * target_tokens, n_threads)
         brute, lean = (_brute_force(model, text, everywhere, n_threads) for everywhere in (True, False))
-        times.append(ScoringTimes(read, batches, prompt, brute, lean, _backward(model, texts, n_threads)))
+        times.append(ScoringTimes(read, batches, prompt, brute, lean, _backward(model, texts, n_threads), null))
         if progress:
             progress(i + 1, repeats)
-    return ScoringBench(model.name, len(model.heads()), size, prompt_tokens, target_tokens, len(texts), times)
+    return ScoringBench(model.name, len(model.heads()), size, most, prompt_tokens, target_tokens, len(texts), times)
 
 
 def _seconds(call: Callable[[], object]) -> float:
@@ -145,15 +153,16 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _scoring(ablation: HeadAblation, text: ScoredText) -> tuple[float, float]:
-    """Return the seconds of reading the prompt, and of evaluating all heads, the untouched batch included."""
-    ablation.read(ScoredText(text.prompt[1:], text.target))
-    ablation.null_control()  # touches memory that a run of many texts finds ready
+def _scoring(ablation: HeadAblation, text: ScoredText) -> tuple[float, float, float]:
+    """Return the seconds of reading the prompt, and of all heads with the untouched batch; and the null control."""
+    _, null = ablation.read(ScoredText(text.prompt[1:], text.target))
+    null = max(null, ablation.null_control())  # touches memory that a run of many texts finds ready
     first = _seconds(lambda: ablation.read(text))
     untouched = _seconds(lambda: ablation.read(text))  # the prompt is there already
     heads, size = ablation.model.heads(), ablation.heads_at_a_time
     batches = [heads[i : i + size] for i in range(0, len(heads), size)]
-    return first - untouched, untouched + sum(_seconds(partial(ablation.effects, batch)) for batch in batches)
+    scored = sum(_seconds(partial(ablation.effects, batch)) for batch in batches)
+    return first - untouched, untouched + scored, null
 
 
 def _backward(model: Model, texts: Sequence[ScoredText], n_threads: int | None) -> float | None:

@@ -67,6 +67,7 @@ def _scoring_rows(bench: ScoringBench, repeats: int) -> list[list[str]]:
             f"{bench.scored_tokens_per_s():.0f}",
             f"{bench.heads} heads, {bench.heads_at_a_time} at a time",
         ],
+        ["null control", f"{bench.null_control():g}", _shape(bench)],
         [
             "prompt tokens a second",
             f"{bench.prompt_tokens_per_s():.0f}",
@@ -78,6 +79,12 @@ def _scoring_rows(bench: ScoringBench, repeats: int) -> list[list[str]]:
         *_slope_rows(bench),
         ["peak memory", f"{memory.peak() / 1e9:.2f} GB", ""],
     ]
+
+
+def _shape(bench: ScoringBench) -> str:
+    if bench.heads_at_a_time == bench.most_heads_at_a_time:
+        return "what doing nothing changes"
+    return f"what doing nothing changes; it is not 0 with {bench.most_heads_at_a_time} heads at a time"
 
 
 def _slope_rows(bench: ScoringBench) -> list[list[str]]:

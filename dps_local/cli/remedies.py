@@ -6,7 +6,8 @@ from dps_local.errors import DpsError, Remedy
 
 REMEDIES = {
     Remedy.LARGER_CONTEXT: "--ctx-size makes it larger",
-    Remedy.SMALLER_CONTEXT: "try a smaller --ctx-size",
+    Remedy.LESS_MEMORY: "close other programs, or try a smaller --ctx-size",
+    Remedy.LESS_GPU_MEMORY: "try fewer layers on the GPU (--n-gpu-layers), or a smaller --ctx-size",
     Remedy.SHORTER_ABOUT: "--ctx-size makes it larger, or make its about shorter",
     Remedy.SMALLER_PROFILE: "make --ctx-size larger, or --profile-tokens or its about smaller",
     Remedy.FILE_OR_NAME: "give the path of a GGUF file or a name from `dps-local models list`",

@@ -26,6 +26,7 @@ MAX_INVARIANT_BATCH = 8  # tokens of a batch-invariant call: LLAMA_MAX_BATCH_INV
 NO_SLOPES = "no slopes of heads: "  # how the patch begins to say why
 STATE_FLAGS = 4  # LLAMA_STATE_SEQ_FLAGS_SWA_MASKED of the patch
 N_TOP = 64  # logits to pick on a device: as many tokens as are plausible in all but a few steps
+NO_MEMORY = -2  # what llama_decode returns where a graph or its outputs cannot be allocated
 ROW_STEP = 16  # Context.decode_rows computes a multiple of so many rows
 
 
@@ -124,7 +125,7 @@ class Context:
         if not handle:
             raise NativeError(
                 f"llama.cpp cannot make a context of {parameters.n_ctx} tokens ({model.native.log.reason()})",
-                Remedy.SMALLER_CONTEXT,
+                memory_remedy(model),
             )
         self._use(model, handle, owned=True)
         model.check_writes(bool(self.memory))
@@ -138,6 +139,7 @@ class Context:
         self.n_seq = int(self.llama.llama_n_seq_max(handle))
         self.n_batch = int(self.llama.llama_n_batch(handle))
         self._batch = self.llama.llama_batch_init(self.n_batch, 0, 1)
+        self._no_memory: NativeError | None = None
 
     def close(self) -> None:
         if self.handle:
@@ -178,6 +180,9 @@ class Context:
         [n_runs, n_targets, 4]: p = softmax(m)[y] of the target y, m[y] - f[y], and the mean and the mean square of
         m - f under softmax(f).
         """
+        # does the copies that are due: else llama.cpp reserves the largest comparison there can be with them, and
+        # crashes where there is no memory for that
+        self.llama.llama_state_seq_get_size(self.handle, 0)
         compared, _ = self._decode_part(runs, np.asarray(targets, np.int32), LogitsPart.COMPARE)
         return compared.reshape(len(runs), len(targets), 4)
 
@@ -306,6 +311,8 @@ class Context:
     def _decode(self, runs: Sequence[Run]) -> int:
         """Run the model once over all `runs`; return the number of outputs."""
         batch, n, n_outputs = self._batch, 0, 0
+        if self._no_memory:  # llama.cpp ends the process where it is asked once more
+            raise self._no_memory
         if sum(len(run.tokens) for run in runs) > self.n_batch:
             raise NativeError(f"more than {self.n_batch} tokens in one batch")
         for run in runs:
@@ -323,6 +330,10 @@ class Context:
             raise InterruptedError
         if status == 1:
             raise ContextFullError(f"the context of {self.n_ctx} tokens is full", Remedy.LARGER_CONTEXT)
+        if status == NO_MEMORY:
+            reason = self.native.log.reason()
+            self._no_memory = NativeError(f"no memory to compute {n} tokens ({reason})", memory_remedy(self.model))
+            raise self._no_memory
         if status:
             raise NativeError(f"llama_decode failed with {status}: {self.native.log.reason()}")
         return n_outputs
@@ -383,6 +394,11 @@ class Context:
         self.native.log.begin()
         if self.llama.llama_state_seq_set_data_ext(self.handle, buffer, len(state), seq, STATE_FLAGS) != len(state):
             raise NativeError(f"llama.cpp did not take a KV state: {self.native.log.reason()}")
+
+
+def memory_remedy(model: Model) -> Remedy:
+    """Return what helps where llama.cpp finds no memory."""
+    return Remedy.LESS_GPU_MEMORY if model.offloads else Remedy.LESS_MEMORY
 
 
 def default_threads() -> int:

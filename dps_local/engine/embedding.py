@@ -7,7 +7,7 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from dps_local.engine.context import default_threads
+from dps_local.engine.context import NO_MEMORY, default_threads, memory_remedy
 from dps_local.engine.model import Model
 from dps_local.errors import ModelError, NativeError
 
@@ -32,7 +32,7 @@ class Embedder:
         model.native.log.begin()
         self.handle = self.llama.llama_init_from_model(model.handle, parameters)
         if not self.handle:
-            raise NativeError(f"{model.name} cannot embed text: {model.native.log.reason()}")
+            raise NativeError(f"{model.name} cannot embed text ({model.native.log.reason()})", memory_remedy(model))
         self._batch = self.llama.llama_batch_init(self.n_ctx, 0, 1)
 
     def close(self) -> None:
@@ -56,6 +56,9 @@ class Embedder:
             status = self.llama.llama_decode(self.handle, batch)
         if status == 2:
             raise InterruptedError
+        if status == NO_MEMORY:
+            reason = self.model.native.log.reason()
+            raise NativeError(f"{self.model.name} cannot embed text ({reason})", memory_remedy(self.model))
         pooled = None if status else self.llama.llama_get_embeddings_seq(self.handle, 0)
         if not pooled:
             raise NativeError(f"{self.model.name} cannot embed text: {self.model.native.log.reason()}")

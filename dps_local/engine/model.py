@@ -17,6 +17,7 @@ from dps_local.engine import native
 from dps_local.engine.gguf_file import GGUFFile
 from dps_local.engine.wrong_file import IS_HEAD_MAP, remedy, what_instead
 from dps_local.errors import ModelError, Remedy
+from dps_local.system import memory
 from dps_local.system.deep_stack import on_deep_stack
 from dps_local.system.files import StrPath
 from dps_local.system.progress import Notice
@@ -61,6 +62,7 @@ class Model:
         parameters = self.llama.llama_model_default_params()
         if n_gpu_layers is not None:
             parameters.n_gpu_layers = n_gpu_layers
+        self.offloads = n_gpu_layers != 0 and bool(self.llama.llama_supports_gpu_offload())
         parameters.use_extra_bufts = repack
         self.handle, self._owned = handle, handle is None
         if self._owned:
@@ -68,13 +70,12 @@ class Model:
             self.handle = self.llama.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self.handle:
             reason = self.native.log.reason()
-            raise ModelError(f"llama.cpp cannot load {path} ({reason}): {remedy(reason)}")
+            raise ModelError(f"llama.cpp cannot load {path} ({reason}): {remedy(reason, self.offloads)}")
         n_layer = int(self.llama.llama_model_n_layer(self.handle))
         self.n_heads = _per_layer(n_head, n_layer)
         self.kv_bytes = int(2 * (n_embd_k + n_embd_v) * sum(_per_layer(n_head_kv, n_layer)))  # a token, in F16
         self.vocab = self.llama.llama_model_get_vocab(self.handle)
         self.n_gpu_layers = n_gpu_layers
-        self.offloads = n_gpu_layers != 0 and bool(self.llama.llama_supports_gpu_offload())
         # with so many layers, or as many as fit, llama.cpp puts the output matrix there, too
         self.offloads_output = self.offloads and (n_gpu_layers is None or n_gpu_layers < 0 or n_gpu_layers > n_layer)
         self.n_embd = int(self.llama.llama_model_n_embd(self.handle))
@@ -111,6 +112,14 @@ class Model:
         if notice:
             notice(f"the context is {self.n_ctx_train} tokens: {self.name} was trained for no more")
         return self.n_ctx_train
+
+    def free_memory(self) -> int:
+        """Return the bytes that contexts can have: of the host, or of the GPUs, where that is less.
+
+        With a part of the layers on a GPU, a context takes some of both.
+        """
+        host = memory.available()
+        return min(host, self.native.device_memory()) if self.offloads else host
 
     @property
     def encodes(self) -> bool:

@@ -26,6 +26,7 @@ from dps_local.errors import NativeError
 
 PATCH_VERSION = 6  # raised with every change of the patches' C interface; the build records it beside the library
 _WHO_SAYS_IT = re.compile(r"^(?:\w+: |error loading model(?: \w+)?: )+")  # before llama.cpp's reasons
+GPU_TYPES = (1, 2)  # enum ggml_backend_dev_type: GPU, and IGPU, which shares the host's memory
 HOW_TO_BUILD = "run `pip install --force-reinstall --no-deps .` in the dps-local source folder to build it"
 
 
@@ -258,6 +259,11 @@ class Native:
         # const char * ggml_backend_dev_name(ggml_backend_dev_t);  const char * ggml_backend_dev_description(…);
         self.ggml_backend_dev_name = ggml("ggml_backend_dev_name", char_p, void_p)
         self.ggml_backend_dev_description = ggml("ggml_backend_dev_description", char_p, void_p)
+        # enum ggml_backend_dev_type ggml_backend_dev_type(ggml_backend_dev_t);
+        self.ggml_backend_dev_type = ggml("ggml_backend_dev_type", i32, void_p)
+        # void ggml_backend_dev_memory(ggml_backend_dev_t, size_t * free, size_t * total);
+        size_p = ctypes.POINTER(size_t)
+        self.ggml_backend_dev_memory = ggml("ggml_backend_dev_memory", None, void_p, size_p, size_p)
 
     @contextmanager
     def ended_by(self, context: Any, cancel: threading.Event | None) -> Iterator[None]:
@@ -277,16 +283,29 @@ class Native:
         """Version of the llama-cpp-python binding."""
         return str(self.binding.__version__)
 
+    def devices(self) -> list[Any]:
+        """Return each device (ggml_backend_dev_t) that ggml can compute on."""
+        return [self.ggml_backend_dev_get(i) for i in range(self.ggml_backend_dev_count())]
+
     def backends(self) -> list[dict[str, str]]:
         """Return the name and description of each device that ggml can compute on."""
-        devices = [self.ggml_backend_dev_get(i) for i in range(self.ggml_backend_dev_count())]
         return [
             {
                 "name": self.ggml_backend_dev_name(d).decode(),
                 "description": self.ggml_backend_dev_description(d).decode().strip(),
             }
-            for d in devices
+            for d in self.devices()
         ]
+
+    def device_memory(self) -> int:
+        """Return the free bytes of the GPUs together, as llama.cpp spreads a model over all of them."""
+        gpus = [device for device in self.devices() if self.ggml_backend_dev_type(device) in GPU_TYPES]
+        return sum(map(self._free_memory, gpus))
+
+    def _free_memory(self, device: Any) -> int:
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        self.ggml_backend_dev_memory(device, free, total)
+        return free.value
 
     def features(self) -> dict[str, str]:
         """Return what the CPU's back end was compiled for and found, as ggml names it: {"AVX2": "1", "OPENMP": "1"}."""

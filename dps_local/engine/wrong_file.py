@@ -31,10 +31,11 @@ def what_instead(file: GGUFFile) -> str | None:
     return None
 
 
-def remedy(reason: str) -> str:
+def remedy(reason: str, offloads: bool) -> str:
     """Return what to do about a model that llama.cpp does not load, by the reason that it gave."""
     if "unknown model architecture" in reason:
         return "this version of dps-local cannot run it: choose a model of another architecture"
     if "alloc" in reason or "memory" in reason:
-        return "close other programs, or choose a smaller model"
+        fewer = "put fewer layers on the GPU, " if offloads else ""
+        return f"{fewer}close other programs, or choose a smaller model"
     return "the file is damaged, or made for another version of llama.cpp: download or convert it again"

@@ -55,7 +55,6 @@ class SuccessiveHalving:
         depends_on = [model.identity.digest, native.PATCH_VERSION, options.scope, options.ablation_scale]
         self.store = ScoreStore(cache_folder("scores"), len(self.heads), *depends_on)
         texts = [len(examples[i].texts()) for i in self.order]
-        self._controlled = False  # whether doing nothing was tried in every slot
         self.done, self.total = 0, sum(n * t for n, t in zip(self.schedule, texts, strict=True)) + further_progress
 
     @property
@@ -107,15 +106,14 @@ class SuccessiveHalving:
         """Return what is known of a text once `heads` (numbers) are evaluated on it, as far as that is not stored."""
         key = [text.prompt, text.target]
         measured = self.store.load(key) if self.options.resume else Measured(len(self.heads))
-        read = False
+        if not measured.missing(heads):
+            self.advance(len(heads))
+            return measured
+        measured.nll, null = ablation.read(text)
+        measured.null = max(null, measured.null)
         for i in range(0, len(heads), ablation.heads_at_a_time):
             batch = list(heads[i : i + ablation.heads_at_a_time])
             if measured.missing(batch):
-                if not read:
-                    nll, null = ablation.read(text)
-                    measured.nll, measured.null, read = nll, max(null, measured.null), True
-                    if not self._controlled:
-                        measured.null, self._controlled = max(measured.null, ablation.null_control()), True
                 measured.effects[batch], null = ablation.effects([self.heads[h] for h in batch])
                 measured.null = max(null, measured.null)
                 self.store.save(key, measured)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def test_bench_times_scoring(program: Program, model: Path) -> None:
         assert ratio == pytest.approx(work * times["prompt"] / times["batches"])
         assert speedup == pytest.approx(said["heads"] * times["brute"] / (times["read"] + times["batches"]))
     assert {"scored_tokens_per_s", "prompt_tokens_per_s", "brute_force_speedup", "peak_memory"} <= said.keys()
+    assert (said["null_control"], said["most_heads_at_a_time"]) == (0, said["heads_at_a_time"])
     tokens = 4 * said["slope_texts"]
     by_hand = {
         "slope_tokens_per_s": [tokens / times["slopes"] for times in said["repeats"]],
@@ -37,6 +39,7 @@ def test_bench_times_scoring(program: Program, model: Path) -> None:
     table = program(*arguments).stdout
     assert "times faster than brute force" in table
     assert "own tokens a second" in table
+    assert re.search(r"null control +0 +what doing nothing changes *\n", table)
 
 
 def test_bench_says_that_an_architecture_has_no_slopes(program: Program, tiny_model: TinyModel) -> None:

@@ -41,6 +41,10 @@ def test_every_remedy_names_options_and_commands_that_exist(remedy: Remedy) -> N
     [
         (NativeError("broken {model}"), "broken {model}"),
         (
+            NativeError("no memory to compute 500 tokens", Remedy.LESS_GPU_MEMORY),
+            "no memory to compute 500 tokens: try fewer layers on the GPU (--n-gpu-layers), or a smaller --ctx-size",
+        ),
+        (
             NativeError("the model gave no number for any token", Remedy.WEAKER_GAMMA),
             "the model gave no number for any token: lower --gamma where it is large; else its file may be damaged, "
             "verify it",

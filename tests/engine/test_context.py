@@ -15,7 +15,7 @@ from tiny import KINDS, TinyModel
 from dps_local.engine.context import Context, Run
 from dps_local.engine.model import Model, head_mask
 from dps_local.engine.stream import Stream
-from dps_local.errors import NativeError
+from dps_local.errors import NativeError, Remedy
 
 MLA = "deepseek2"  # multiplies by the weights of its attention otherwise: equal to rounding only
 PROMPT = list(b"The letter that you wrote to the editor on Sunday, word for word.")  # a byte's token is its number
@@ -216,3 +216,32 @@ def test_a_call_ends_in_its_middle_and_is_made_again(tiny_model: TinyModel, load
     assert np.array_equal(first, second)
     for stream in streams:
         stream.context.close()
+
+
+@pytest.mark.parametrize(
+    ("offloads", "remedy"), [(False, Remedy.LESS_MEMORY), (True, Remedy.LESS_GPU_MEMORY)], ids=["cpu", "gpu"]
+)
+def test_memory_that_runs_out_in_a_call_is_one_line_again_and_again(
+    tiny_model: TinyModel, load: Load, monkeypatch: pytest.MonkeyPatch, offloads: bool, remedy: Remedy
+) -> None:
+    model = load(tiny_model())
+    monkeypatch.setattr(model, "offloads", offloads)
+    context = Context(model, 256, n_threads=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(model.llama, "llama_decode", lambda *_: -2)
+        with pytest.raises(NativeError, match=r"^no memory to compute 3 tokens \(") as first:
+            context.decode([Run(0, 0, PROMPT[:3], 1)])
+    assert first.value.remedy is remedy
+    with pytest.raises(NativeError, match=r"^no memory to compute 3 tokens"):  # llama.cpp would crash
+        context.decode([Run(0, 0, PROMPT[:3], 1)])
+    context.close()
+
+
+def test_a_context_that_no_memory_holds_is_one_line(
+    tiny_model: TinyModel, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(tiny_model())
+    monkeypatch.setattr(model.llama, "llama_init_from_model", lambda *_: None)
+    with pytest.raises(NativeError, match=r"^llama.cpp cannot make a context of 256 tokens \(.*\)$") as error:
+        Context(model, 256, n_threads=1)
+    assert error.value.remedy in (Remedy.LESS_MEMORY, Remedy.LESS_GPU_MEMORY)

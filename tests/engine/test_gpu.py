@@ -27,6 +27,7 @@ from dps_local.scoring.head_effects import PCS
 from dps_local.steering.decoding import Engine
 from dps_local.steering.mixing import Gamma
 from dps_local.steering.steering import Steering, SteeringMode
+from dps_local.system import memory
 
 PROMPT = list(b"The letter that you wrote to the editor on Sunday, word for word.")
 MUTED: dict[str, Head] = {
@@ -38,6 +39,8 @@ MUTED: dict[str, Head] = {
     "gemma4": (5, 1),
     "lfm2": (1, 2),
 }
+
+LAYERS = {"gpu": 99, "partly": 2, "cpu": 0}  # on the GPU; of a model of three, the last one and the output
 
 Load = Callable[..., Model]
 
@@ -51,11 +54,11 @@ def gpu() -> None:
 
 @pytest.fixture
 def load_on() -> Iterator[Load]:
-    """`load_on(path, "gpu")` or "cpu" opens a model there."""
+    """`load_on(path, "gpu")`, "partly" or "cpu" opens a model there."""
     models: list[Model] = []
 
     def open_(path: Path, device: str = "gpu") -> Model:
-        models.append(Model(path, n_gpu_layers=99 if device == "gpu" else 0))
+        models.append(Model(path, n_gpu_layers=LAYERS[device]))
         return models[-1]
 
     yield open_
@@ -91,6 +94,41 @@ def test_a_muted_head_is_a_head_without_its_columns(tiny_model: TinyModel, load_
     assert np.array_equal(muted, edited)
 
 
+def test_heads_are_muted_on_both_sides_of_a_model_that_is_partly_on_the_gpu(
+    tiny_model: TinyModel, load_on: Load
+) -> None:
+    model, on_cpu = load_on(tiny_model(), "partly"), load_on(tiny_model(), "cpu")
+    plain = logits_of(model, [])
+    for head in ((0, 1), (2, 3)):
+        muted = logits_of(model, [head])
+        assert np.array_equal(muted, logits_of(load_on(tiny_model(edit={head: 0.0}), "partly"), []))
+        assert np.array_equal(logits_of(model, [head], 1.0), plain)
+        assert not np.array_equal(muted, plain)
+        for scale, found in ((0.0, muted), (2.0, logits_of(model, [head], 2.0))):
+            expected = logits_of(on_cpu, [head], scale)
+            assert np.abs(found - expected).max() < 0.05 * float(expected.std())
+
+
+@pytest.mark.parametrize("device", ["gpu", "partly"])
+def test_some_logits_are_those_of_all_and_batches_are_not_promised_to_be_invariant(
+    tiny_model: TinyModel, load_on: Load, device: str
+) -> None:
+    context = Context(load_on(tiny_model(), device), 256, n_outputs=4, n_threads=2, batch_invariant=True)
+    assert not context.batch_invariant
+    rows = np.array([3, 70, 200, 5])
+    every = context.decode([Run(0, 0, PROMPT, 4)])[:, rows].copy()
+    context.truncate(0, 0)
+    assert np.array_equal(context.decode_rows([Run(0, 0, PROMPT, 4)], rows), every)
+    context.close()
+
+
+def test_a_gpu_says_how_much_memory_is_free(tiny_model: TinyModel, load_on: Load) -> None:
+    model = load_on(tiny_model())
+    assert 0 < model.free_memory() <= memory.available() * 1.1
+    assert load_on(tiny_model(), "partly").offloads
+    assert not load_on(tiny_model(), "cpu").offloads
+
+
 @pytest.mark.parametrize("scale", [0.0, 0.5, 2.0])
 @pytest.mark.parametrize("kind", ATTENTION)
 def test_the_gpu_computes_what_the_cpu_does(tiny_model: TinyModel, load_on: Load, kind: str, scale: float) -> None:
@@ -103,7 +141,7 @@ def test_the_gpu_computes_what_the_cpu_does(tiny_model: TinyModel, load_on: Load
 def test_scores_are_those_of_the_cpu(tiny_model: TinyModel, load_on: Load) -> None:
     text = ScoredText(PROMPT, list(b"Right then!"))
     found = []
-    for device in ("gpu", "cpu"):
+    for device in ("gpu", "partly", "cpu"):
         model = load_on(tiny_model(), device)
         ablation = HeadAblation(model, len(text.prompt) + len(text.target), len(text.target), parallel=8, n_threads=2)
         nll, null = ablation.read(text)
@@ -113,9 +151,10 @@ def test_scores_are_those_of_the_cpu(tiny_model: TinyModel, load_on: Load) -> No
         assert null == 0
         found.append((nll, effects[:, PCS]))
         ablation.close()
-    (nll, pcs), (nll_on_cpu, pcs_on_cpu) = found
-    assert nll == pytest.approx(nll_on_cpu, abs=0.01)
-    np.testing.assert_allclose(pcs, pcs_on_cpu, rtol=0, atol=0.01)
+    *on_gpu, (nll_on_cpu, pcs_on_cpu) = found
+    for nll, pcs in on_gpu:
+        assert nll == pytest.approx(nll_on_cpu, abs=0.01)
+        np.testing.assert_allclose(pcs, pcs_on_cpu, rtol=0, atol=0.01)
     assert np.abs(pcs_on_cpu).max() > 0.01
 
 
@@ -140,20 +179,22 @@ def answers(model: Model, steering: Steering, engine: Engine) -> list[list[tuple
 
 
 @pytest.mark.parametrize("engine", ["eager", "together"])
-@pytest.mark.parametrize("scope", ["generated", "all"])
-def test_nothing_muted_is_exactly_nothing(tiny_model: TinyModel, load_on: Load, scope: Scope, engine: Engine) -> None:
-    model = load_on(tiny_model())
+@pytest.mark.parametrize(("scope", "device"), [("generated", "gpu"), ("all", "gpu"), ("generated", "partly")])
+def test_nothing_muted_is_exactly_nothing(
+    tiny_model: TinyModel, load_on: Load, scope: Scope, device: str, engine: Engine
+) -> None:
+    model = load_on(tiny_model(), device)
     null = Steering(head_mask(model, []), Gamma(5.0), 0.0, scope)
     for answer in answers(model, null, engine):
         assert all(p_plain == p_steered for _, p_plain, p_steered in answer)
 
 
 @pytest.mark.parametrize("engine", ["speculative", "together"])
-@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+@pytest.mark.parametrize(("kind", "device"), [("llama", "gpu"), ("gemma3", "gpu"), ("llama", "partly")])
 def test_other_engines_answer_as_the_eager_one_to_rounding(
-    tiny_model: TinyModel, load_on: Load, kind: str, engine: Engine
+    tiny_model: TinyModel, load_on: Load, kind: str, device: str, engine: Engine
 ) -> None:
-    model = load_on(tiny_model(kind))
+    model = load_on(tiny_model(kind), device)
     steering = Steering(head_mask(model, [MUTED[kind]]), Gamma(1.0), 0.05)
     eager, by_engine = (answers(model, steering, name) for name in ("eager", engine))
     for one, other in zip(eager, by_engine, strict=True):
@@ -186,6 +227,18 @@ def test_logits_are_picked_on_the_device(
             by_place.append([token.id for token in session.ask("Where is the harbour?", 10)])
     assert by_place[0] == by_place[1]
     assert set(picked) == {2 if mode == "contrast" else 1}
+
+
+@pytest.mark.parametrize("device", ["gpu", "partly"])
+def test_an_amplified_answer_is_that_of_the_cpu_to_rounding(tiny_model: TinyModel, load_on: Load, device: str) -> None:
+    scales = head_mask(load_on(tiny_model(), device), [(0, 1), (2, 3)], 1.5)
+    found, expected, plain = (
+        answers(load_on(tiny_model(), where), Steering(scales, Gamma(gamma), mode="amplify"), "auto")[0][0]
+        for where, gamma in ((device, 1.0), ("cpu", 1.0), (device, 0.0))
+    )
+    assert found[0] == expected[0]
+    assert found[2] == pytest.approx(expected[2], abs=0.02)
+    assert found[2] != plain[2]
 
 
 @pytest.mark.slow

@@ -5,6 +5,9 @@ The oracle reads a text from its first token for one head alone, and takes what 
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -350,7 +353,8 @@ def test_what_a_sequence_takes_is_its_cache_its_logits_and_its_layers_outputs(
 ) -> None:
     model = load(tiny_model())  # 3 layers of 96 numbers, 2 key/value heads of 16 in each, 274 tokens
     assert model.kv_bytes == 384  # 3 · 2 · (16 + 16) numbers of 2 bytes
-    assert sequence_bytes(model, 100, 10) == 384 * 356 + 4 * 10 * 3 * 274
+    assert sequence_bytes(model, 100, 10) == 384 * 256 + 4 * 10 * 2 * 274  # KV cells come in steps of 256
+    assert sequence_bytes(model, 257, 10) == 384 * 512 + 4 * 10 * 2 * 274
 
 
 def test_sequences_come_in_fours_fill_a_batch_and_fit_into_half_of_the_free_memory(
@@ -392,3 +396,159 @@ def test_a_context_that_cannot_be_had_is_tried_with_fewer_sequences(
     assert tried == [20, 8, 4]
     monkeypatch.undo()
     assert np.array_equal(effects, measure(model, TEXT)[0])
+
+
+# --- devices, and memory that runs out
+
+
+class Device:
+    """Stands for a device that computes equal tokens of other tiles differently, and has room for so many tokens."""
+
+    def __init__(self, model: Model, monkeypatch: pytest.MonkeyPatch, tile: int = N_UBATCH, room: int = N_UBATCH):
+        self.batches: list[int] = []  # sequences that were compared with all layers, nothing scaled
+        compare = Context.compare
+
+        def compared(context: Context, runs: Sequence[Run], targets: Sequence[int]) -> NDArray[np.float32]:
+            if len(runs) * len(targets) > room:
+                raise NativeError("no room")
+            found = compare(context, runs, targets)
+            at = np.arange(len(runs) * len(targets)) // tile
+            found[..., 0] *= 1 + 1e-4 * at.reshape(found.shape[:2])
+            self.batches.append(len(runs))
+            return found
+
+        monkeypatch.setattr(Context, "compare", compared)
+        monkeypatch.setattr(model, "offloads", True)
+
+
+SHORT = ScoredText(PROMPT, TEXT.target[:6])
+
+
+def test_a_device_takes_the_largest_batch_in_which_doing_nothing_changes_nothing(
+    tiny_model: TinyModel, load: Callable[[Path], Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(tiny_model())
+    expected = brute_force(model, TEXT, "generated")
+    device = Device(model, monkeypatch, tile=128)
+    ablation = HeadAblation(model, 80, len(TEXT.target), parallel=19, n_threads=1)
+    assert ablation.read(TEXT)[1] == 0
+    assert len(TEXT.target) * 10 > 128 > len(TEXT.target) * 5
+    assert ablation.heads_at_a_time == 4
+    # the largest batch shows whether memory has room for it; then each size in two calls, and the one that is taken
+    assert device.batches == [20, 4, 20, 2, 10, 1, 5, 1]
+    heads = model.heads()
+    found = np.concatenate([ablation.effects(heads[i : i + 4])[0] for i in range(0, len(heads), 4)])
+    assert_equals_brute_force(found, expected)
+    assert ablation.read(SHORT)[1] == 0
+    assert ablation.heads_at_a_time == 19  # its batch is one tile
+    device.batches.clear()
+    assert ablation.read(TEXT)[1] == 0
+    assert device.batches == [1]  # no size is tried twice
+    assert ablation.heads_at_a_time == 4
+    ablation.close()
+
+
+def test_a_device_that_is_never_exact_takes_the_largest_batch_and_says_so(
+    tiny_model: TinyModel, load: Callable[[Path], Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(tiny_model())
+    device = Device(model, monkeypatch, tile=8)
+    for text in (TEXT, TEXT):
+        _, _, nulls = measure(model, text, parallel=19)
+        assert nulls[0] > 1e-5
+        assert len(nulls) == 2  # 18 heads in one batch
+    assert {20, 10, 5, 2} <= set(device.batches)
+
+
+def test_the_cpu_tries_one_batch(
+    tiny_model: TinyModel, load: Callable[[Path], Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(tiny_model())
+    device = Device(model, monkeypatch, tile=128)
+    monkeypatch.setattr(model, "offloads", False)
+    ablation = HeadAblation(model, 80, len(TEXT.target), parallel=19, n_threads=1)
+    assert ablation.read(TEXT)[1] > 1e-5
+    assert ablation.read(SHORT)[1] == 0
+    assert device.batches == [20, 4, 4]
+    assert ablation.heads_at_a_time == 19
+    ablation.close()
+
+
+@pytest.mark.parametrize(("offloads", "tried"), [(False, [20, 8, 4]), (True, [20, 10, 5])])
+def test_a_batch_that_finds_no_memory_is_tried_with_fewer_sequences_before_anything_is_evaluated(
+    offloads: bool,
+    tried: list[int],
+    tiny_model: TinyModel,
+    load: Callable[[Path], Model],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, made = load(tiny_model()), list[int]()
+
+    def fork(*arguments: Any) -> ForkedSequences:
+        made.append(arguments[3])
+        return ForkedSequences(*arguments)
+
+    monkeypatch.setattr("dps_local.scoring.head_ablation.ForkedSequences", fork)
+    Device(model, monkeypatch, room=22 * 6)
+    monkeypatch.setattr(model, "offloads", offloads)
+    ablation = HeadAblation(model, 80, len(TEXT.target), parallel=19, n_threads=1)
+    ablation.read(SHORT)  # the room that a longer text needs is asked for with the first one
+    assert made == tried
+    assert ablation.read(TEXT)[1] == 0
+    assert ablation.heads_at_a_time == tried[-1] - 1
+    ablation.close()
+
+
+def test_where_the_smallest_batch_does_not_fit_it_is_said_at_once(
+    tiny_model: TinyModel, load: Callable[[Path], Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(tiny_model())
+    Device(model, monkeypatch, room=0)
+    with pytest.raises(NativeError, match="no room"):
+        measure(model, TEXT)
+
+
+def test_sequences_fit_into_the_memory_of_the_host_and_of_a_gpu(
+    tiny_model: TinyModel, load: Callable[[Path], Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(tiny_model())
+    monkeypatch.setattr(memory, "available", lambda: 1 << 40)
+    monkeypatch.setattr(model.native, "device_memory", lambda: 0)
+    assert parallel_sequences(model, 300, 25) == 20
+    monkeypatch.setattr(model, "offloads", True)
+    assert parallel_sequences(model, 300, 25) == 4
+    monkeypatch.setattr(model.native, "device_memory", lambda: 1 << 40)
+    assert parallel_sequences(model, 300, 25) == 20
+    monkeypatch.setattr(memory, "available", lambda: 0)
+    assert parallel_sequences(model, 300, 25) == 4
+
+
+LIMITED = """
+import re, resource, sys
+from dps_local.cli.remedies import explained
+from dps_local.engine.model import Model
+from dps_local.errors import NativeError
+from dps_local.scoring.forked_sequences import ScoredText
+from dps_local.scoring.head_ablation import HeadAblation
+
+model = Model(sys.argv[1])
+ablation = HeadAblation(model, 275, 25, parallel=19, n_threads=1)
+size = int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (size + int(sys.argv[2]) * 2**20,) * 2)
+text = ScoredText(list(range(1000, 1250)), list(range(2000, 2025)))
+try:
+    print(ablation.read(text)[1], ablation.heads_at_a_time, ablation.effects(model.heads()[:3])[0].shape)
+except NativeError as exc:
+    print(explained(exc))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS, and /proc")
+def test_memory_that_really_runs_out_makes_batches_smaller(real_model: Callable[[str], Path]) -> None:
+    """The batch that compares 20 sequences of a vocabulary of 262,144 wants 1 GB more than a context reserves."""
+    path = real_model("gemma3-270m")
+    command = [sys.executable, "-P", "-c", LIMITED, str(path)]
+    for room, said in ((100, r"0\.0 7 \(3, 3\)"), (-500, r"no memory to compute .*: close other programs.*")):
+        done = subprocess.run([*command, str(room)], capture_output=True, text=True, timeout=600, check=False)
+        assert re.fullmatch(said, done.stdout.strip()), done.stdout + done.stderr
