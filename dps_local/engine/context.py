@@ -346,22 +346,27 @@ class Context:
         self.llama.llama_memory_seq_rm(self.memory, target, -1, -1)
         self.llama.llama_memory_seq_cp(self.memory, source, target, -1, -1)
 
-    def state(self) -> bytes:
+    def state(self) -> memoryview:
         """Return the KV state of all sequences in llama.cpp's own format.
 
         That of one sequence would leave out cells that a sliding window hides, and attention over other cells rounds
         otherwise.
         """
-        buffer = (ctypes.c_uint8 * self.llama.llama_state_get_size(self.handle))()
-        written = self.llama.llama_state_get_data(self.handle, buffer, len(buffer))
-        return memoryview(buffer)[:written].tobytes()
+        buffer = np.empty(self.llama.llama_state_get_size(self.handle), np.uint8)
+        written = self.llama.llama_state_get_data(self.handle, _bytes_at(buffer), buffer.size)
+        return memoryview(buffer[:written])
 
     def set_state(self, state: bytes | memoryview) -> None:
         """Replace the KV state by one that `state` returned for an equal context."""
-        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        buffer = np.frombuffer(state, np.uint8)
         self.native.log.begin()
-        if self.llama.llama_state_set_data(self.handle, buffer, len(state)) != len(state):
+        if self.llama.llama_state_set_data(self.handle, _bytes_at(buffer), buffer.size) != buffer.size:
             raise NativeError(f"llama.cpp did not take a KV state: {self.native.log.reason()}")
+
+
+def _bytes_at(buffer: NDArray[np.uint8]) -> Any:
+    """Return a pointer (uint8_t *) to an array, which it keeps alive."""
+    return buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def default_threads() -> int:
