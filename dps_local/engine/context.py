@@ -354,7 +354,7 @@ class Context:
         """
         buffer = np.empty(self.llama.llama_state_get_size(self.handle), np.uint8)
         written = self.llama.llama_state_get_data(self.handle, _bytes_at(buffer), buffer.size)
-        return memoryview(buffer[:written])
+        return buffer[:written].data
 
     def set_state(self, state: bytes | memoryview) -> None:
         """Replace the KV state by one that `state` returned for an equal context."""

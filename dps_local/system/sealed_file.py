@@ -23,7 +23,7 @@ def load_sealed(path: Path) -> memoryview | None:
         with path.open("rb", buffering=0) as file:
             digest = file.read(DIGEST)
             size = os.fstat(file.fileno()).st_size - DIGEST
-            data = memoryview(np.empty(max(0, size), np.uint8))  # in large pages, which are there sooner
+            data = np.empty(max(0, size), np.uint8).data  # in large pages, which are there sooner
             return data if _digest(_read(file, data), size) == digest else None
     except OSError:
         return None
