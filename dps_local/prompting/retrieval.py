@@ -6,15 +6,29 @@ import functools
 import math
 import re
 from collections import Counter, defaultdict
+from itertools import pairwise
 
 # a word, or one character of the scripts that do not part words by spaces
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|\w+")
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 K1, B = 1.5, 0.75  # how soon more of a word counts no more, and how far a long text may have more of them
 
 
 def most_relevant(texts: tuple[str, ...], query: str) -> list[int]:
     """Return the numbers of the texts that share a word with `query`, the most relevant first; of equals, the last."""
-    scores, weights = defaultdict[int, float](float), _weights(texts)
+    return _ranked(_weights(texts), query)
+
+
+def passage(text: str, query: str) -> str:
+    """Return a text from the sentence on that has most to do with `query`; all of it where none has."""
+    starts = [0, *(end.end() for end in SENTENCE_END.finditer(text))]
+    sentences = tuple(text[a:b] for a, b in pairwise([*starts, len(text)]))
+    found = _ranked(_weights.__wrapped__(sentences), query)
+    return f"… {text[starts[found[0]] :]}" if found and found[0] else text
+
+
+def _ranked(weights: dict[str, dict[int, float]], query: str) -> list[int]:
+    scores = defaultdict[int, float](float)
     for word in _words(query):
         for i, weight in weights.get(word, {}).items():
             scores[i] += weight
