@@ -161,7 +161,7 @@ class Prompter:
         return Exchange(request, self.truncate(passage(answer, about), max(1, left)))
 
     def _fitting(self, items: Iterable[int], room: int, exchange: Callable[[int], Exchange] | None = None) -> list[int]:
-        """Return the first of the history items that together take at most `room` tokens; exchange: how one is shown."""
+        """Return the first of the history items that take at most `room` tokens; exchange: how one is shown."""
         shown = []
         for i in items:
             room -= self._cost((exchange or self.exchange)(i))
