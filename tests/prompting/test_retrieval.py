@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from hypothesis import strategies as st
 from tiny import TinyModel
 
 from dps_local.chat.session import Session
-from dps_local.chat.turn import Token
 from dps_local.engine.model import Model, Scope, head_mask
 from dps_local.engine.prefix_cache import PrefixCache
 from dps_local.engine.sampler import Sampling
@@ -271,9 +271,13 @@ def session(prompter: Callable[..., Prompter]) -> Iterator[Session]:
 def test_a_warm_chat_reads_little_with_what_is_related_and_answers_as_the_cold_one(
     prompter: Callable[..., Prompter], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, scope: Scope
 ) -> None:
-    p, read, answers, original = prompter(budget=1800, kind=kind), list[int](), list[list[Token]](), Stream.decode
-    monkeypatch.setattr(Stream, "decode", lambda self, t, *how: (read.append(len(t)), original(self, t, *how))[1])
-    counts = []
+    p, read, counts, answers, original = prompter(budget=1800, kind=kind), list[int](), [], [], Stream.decode
+
+    def decode(self: Stream, tokens: list[int], *rest: Any) -> Any:
+        read.append(len(tokens))
+        return original(self, tokens, *rest)
+
+    monkeypatch.setattr(Stream, "decode", decode)
     for _ in range(2):
         session = open_session(p, Steering(head_mask(p.model, [(1, 0)]), Gamma(1), scope=scope), PrefixCache(tmp_path))
         answers.append(list(session.ask("Something about boats?", 1)))
