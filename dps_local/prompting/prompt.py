@@ -17,8 +17,9 @@ from dps_local.system.progress import Notice
 VERSION = 7  # raised when prompts or targets change: what was scored with others does not hold
 DEFAULT_REQUEST = "Write something I would write."  # the task of a history item that has no input
 ITEM_SHARE = 4  # a history item takes at most this part (a quarter) of the profile's tokens, and loses its end
-RELATED_SHARE = 12  # of a history that is too long, this part of the profile's tokens shows what goes with a request:
-RELATED_LEAST = 64  # few, as they are read anew each time; but so many, or an item's share, where a profile has few
+# Of a history that is too long, a small part of the profile's tokens shows what goes with a request, as that is read
+# anew each time: this part, but at least so many tokens (or an item's share). An item takes half of them, or so many.
+RELATED_SHARE, RELATED_LEAST, RELATED_ITEM = 12, 64, 42
 TRUNCATION_MARGIN = 8  # tokens at most that a text may have more than the tokens it was cut to
 
 
@@ -141,8 +142,9 @@ class Prompter:
         n = self.shown(before).start
         others = tuple(f"{item.input} {item.output}" for item in self.profile.history[:n])
         related = [i for i in most_relevant(others, request) if i not in exclude] if n else []
-        shown = partial(self.exchange, n=self.related_tokens, about=request)
-        items = self._fitting(related, self.related_tokens, shown)[::-1]
+        room = self.related_tokens
+        shown = partial(self.exchange, n=max(room // 2, min(room, RELATED_ITEM)), about=request)
+        items = self._fitting(related, room, shown)[::-1]
         return Request(request, list(map(shown, items)), items)
 
     def exchange(self, i: int, n: int | None = None, about: str = "") -> Exchange:
