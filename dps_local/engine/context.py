@@ -382,18 +382,24 @@ class Context:
         self.llama.llama_memory_seq_rm(self.memory, target, -1, -1)
         self.llama.llama_memory_seq_cp(self.memory, source, target, -1, -1)
 
-    def state(self, seq: int = 0) -> bytes:
+    def state(self, seq: int = 0) -> memoryview:
         """Return the KV state of a sequence in llama.cpp's own format."""
-        buffer = (ctypes.c_uint8 * self.llama.llama_state_seq_get_size_ext(self.handle, seq, STATE_FLAGS))()
-        written = self.llama.llama_state_seq_get_data_ext(self.handle, buffer, len(buffer), seq, STATE_FLAGS)
-        return memoryview(buffer)[:written].tobytes()
+        buffer = np.empty(self.llama.llama_state_seq_get_size_ext(self.handle, seq, STATE_FLAGS), np.uint8)
+        arguments = (_bytes_at(buffer), buffer.size, seq, STATE_FLAGS)
+        return buffer[: self.llama.llama_state_seq_get_data_ext(self.handle, *arguments)].data
 
     def set_state(self, state: bytes | memoryview, seq: int = 0) -> None:
         """Replace the KV state of a sequence by one that `state` returned for a context of the same settings."""
-        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        buffer = np.frombuffer(state, np.uint8)
+        arguments = (_bytes_at(buffer), buffer.size, seq, STATE_FLAGS)
         self.native.log.begin()
-        if self.llama.llama_state_seq_set_data_ext(self.handle, buffer, len(state), seq, STATE_FLAGS) != len(state):
+        if self.llama.llama_state_seq_set_data_ext(self.handle, *arguments) != buffer.size:
             raise NativeError(f"llama.cpp did not take a KV state: {self.native.log.reason()}")
+
+
+def _bytes_at(buffer: NDArray[np.uint8]) -> Any:
+    """Return a pointer (uint8_t *) to an array, which it keeps alive."""
+    return buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def memory_remedy(model: Model) -> Remedy:

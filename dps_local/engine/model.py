@@ -22,6 +22,7 @@ from dps_local.system.deep_stack import on_deep_stack
 from dps_local.system.files import StrPath
 from dps_local.system.progress import Notice
 
+MEMO = 1024  # texts whose tokens are remembered
 KIB, STACK_PER_KIB = 1024, 1 << 20  # bytes of stack to tokenise so many characters, of which a third was ever needed
 Head = tuple[int, int]  # (layer, head)
 HeadScales = NDArray[np.float32]  # [n_layer, n_head_max], 1 = untouched, 0 = muted
@@ -158,6 +159,21 @@ class Model:
 
     def tokenize(self, text: str, *, special: bool, bos: bool = False) -> list[int]:
         """Return the tokens of `text`; `special` parses <|…|>-like tokens, `bos` adds what the model starts with."""
+        if len(text) >= KIB:
+            return self._tokenize(text, special, bos)
+        key = text, special, bos
+        if (tokens := self._tokenized.get(key)) is None:
+            if len(self._tokenized) >= MEMO:
+                self._tokenized.clear()
+            tokens = self._tokenized[key] = self._tokenize(text, special, bos)
+        return list(tokens)
+
+    @cached_property
+    def _tokenized(self) -> dict[tuple[str, bool, bool], list[int]]:
+        """Short texts with their tokens: those of a profile come again in each prompt, and several times."""
+        return {}
+
+    def _tokenize(self, text: str, special: bool, bos: bool) -> list[int]:
         data = text.encode(errors="replace")  # a lone surrogate is no character
         n = len(data) + 8
         buffer = (ctypes.c_int32 * n)()

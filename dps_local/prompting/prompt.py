@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple, Self
 
 from dps_local.engine.model import Model
 from dps_local.errors import ModelError, ProfileError, Remedy
 from dps_local.prompting.chat_template import ChatTemplate, Exchange, in_words
 from dps_local.prompting.profile import HistoryItem, Profile
-from dps_local.prompting.retrieval import most_relevant
+from dps_local.prompting.retrieval import most_relevant, passage
 from dps_local.system.progress import Notice
 
-VERSION = 6  # raised when prompts or targets change: what was scored with others does not hold
+VERSION = 7  # raised when prompts or targets change: what was scored with others does not hold
 DEFAULT_REQUEST = "Write something I would write."  # the task of a history item that has no input
 ITEM_SHARE = 4  # a history item takes at most this part (a quarter) of the profile's tokens, and loses its end
-RELATED_SHARE = 4  # of a history that is too long, this part of the profile's tokens shows what goes with the request
+# Of a history that is too long, a small part of the profile's tokens shows what goes with a request, as that is read
+# anew each time: this part, but at least so many tokens (or an item's share). An item takes half of them, or so many.
+RELATED_SHARE, RELATED_LEAST, RELATED_ITEM = 12, 64, 42
 TRUNCATION_MARGIN = 8  # tokens at most that a text may have more than the tokens it was cut to
 
 
@@ -75,6 +77,11 @@ class Prompter:
             lines.append("Preferences:\n" + "\n".join(f"- {p}" for p in self.profile.preferences))
         return "\n\n".join(lines)
 
+    @property
+    def related_tokens(self) -> int:
+        """Tokens that the items which go with a request take at most."""
+        return max(self.budget // RELATED_SHARE, min(RELATED_LEAST, self.budget // ITEM_SHARE))
+
     def shown(self, before: int | None = None) -> range:
         """Return the history items that every prompt shows, the newest.
 
@@ -84,7 +91,7 @@ class Prompter:
         items = range(len(self.profile.history[:before]))
         n = len(self._fitting(reversed(items), room))
         if n < len(items):
-            n = len(self._fitting(reversed(items), room - self.budget // RELATED_SHARE))
+            n = len(self._fitting(reversed(items), room - self.related_tokens))
         return items[len(items) - n :]
 
     def earlier(self, before: int | None = None) -> list[Exchange]:
@@ -135,13 +142,16 @@ class Prompter:
         n = self.shown(before).start
         others = tuple(f"{item.input} {item.output}" for item in self.profile.history[:n])
         related = [i for i in most_relevant(others, request) if i not in exclude] if n else []
-        items = self._fitting(related, self.budget // RELATED_SHARE)[::-1]
-        return Request(request, list(map(self.exchange, items)), items)
+        room = self.related_tokens
+        shown = partial(self.exchange, n=max(room // 2, min(room, RELATED_ITEM)), about=request)
+        items = self._fitting(related, room, shown)[::-1]
+        return Request(request, list(map(shown, items)), items)
 
-    def exchange(self, i: int, n: int | None = None) -> Exchange:
+    def exchange(self, i: int, n: int | None = None, about: str = "") -> Exchange:
         """Return a history item as it is shown, in at most n tokens (None for its share of the profile's).
 
-        Its texts lose their ends: the request as far as half of the room, and then the answer.
+        Its texts lose their ends: the request as far as half of the room, and then the answer, which begins with the
+        sentence that has most to do with what the item is shown for.
         """
         item, n = self.profile.history[i], self.budget // ITEM_SHARE if n is None else n
         request, answer = whole = Exchange(request_of(item), item.output.strip())
@@ -150,13 +160,13 @@ class Prompter:
         room = max(2, n - self._frame - 2 * TRUNCATION_MARGIN)
         request = self.truncate(request, max(room // 2, room - self._length(answer, room)))
         left = room + TRUNCATION_MARGIN - self._length(request, room)
-        return Exchange(request, self.truncate(answer, max(1, left)))
+        return Exchange(request, self.truncate(passage(answer, about), max(1, left)))
 
-    def _fitting(self, items: Iterable[int], room: int) -> list[int]:
-        """Return the first of the history items that together take at most `room` tokens."""
+    def _fitting(self, items: Iterable[int], room: int, exchange: Callable[[int], Exchange] | None = None) -> list[int]:
+        """Return the first of the history items that take at most `room` tokens; exchange: how one is shown."""
         shown = []
         for i in items:
-            room -= self._cost(self.exchange(i))
+            room -= self._cost((exchange or self.exchange)(i))
             if room < 0:
                 break
             shown.append(i)

@@ -1,43 +1,56 @@
-"""Which texts go with a request: BM25 over words, by bm25s."""
+"""Which texts go with a request: BM25 over words (Robertson and Zaragoza 2009; idf as in Lucene)."""
 
 from __future__ import annotations
 
 import functools
-import logging
-from typing import Any
+import math
+import re
+from collections import Counter, defaultdict
+from itertools import pairwise
 
 # a word, or one character of the scripts that do not part words by spaces
-WORD = r"[\u3040-\u30ff\u3400-\u9fff]|\w+"
+WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|\w+")
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
+K1, B = 1.5, 0.75  # how soon more of a word counts no more, and how far a long text may have more of them
 
 
 def most_relevant(texts: tuple[str, ...], query: str) -> list[int]:
     """Return the numbers of the texts that share a word with `query`, the most relevant first; of equals, the last."""
-    numbers, index = _index(texts)
-    words = _words((query,))[0]
-    if index is None or not words:
-        return []
-    scores = dict(zip(numbers, index.get_scores(words), strict=True))
-    return sorted((i for i in numbers if scores[i] > 0), key=lambda i: (-scores[i], -i))
+    return _ranked(_weights(texts), query)
+
+
+def passage(text: str, query: str) -> str:
+    """Return a text from the sentence on that has most to do with `query`; all of it where none has."""
+    starts = [0, *(end.end() for end in SENTENCE_END.finditer(text))]
+    sentences = tuple(text[a:b] for a, b in pairwise([*starts, len(text)]))
+    found = _ranked(_weights.__wrapped__(sentences), query)
+    return f"… {text[starts[found[0]] :]}" if found and found[0] else text
+
+
+def _ranked(weights: dict[str, dict[int, float]], query: str) -> list[int]:
+    scores = defaultdict[int, float](float)
+    for word in _words(query):
+        for i, weight in weights.get(word, {}).items():
+            scores[i] += weight
+    return sorted(scores, key=lambda i: (-scores[i], -i))
 
 
 @functools.lru_cache(maxsize=2)
-def _index(texts: tuple[str, ...]) -> tuple[list[int], Any]:
-    """Return the numbers of the texts that have words, and an index of these; None where there are none."""
-    import bm25s  # nearly half a second that a start of the program need not wait for
+def _weights(texts: tuple[str, ...]) -> dict[str, dict[int, float]]:
+    """Return what a word counts for each text that has it. An index of our own: a library's takes longer to import."""
+    counts = {i: Counter(words) for i, text in enumerate(texts) if (words := _words(text))}
+    n, n_words = len(counts), sum(count.total() for count in counts.values())
+    weights = defaultdict[str, dict[int, float]](dict)
+    for i, count in counts.items():
+        half = K1 * (1 - B + B * count.total() * n / n_words)
+        for word, times in count.items():
+            weights[word][i] = times / (times + half)
+    for of_word in weights.values():
+        idf = math.log(1 + (n - len(of_word) + 0.5) / (len(of_word) + 0.5))
+        for i in of_word:
+            of_word[i] *= idf
+    return dict(weights)
 
-    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells every index
-    words = {i: words_of_text for i, words_of_text in enumerate(_words(texts)) if words_of_text}
-    if not words:
-        return [], None
-    index = bm25s.BM25()
-    index.index(list(words.values()), show_progress=False)
-    return list(words), index
 
-
-def _words(texts: tuple[str, ...]) -> list[list[str]]:
-    import bm25s
-
-    words: list[list[str]] = bm25s.tokenize(
-        list(texts), token_pattern=WORD, stopwords=None, return_ids=False, show_progress=False
-    )
-    return words
+def _words(text: str) -> list[str]:
+    return WORD.findall(text.lower())

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from dps_local.engine import native
 from dps_local.errors import ProfileError
-from dps_local.prompting.prompt import VERSION, Prompter
+from dps_local.prompting.prompt import Prompter
 from dps_local.scoring.forked_sequences import ScoredText
 from dps_local.scoring.head_slopes import HeadSlopes, longest_target
 from dps_local.scoring.slope_store import SlopeStore
@@ -52,7 +52,7 @@ class OwnSlopes:
     @cached_property
     def store(self) -> SlopeStore:
         model = self.prompter.model
-        depends_on = [model.identity.digest, native.PATCH_VERSION, VERSION]
+        depends_on = [model.identity.digest, native.PATCH_VERSION]
         return SlopeStore(cache_folder("scores"), len(model.heads()), self.n_samples, *depends_on)
 
     def of(self, items: Sequence[int], progress: Progress | None = None) -> Slopes:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TinyModel
 
-from dps_local.engine.model import KIB, Model
+from dps_local.engine.model import KIB, MEMO, Model
 from dps_local.errors import ModelError
 from dps_local.system.deep_stack import on_deep_stack
 
@@ -31,6 +31,18 @@ def directly(model: Model, text: str) -> list[int]:
     buffer = (ctypes.c_int32 * (len(data) + 8))()
     n = model.llama.llama_tokenize(model.vocab, data, len(data), buffer, len(buffer), False, True)
     return list(buffer[:n])
+
+
+def test_a_short_text_that_comes_again_has_the_same_tokens(models: dict[str, Model]) -> None:
+    model = models["gpt-2"]
+    texts = [f"Rain <|im_end|> {i}" for i in range(MEMO + 5)]
+    for special in (True, False):
+        first = [model.tokenize(text, special=special) for text in texts]
+        for tokens in first:
+            tokens.append(-1)  # it is the caller's own
+        assert [[*model.tokenize(text, special=special), -1] for text in texts] == first
+    assert model.tokenize(texts[0], special=True) == directly(model, texts[0])
+    assert model.tokenize(texts[0], special=False) != directly(model, texts[0])
 
 
 @settings(deadline=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ from hypothesis import strategies as st
 from tiny import TinyModel
 
 from dps_local.chat.session import Session
-from dps_local.engine.model import Model
+from dps_local.engine.model import Model, Scope, head_mask
+from dps_local.engine.prefix_cache import PrefixCache
 from dps_local.engine.sampler import Sampling
+from dps_local.engine.stream import Stream
 from dps_local.prompting.chat_template import ChatTemplate, Exchange
 from dps_local.prompting.profile import HistoryItem, Profile
-from dps_local.prompting.prompt import ITEM_SHARE, RELATED_SHARE, Prompter, Request
-from dps_local.prompting.retrieval import most_relevant
+from dps_local.prompting.prompt import ITEM_SHARE, Prompter, Request
+from dps_local.prompting.retrieval import most_relevant, passage
 from dps_local.steering.mixing import Gamma
 from dps_local.steering.steering import Steering
 
@@ -66,11 +69,29 @@ def test_scripts_without_spaces_have_words_too() -> None:
     assert most_relevant(("我喜欢船", "下雨了", "Äpfel"), "äpfel") == [2]
 
 
+@pytest.mark.parametrize(
+    ("text", "query", "found"),
+    [
+        ("Tea at 4.5 past. Boats! Or\ncars?", "boats", "… Boats! Or\ncars?"),
+        ("Tea at 4.5 past. Boats! Or\ncars?", "cars", "… cars?"),
+        ("Tea at 4.5 past. Boats!", "past", "Tea at 4.5 past. Boats!"),
+        ("Tea. Boats!", "bicycle", "Tea. Boats!"),
+        ("我喜欢茶。下雨了。", "雨", "… 下雨了。"),
+        ("", "boats", ""),
+    ],
+)
+def test_a_passage_begins_with_the_sentence_that_has_most_to_do_with_the_query(
+    text: str, query: str, found: str
+) -> None:
+    assert passage(text, query) == found
+
+
 @given(st.lists(st.text(), max_size=8).map(tuple), st.text())
 def test_any_texts_can_be_searched(texts: tuple[str, ...], query: str) -> None:
     found = most_relevant(texts, query)
     assert len(set(found)) == len(found)
     assert all(0 <= i < len(texts) for i in found)
+    assert all(text.endswith(passage(text, query).removeprefix("… ")) for text in texts)
 
 
 # --- in the prompt
@@ -85,8 +106,8 @@ LONG = Profile(
 
 @pytest.fixture
 def prompter(tiny_model: TinyModel, load: Load) -> Callable[..., Prompter]:
-    def make(profile: Profile = LONG, budget: int = 600) -> Prompter:
-        model = load(tiny_model())
+    def make(profile: Profile = LONG, budget: int = 1300, kind: str = "llama") -> Prompter:
+        model = load(tiny_model(kind))
         return Prompter(model, ChatTemplate(model), profile, budget, 2048)
 
     return make
@@ -110,14 +131,14 @@ def test_a_long_history_keeps_a_core_of_the_newest_and_brings_what_is_related(
     assert 2 < len(core) < 30
     assert core.stop == 40
     assert p.earlier() == [written(i) for i in core]
-    assert added(p, Request("Q"), profile=True) <= p.budget - p.budget // RELATED_SHARE + 8  # of the system message
+    assert added(p, Request("Q"), profile=True) <= p.budget - p.related_tokens + 8  # of the system message
     request = p.request("Something about boats?")
     assert request.text == "Something about boats?"
     assert request.items
     assert all(i % 7 == 3 and i < core.start for i in request.items)
     assert request.items == sorted(request.items)  # equals: the newest last
     assert request.exchanges == [written(i) for i in request.items]
-    assert 0 < added(p, request) <= p.budget // RELATED_SHARE
+    assert 0 < added(p, request) <= p.related_tokens
 
 
 def test_the_core_does_not_depend_on_the_request(prompter: Callable[..., Prompter]) -> None:
@@ -138,7 +159,7 @@ def test_nothing_related_leaves_the_request_as_it_is(prompter: Callable[..., Pro
 
 
 def test_what_is_in_the_conversation_is_not_brought_again(prompter: Callable[..., Prompter]) -> None:
-    p = prompter()
+    p = prompter(budget=1000)
     first = p.request("boats").items
     second = p.request("boats", exclude=set(first)).items
     assert second
@@ -147,7 +168,7 @@ def test_what_is_in_the_conversation_is_not_brought_again(prompter: Callable[...
 
 def test_the_best_of_what_is_related_stands_next_to_the_question(prompter: Callable[..., Prompter]) -> None:
     history = tuple(HistoryItem("so " * (i % 5) + "boats") for i in range(40))
-    p = prompter(Profile(history=history))
+    p = prompter(Profile(history=history), budget=1800)
     items = p.request("boats").items
     texts = tuple(f" {item.output}" for item in history[: p.shown().start])
     assert len(items) > 1
@@ -157,7 +178,7 @@ def test_the_best_of_what_is_related_stands_next_to_the_question(prompter: Calla
 
 def test_an_example_sees_nothing_of_itself_and_what_came_after(prompter: Callable[..., Prompter]) -> None:
     p = prompter()
-    for i in (20, 31, 39):
+    for i in (31, 35, 39):
         prompt = p.model.detokenize(p.example(i, 5)[0])
         numbers = [int(n.split()[0]) for n in prompt.split("Note ")[1:]]
         assert max(numbers) < i
@@ -165,12 +186,32 @@ def test_an_example_sees_nothing_of_itself_and_what_came_after(prompter: Callabl
         assert len(numbers) > len(p.shown(i))  # and some that are related
 
 
-def test_a_related_item_takes_its_share_at_most(prompter: Callable[..., Prompter]) -> None:
-    history = (HistoryItem("boats " * 500), *(HistoryItem(f"bread {i} " * 8) for i in range(20)))
-    p = prompter(Profile(history=history), budget=600)
+@pytest.mark.parametrize(("budget", "most", "item"), [(200, 50, 42), (600, 64, 42), (1800, 150, 75), (3000, 250, 125)])
+def test_related_items_take_a_small_share_and_one_of_them_half_of_it(
+    prompter: Callable[..., Prompter], budget: int, most: int, item: int
+) -> None:
+    history = (HistoryItem("boats " * 500), *(HistoryItem(f"bread {i} " * 8) for i in range(60)))
+    p = prompter(Profile(history=history), budget=budget)
+    assert p.related_tokens == most
     request = p.request("boats")
     assert request.items == [0]
-    assert 600 // ITEM_SHARE - 30 <= added(p, request) <= 600 // ITEM_SHARE
+    assert item - 30 <= added(p, request) <= item
+    assert added(p, p.request("bread 3 boats")) <= most
+
+
+def test_of_a_long_item_the_passage_is_shown_that_has_to_do_with_the_request(prompter: Callable[..., Prompter]) -> None:
+    rest = "We had bread. " * 90
+    history = (
+        HistoryItem(f"{rest}The locker's code is 48. {rest}"),
+        *(HistoryItem(f"Bread {i}. " * 8) for i in range(60)),
+    )
+    p = prompter(Profile(history=history), budget=3000)
+    (exchange,) = p.request("Which code opens the locker?").exchanges
+    assert exchange.answer.startswith("… The locker's code is 48. We had bread.")
+    assert exchange.answer.endswith(" …")
+    assert exchange.answer in p.model.detokenize(
+        p.prompt(p.system, p.request("Which code opens the locker?"), p.earlier())
+    )
 
 
 @pytest.mark.parametrize(
@@ -205,7 +246,7 @@ def test_any_history_stays_within_its_tokens(
 # --- in a chat
 
 
-def open_session(p: Prompter) -> Session:
+def open_session(p: Prompter, steering: Steering | None = None, cache: PrefixCache | None = None) -> Session:
     null = Steering(np.ones((p.model.n_layer, p.model.n_head_max), np.float32), Gamma(3.0), 0.0)
     return Session(
         p.model,
@@ -213,10 +254,11 @@ def open_session(p: Prompter) -> Session:
         system=p.system,
         earlier=p.earlier(),
         recall=lambda question, known: p.request(question, exclude=known),
-        steering=null,
+        steering=steering or null,
         sampling=Sampling(temp=0.9, seed=1),
         probs=True,
-        n_ctx=1536,
+        cache=cache,
+        n_ctx=p.budget + 700,
         n_threads=1,
     )
 
@@ -226,6 +268,30 @@ def session(prompter: Callable[..., Prompter]) -> Iterator[Session]:
     session = open_session(prompter())
     yield session
     session.close()
+
+
+@pytest.mark.parametrize("scope", ["generated", "all"])
+@pytest.mark.parametrize("kind", ["llama", "gemma3", "lfm2"])
+def test_a_warm_chat_reads_little_with_what_is_related_and_answers_as_the_cold_one(
+    prompter: Callable[..., Prompter], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, scope: Scope
+) -> None:
+    p, read, counts, answers, original = prompter(budget=1800, kind=kind), list[int](), [], [], Stream.decode
+
+    def decode(self: Stream, tokens: list[int], *rest: Any) -> Any:
+        read.append(len(tokens))
+        return original(self, tokens, *rest)
+
+    monkeypatch.setattr(Stream, "decode", decode)
+    for _ in range(2):
+        session = open_session(p, Steering(head_mask(p.model, [(1, 0)]), Gamma(1), scope=scope), PrefixCache(tmp_path))
+        answers.append(list(session.ask("Something about boats?", 1)))
+        counts.append(sum(read))
+        assert session.turns[0].recalled
+        answers[-1] += [*session.ask("And bread?", 6), *session.regenerate(6)]
+        session.close()
+        read.clear()
+    assert answers[0] == answers[1]
+    assert counts[1] <= 0.15 * counts[0]
 
 
 def test_a_chat_recalls_what_goes_with_each_question_once(session: Session) -> None:
