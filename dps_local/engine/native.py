@@ -25,6 +25,7 @@ from typing import Any
 from dps_local.errors import NativeError
 
 PATCH_VERSION = 5  # raised with every change of the patches' C interface; the build records it beside the library
+CPU, GPU, IGPU = 0, 1, 2  # enum ggml_backend_dev_type
 _WHO_SAYS_IT = re.compile(r"^(?:\w+: |error loading model(?: \w+)?: )+")  # before llama.cpp's reasons
 HOW_TO_BUILD = "run `pip install --force-reinstall --no-deps .` in the dps-local source folder to build it"
 
@@ -254,6 +255,8 @@ class Native:
         # const char * ggml_backend_dev_name(ggml_backend_dev_t);  const char * ggml_backend_dev_description(…);
         self.ggml_backend_dev_name = ggml("ggml_backend_dev_name", char_p, void_p)
         self.ggml_backend_dev_description = ggml("ggml_backend_dev_description", char_p, void_p)
+        # enum ggml_backend_dev_type ggml_backend_dev_type(ggml_backend_dev_t device);
+        self.ggml_backend_dev_type = ggml("ggml_backend_dev_type", ctypes.c_int, void_p)
 
     @contextmanager
     def ended_by(self, context: Any, cancel: threading.Event | None) -> Iterator[None]:
@@ -275,14 +278,23 @@ class Native:
 
     def backends(self) -> list[dict[str, str]]:
         """Return the name and description of each device that ggml can compute on."""
-        devices = [self.ggml_backend_dev_get(i) for i in range(self.ggml_backend_dev_count())]
-        return [
-            {
-                "name": self.ggml_backend_dev_name(d).decode(),
-                "description": self.ggml_backend_dev_description(d).decode().strip(),
-            }
-            for d in devices
-        ]
+        return [self.described(device) for device in self.devices()]
+
+    def described(self, device: int) -> dict[str, str]:
+        """Return the name and description of a device (ggml_backend_dev_t)."""
+        return {
+            "name": self.ggml_backend_dev_name(device).decode(),
+            "description": self.ggml_backend_dev_description(device).decode().strip(),
+        }
+
+    def devices(self, *kinds: int) -> list[int]:
+        """Return this machine's devices (ggml_backend_dev_t): of these kinds (enum ggml_backend_dev_type), or all."""
+        every = map(self.ggml_backend_dev_get, range(self.ggml_backend_dev_count()))
+        return [device for device in every if not kinds or self.ggml_backend_dev_type(device) in kinds]
+
+    def gpus(self) -> list[int]:
+        """Return the devices that llama.cpp puts layers on by itself: GPUs, or else integrated ones."""
+        return self.devices(GPU) or self.devices(IGPU)
 
     def features(self) -> dict[str, str]:
         """Return what the CPU's back end was compiled for and found, as ggml names it: {"AVX2": "1", "OPENMP": "1"}."""

@@ -193,7 +193,7 @@ def main(folder: Path, devices: list[str]) -> None:
             write_model(folder / "zeroed.gguf", zeroed=True)
             write_model(folder / "exact.gguf", exact=True)
             for device in devices:
-                if device == "CPU" or library.llama.llama_supports_gpu_offload():
+                if device == "CPU" or library.gpus():
                     check(folder, device, lambda step, device=device: say(step=step, device=device))  # type: ignore[misc]
             say(passed=True)
         except Failure as exc:
