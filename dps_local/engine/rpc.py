@@ -62,7 +62,7 @@ class Endpoint:
                 connection.connect((self.host, self.port))
             except (OSError, UnicodeError) as exc:
                 raise NativeError(
-                    f"no RPC server can be reached at {self} ({_reason(exc)}): start one there with `dps-local rpc-server`"
+                    f"no RPC server is at {self} ({_reason(exc)}): start one there with `dps-local rpc-server`"
                 ) from exc
             try:
                 stream.write(HELLO)
