@@ -151,8 +151,9 @@ def serve(endpoint: Endpoint, n_threads: int) -> NoReturn:
     start = _function("ggml_backend_rpc_start_server", None, char_p, char_p, size_t, size_t, ctypes.c_void_p)
     try:
         address = socket.gethostbyname(endpoint.host)
-        with socket.create_server((address, endpoint.port)):  # ggml does not say why it cannot
-            pass
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tried:  # ggml does not say why it cannot
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind((address, endpoint.port))
     except (OSError, UnicodeError) as exc:
         raise NativeError(f"cannot listen at {endpoint} ({_reason(exc)})") from exc
     found = own_devices()

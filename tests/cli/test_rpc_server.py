@@ -7,8 +7,9 @@ import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from program import PROFILE, QUICK, Program
+from program import QUICK, Program
 from rpc_servers import PROGRAM, run, serving
 from tiny import TinyModel
 
@@ -43,21 +44,21 @@ def test_what_is_no_server_is_a_usage_error(inside: Program) -> None:
 
 @pytest.mark.slow
 @on_linux
-def test_two_servers_give_the_answer_of_one_machine(tiny_model: TinyModel, tmp_path: Path) -> None:
-    profile = tmp_path / "ada.json"
-    profile.write_text(json.dumps(PROFILE))
-    chosen = ["-m", tiny_model(), "-p", profile, *QUICK, "-t", "1", "--engine", "eager", "--no-prefix-cache"]
-    generate = ["generate", *chosen, "-n", "12", "--temp", "0", "--gamma", "0.5", "--json", "Where is the harbour?"]
-    folders = {f"DPS_LOCAL_{name.upper()}": str(tmp_path / name) for name in ("cache", "data", "state")}
+def test_two_servers_give_the_answer_of_one_machine(
+    model: Path, profile: Path, steering_map: Path, environment: dict[str, str]
+) -> None:
+    common = ["-m", model, *QUICK, "-t", "1", "--json"]
+    score = ["score", *common, "-p", profile, "--no-reuse"]
+    generate = ["generate", *common, "--map", steering_map, "--engine", "eager", "-n", "8", "--temp", "0", "say hello"]
     with serving() as (one, _), serving() as (other, _):
-        scored = run(PROGRAM, "score", *chosen, "--rpc", f"{one},{other}", "--json", **folders)
-        assert scored.returncode == 0, scored.stderr
-        there = run(PROGRAM, *generate, "--rpc", f"{one},{other}", **folders)
-    here = run(PROGRAM, *generate, **folders)
-    assert here.returncode == 0, here.stderr
-    answers = [json.loads(answer.stdout) for answer in (there, here)]
-    assert answers[0]["tokens"] == answers[1]["tokens"]
-    assert any(token["p_plain"] != token["p_steered"] for token in answers[0]["tokens"])
+        there = [run(PROGRAM, *command, "--rpc", f"{one},{other}", **environment) for command in (score, generate)]
+    here = [run(PROGRAM, *command, **environment) for command in (score, generate)]
+    (scored, answer), (scored_here, answer_here) = [
+        [json.loads(done.stdout) for done in place] for place in (there, here)
+    ]
+    np.testing.assert_allclose(scored["pcs"], scored_here["pcs"], rtol=0, atol=0.01)
+    assert answer["tokens"] == answer_here["tokens"]
+    assert any(token["p_plain"] != token["p_steered"] for token in answer["tokens"])
 
 
 @pytest.mark.slow
