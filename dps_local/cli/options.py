@@ -95,7 +95,7 @@ RpcOption = Annotated[
     expert_option(
         parser=_endpoint_list,
         metavar="HOST:PORT,…",
-        envvar="LLAMA_ARG_RPC",
+        envvar=["LLAMA_ARG_RPC"],
         show_envvar=False,
         help="Other machines that hold layers of the model, as in llama.cpp: each runs `dps-local rpc-server`.",
     ),
@@ -396,8 +396,7 @@ SHARED = (ModelOptions, ChatOptions, ScoreOptions)
 def _with_variable(name: str, hint: Any) -> Any:
     """Let an option also be set by an environment variable."""
     type_, option = hint.__origin__, copy.copy(hint.__metadata__[0])
-    others = [option.envvar] if option.envvar else []
-    option.envvar, option.show_envvar = [f"DPS_LOCAL_{name.upper()}", *others], False
+    option.envvar, option.show_envvar = [f"DPS_LOCAL_{name.upper()}", *(option.envvar or ())], False
     return Annotated[type_, option]
 
 
