@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import re
 import socket
 import struct
 from collections.abc import Callable
@@ -23,6 +24,7 @@ HOW_TO_BUILD = (
     'run `CMAKE_ARGS="-DGGML_RPC=on" pip install --force-reinstall --no-deps .` in the dps-local source folder to '
     "build it with RPC"
 )
+HOST_AND_PORT = re.compile(r"([!-9;-~]+):([0-9]{1,5})")  # ggml knows no IPv6, which has more colons
 TIMEOUT = 10.0  # seconds for a server to answer
 PROTOCOL = 7, 0  # RPC_PROTO_MAJOR_VERSION and the newest RPC_PROTO_MINOR_VERSION that ggml-rpc.h speaks
 # | RPC_CMD_HELLO (1 byte) | size (8 bytes) | what the connection could do beside TCP: nothing |, and its answer:
@@ -41,10 +43,10 @@ class Endpoint:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        host, colon, port = text.strip().rpartition(":")
-        if not colon or not host or ":" in host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        match = HOST_AND_PORT.fullmatch(text.strip())
+        if not match or not 0 < int(match[2]) < 1 << 16:
             raise SettingsError(f"{text.strip()!r} is no RPC server: write HOST:PORT, such as 192.168.1.5:50052")
-        return cls(host, int(port))
+        return cls(match[1], int(match[2]))
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -55,12 +57,12 @@ class Endpoint:
 
     def check(self, timeout: float = TIMEOUT) -> None:
         """Raise NativeError unless a server answers that speaks this build's protocol."""
-        connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)  # ggml knows no IPv6
+        connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         connection.settimeout(timeout)
         with connection, connection.makefile("rwb") as stream:
             try:
                 connection.connect((self.host, self.port))
-            except (OSError, UnicodeError) as exc:
+            except (OSError, ValueError) as exc:
                 raise NativeError(
                     f"no RPC server is at {self} ({_reason(exc)}): start one there with `dps-local rpc-server`"
                 ) from exc
@@ -154,7 +156,7 @@ def serve(endpoint: Endpoint, n_threads: int) -> NoReturn:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tried:  # ggml does not say why it cannot
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind((address, endpoint.port))
-    except (OSError, UnicodeError) as exc:
+    except (OSError, ValueError) as exc:
         raise NativeError(f"cannot listen at {endpoint} ({_reason(exc)})") from exc
     found = own_devices()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # ggml prints each connection

@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import loopback
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rpc_servers import command, environment, free_endpoint, run, serving
 from tiny import TinyModel
 
@@ -40,10 +43,28 @@ def test_an_endpoint_is_a_host_and_a_port(text: str, endpoint: Endpoint) -> None
     assert str(endpoint) == text.strip()
 
 
-@pytest.mark.parametrize("text", ["", "box", "box:", ":50052", "box:0", "box:65536", "box:-1", "box:5²", "[::1]:50052"])
+@pytest.mark.parametrize(
+    "text", ["", "box", "box:", ":50052", "box:0", "box:65536", "box:-1", "a\0b:1", "box:5²", "[::1]:50052"]
+)
 def test_anything_else_is_none(text: str) -> None:
     with pytest.raises(SettingsError, match=r"is no RPC server: write HOST:PORT, such as 192.168.1.5:50052$"):
         Endpoint.parse(text)
+
+
+@given(st.from_regex(r"[^,]*:\d+") | st.text())
+def test_any_text_is_an_endpoint_or_a_line(text: str) -> None:
+    try:
+        endpoint = Endpoint.parse(text)
+    except SettingsError:
+        return
+    assert Endpoint.parse(str(endpoint)) == endpoint
+
+
+@pytest.mark.parametrize("host", ["." * 300, "a" * 80])
+def test_a_host_that_cannot_be_is_a_line(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loopback, "leads_away", lambda _: False)  # it is looked up nowhere
+    with pytest.raises(NativeError, match=r"^no RPC server is at "):
+        Endpoint(host, 1).check()
 
 
 @pytest.mark.parametrize(
