@@ -28,6 +28,7 @@ from dps_local.cli.prior import prior_app
 from dps_local.cli.privacy import privacy_app
 from dps_local.cli.profile import profile_app
 from dps_local.cli.remedies import explained
+from dps_local.cli.rpc_server import rpc_server
 from dps_local.cli.score import score
 from dps_local.cli.serve import serve
 from dps_local.cli.terminal import open_streams, readable_usage_errors, show_traceback, terminal
@@ -57,6 +58,7 @@ app = typer.Typer(
 for command in (init, chat, generate, serve, score, learn, inspect, bake):  # in the order of --help
     app.command()(command)
 app.command("eval")(evaluate)
+app.command("rpc-server")(rpc_server)
 app.command()(doctor)
 app.command()(man)
 app.add_typer(profile_app, name="profile")

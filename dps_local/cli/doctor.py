@@ -6,19 +6,25 @@ import sys
 from typing import Any
 
 import dps_local
-from dps_local.cli.options import JsonOption
+from dps_local.cli.options import JsonOption, RpcOption
 from dps_local.cli.remedies import explained
 from dps_local.cli.terminal import terminal
 from dps_local.engine import native, registry, self_test
+from dps_local.engine.rpc import server_at
 from dps_local.errors import SelfTestError
 
 
-def doctor(as_json: JsonOption = False) -> None:
-    """Show what is installed, and test whether it works here: the patched library, CPU features, devices, folders."""
+def doctor(rpc: RpcOption = "", as_json: JsonOption = False) -> None:
+    """Show what is installed, and test whether it works here: the patched library, CPU features, devices, folders.
+
+    --rpc shows the devices of other machines, too.
+    """
     tested = self_test.run()
     failure = SelfTestError(tested.failure, tested.remedy) if tested.failure else None
     engine: dict[str, Any] = {"libllama": None, "llama_cpp_python": None, "backends": [], "features": {}}
     engine |= tested.engine
+    servers = [server_at(endpoint) for endpoint in rpc]
+    engine["backends"] += [native.load().described(device) for server in servers for device in server.devices]
     report = {
         "dps_local": dps_local.__version__,
         "libllama": engine["libllama"],

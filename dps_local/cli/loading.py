@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -11,9 +12,10 @@ from dps_local.cli.head_map_view import describe
 from dps_local.cli.options import ModelOptions, ScoreOptions
 from dps_local.cli.remedies import explained
 from dps_local.cli.terminal import terminal
-from dps_local.engine import registry, self_test
+from dps_local.engine import registry, rpc, self_test
 from dps_local.engine.model import Model
-from dps_local.errors import RegistryError
+from dps_local.engine.rpc import Endpoint
+from dps_local.errors import RegistryError, SettingsError
 from dps_local.maps.head_map import HeadMap
 from dps_local.prompting.profile import Profile
 from dps_local.prompting.prompt import Prompter
@@ -49,7 +51,21 @@ def load_model(options: ModelOptions) -> Model:
     """Load the model; before the first one after an install, a child process finds out whether that can go well."""
     path = _model_file(options.model, options.offline)
     self_test.check(terminal.notice, offload=options.n_gpu_layers != 0)
-    return Model(path, options.n_gpu_layers)
+    if options.rpc:
+        _say_what_leaves(options.rpc, options.offline)
+        rpc.end_with(terminal.error)
+    return Model(path, options.n_gpu_layers, rpc=[*map(str, options.rpc)])
+
+
+def _say_what_leaves(servers: Sequence[Endpoint], offline: bool) -> None:
+    if not (away := ", ".join(str(server) for server in servers if not server.is_here)):
+        return
+    if offline:
+        raise SettingsError(f"--offline refuses {away}: RPC servers on this machine alone are allowed with it")
+    terminal.notice(
+        f"{away} gets the model's weights, and numbers from which your text, profile and chat can be restored; nothing "
+        "is encrypted on the way"
+    )
 
 
 def _model_file(name: str | None, offline: bool) -> Path:

@@ -16,6 +16,7 @@ import typer
 from dps_local.assistant import Settings
 from dps_local.cli.completion import complete_map, complete_model, complete_profile
 from dps_local.engine.model import Scope
+from dps_local.engine.rpc import Endpoint
 from dps_local.engine.sampler import RANDOM_SEED, Sampling
 from dps_local.errors import SettingsError
 from dps_local.evaluation.condition import METHODS, Method
@@ -79,9 +80,26 @@ SeedOption = Annotated[int, expert_option(min=0, max=2**31 - 1, help="Seed of th
 EmbeddingOption = Annotated[
     Path | None, cluster_option(help="A GGUF that embeds profiles for a cluster map. Default: the chat model itself.")
 ]
-OfflineOption = Annotated[bool, expert_option("--offline", help="Never open a connection.")]
+OfflineOption = Annotated[bool, expert_option("--offline", help="Reach no other machine.")]
 
 
+def _endpoint_list(text: str) -> tuple[Endpoint, ...]:
+    try:
+        return tuple(dict.fromkeys(map(Endpoint.parse, _split_list(text))))
+    except SettingsError as exc:
+        raise typer.BadParameter(str(exc)) from exc
+
+
+RpcOption = Annotated[
+    Any,
+    expert_option(
+        parser=_endpoint_list,
+        metavar="HOST:PORT,…",
+        envvar=["LLAMA_ARG_RPC"],
+        show_envvar=False,
+        help="Other machines that hold layers of the model, as in llama.cpp: each runs `dps-local rpc-server`.",
+    ),
+]
 MapOption = Annotated[
     Path | None,
     steering_option(autocompletion=complete_map, help="A head map (.dps.gguf) instead of the profile's own."),
@@ -109,6 +127,7 @@ class ModelOptions:
         expert_option("--threads", "-t", min=1, help="Default: all processors, up to 16."),
     ] = None
     n_gpu_layers: Annotated[int | None, expert_option("--n-gpu-layers", "-ngl", help="As in llama.cpp.")] = None
+    rpc: RpcOption = ""
     offline: OfflineOption = False
 
 
@@ -378,7 +397,7 @@ SHARED = (ModelOptions, ChatOptions, ScoreOptions)
 def _with_variable(name: str, hint: Any) -> Any:
     """Let an option also be set by an environment variable."""
     type_, option = hint.__origin__, copy.copy(hint.__metadata__[0])
-    option.envvar, option.show_envvar = f"DPS_LOCAL_{name.upper()}", False
+    option.envvar, option.show_envvar = [f"DPS_LOCAL_{name.upper()}", *(option.envvar or ())], False
     return Annotated[type_, option]
 
 

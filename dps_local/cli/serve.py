@@ -22,6 +22,7 @@ from dps_local.engine import registry
 from dps_local.errors import MissingPackageError, SettingsError
 from dps_local.prompting.profile import Profile
 from dps_local.scoring.cached_map import CachedMap
+from dps_local.system.loopback import is_loopback
 
 if TYPE_CHECKING:
     from dps_local.server.service import Service
@@ -60,7 +61,7 @@ def serve(
 
         from dps_local.server.api_keys import ApiKeys
         from dps_local.server.app import Api, make_app
-        from dps_local.server.guard import LOOPBACK, Access, is_loopback
+        from dps_local.server.guard import LOOPBACK, Access
         from dps_local.server.page_link import PageLink
         from dps_local.server.worker import Worker
     except ModuleNotFoundError as exc:

@@ -42,8 +42,8 @@ class Setting:
     @property
     def variable(self) -> str | None:
         """The environment variable that has been set for it."""
-        name: str | None = self.option.envvar
-        return name if name and os.environ.get(name) else None
+        names: list[str] = self.option.envvar or []
+        return next(filter(os.environ.get, names), None)
 
     def check(self, value: Any) -> None:
         """Raise SettingsError when the option does not take a value."""

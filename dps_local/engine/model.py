@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dps_local.engine import native
 from dps_local.engine.gguf_file import GGUFFile
+from dps_local.engine.rpc import Endpoint, server_at
 from dps_local.engine.wrong_file import IS_HEAD_MAP, remedy, what_instead
 from dps_local.errors import ModelError, Remedy
 from dps_local.system import memory
@@ -33,14 +34,21 @@ Scope = Literal["generated", "all"]  # the tokens whose heads are scaled: from t
 class Model:
     """One model in memory; contexts share its weights. A context manager, that frees it at the end.
 
-    n_gpu_layers: layers to put on a GPU, as llama.cpp's -ngl; None takes llama.cpp's default. repack: let llama.cpp lay
+    n_gpu_layers: layers to put on a GPU, as llama.cpp's -ngl; None takes llama.cpp's default. rpc: servers of
+    llama.cpp's RPC back end ("HOST:PORT") that share these layers with the GPUs here. repack: let llama.cpp lay
     out weights anew for quicker products, which have no backward pass (`Context.slopes`). handle: the model
     (struct llama_model *), when someone else has loaded it, and frees it.
     Raises ModelError when the file is missing, damaged or not supported.
     """
 
     def __init__(
-        self, path: StrPath, n_gpu_layers: int | None = None, *, repack: bool = True, handle: Any = None
+        self,
+        path: StrPath,
+        n_gpu_layers: int | None = None,
+        *,
+        rpc: Sequence[str] = (),
+        repack: bool = True,
+        handle: Any = None,
     ) -> None:
         self.native = native.load()
         self.llama = self.native.llama
@@ -63,8 +71,14 @@ class Model:
         parameters = self.llama.llama_model_default_params()
         if n_gpu_layers is not None:
             parameters.n_gpu_layers = n_gpu_layers
-        self.offloads = n_gpu_layers != 0 and bool(self.llama.llama_supports_gpu_offload())
         parameters.use_extra_bufts = repack
+        self._servers = [server_at(endpoint) for endpoint in dict.fromkeys(map(Endpoint.parse, rpc))]
+        remote = [device for server in self._servers for device in server.devices]
+        self._devices = [*remote, *self.native.gpus()] if n_gpu_layers != 0 else []
+        self.offloads = bool(self._devices)
+        if rpc:
+            listed = (ctypes.c_void_p * (len(self._devices) + 1))(*self._devices, None)
+            parameters.devices = ctypes.cast(listed, ctypes.c_void_p)
         self.handle, self._owned = handle, handle is None
         if self._owned:
             self.native.log.begin()
@@ -88,7 +102,7 @@ class Model:
         if self.handle:
             if self._owned:
                 self.llama.llama_model_free(self.handle)
-            self.handle = None
+            self.handle, self._servers = None, []
 
     def __enter__(self) -> Self:
         return self
@@ -120,7 +134,7 @@ class Model:
         With a part of the layers on a GPU, a context takes some of both.
         """
         host = memory.available()
-        return min(host, self.native.device_memory()) if self.offloads else host
+        return min(host, sum(map(self.native.free_memory, self._devices))) if self._devices else host
 
     @property
     def encodes(self) -> bool:

@@ -25,8 +25,8 @@ from typing import Any
 from dps_local.errors import NativeError
 
 PATCH_VERSION = 6  # raised with every change of the patches' C interface; the build records it beside the library
+CPU, GPU, IGPU = 0, 1, 2  # enum ggml_backend_dev_type
 _WHO_SAYS_IT = re.compile(r"^(?:\w+: |error loading model(?: \w+)?: )+")  # before llama.cpp's reasons
-GPU_TYPES = (1, 2)  # enum ggml_backend_dev_type: GPU, and IGPU, which shares the host's memory
 HOW_TO_BUILD = "run `pip install --force-reinstall --no-deps .` in the dps-local source folder to build it"
 
 
@@ -259,8 +259,8 @@ class Native:
         # const char * ggml_backend_dev_name(ggml_backend_dev_t);  const char * ggml_backend_dev_description(…);
         self.ggml_backend_dev_name = ggml("ggml_backend_dev_name", char_p, void_p)
         self.ggml_backend_dev_description = ggml("ggml_backend_dev_description", char_p, void_p)
-        # enum ggml_backend_dev_type ggml_backend_dev_type(ggml_backend_dev_t);
-        self.ggml_backend_dev_type = ggml("ggml_backend_dev_type", i32, void_p)
+        # enum ggml_backend_dev_type ggml_backend_dev_type(ggml_backend_dev_t device);
+        self.ggml_backend_dev_type = ggml("ggml_backend_dev_type", ctypes.c_int, void_p)
         # void ggml_backend_dev_memory(ggml_backend_dev_t, size_t * free, size_t * total);
         size_p = ctypes.POINTER(size_t)
         self.ggml_backend_dev_memory = ggml("ggml_backend_dev_memory", None, void_p, size_p, size_p)
@@ -283,26 +283,28 @@ class Native:
         """Version of the llama-cpp-python binding."""
         return str(self.binding.__version__)
 
-    def devices(self) -> list[Any]:
-        """Return each device (ggml_backend_dev_t) that ggml can compute on."""
-        return [self.ggml_backend_dev_get(i) for i in range(self.ggml_backend_dev_count())]
-
     def backends(self) -> list[dict[str, str]]:
         """Return the name and description of each device that ggml can compute on."""
-        return [
-            {
-                "name": self.ggml_backend_dev_name(d).decode(),
-                "description": self.ggml_backend_dev_description(d).decode().strip(),
-            }
-            for d in self.devices()
-        ]
+        return [self.described(device) for device in self.devices()]
 
-    def device_memory(self) -> int:
-        """Return the free bytes of the GPUs together, as llama.cpp spreads a model over all of them."""
-        gpus = [device for device in self.devices() if self.ggml_backend_dev_type(device) in GPU_TYPES]
-        return sum(map(self._free_memory, gpus))
+    def described(self, device: int) -> dict[str, str]:
+        """Return the name and description of a device (ggml_backend_dev_t)."""
+        return {
+            "name": self.ggml_backend_dev_name(device).decode(),
+            "description": self.ggml_backend_dev_description(device).decode().strip(),
+        }
 
-    def _free_memory(self, device: Any) -> int:
+    def devices(self, *kinds: int) -> list[int]:
+        """Return this machine's devices (ggml_backend_dev_t): of these kinds (enum ggml_backend_dev_type), or all."""
+        every = map(self.ggml_backend_dev_get, range(self.ggml_backend_dev_count()))
+        return [device for device in every if not kinds or self.ggml_backend_dev_type(device) in kinds]
+
+    def gpus(self) -> list[int]:
+        """Return the devices that llama.cpp puts layers on by itself: GPUs, or else integrated ones."""
+        return self.devices(GPU) or self.devices(IGPU)
+
+    def free_memory(self, device: int) -> int:
+        """Return the free bytes of a device (ggml_backend_dev_t)."""
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         self.ggml_backend_dev_memory(device, free, total)
         return free.value

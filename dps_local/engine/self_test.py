@@ -28,6 +28,11 @@ TIMEOUT = 120.0  # seconds; it takes one or two, and a GPU's driver may compile 
 FOLDER = "self-tests"  # of the cache
 SKIP = "DPS_LOCAL_SELF_TEST"
 GO_ON = f"{SKIP}=off skips this check"
+RELINK = (
+    'run `CMAKE_ARGS="-DCMAKE_SHARED_LINKER_FLAGS=-Wl,--no-as-needed,-l:libstdc++.so.6" pip install --force-reinstall '
+    "--no-deps .` in the dps-local source folder, with other CMAKE_ARGS of yours beside it: the libraries have a "
+    "libstdc++ linked into them, which does not go together with that of other packages"
+)
 # what ggml's GGML_NATIVE=OFF leaves on, and how Linux calls it
 X86_FEATURES = {"SSE42": "sse4_2", "AVX": "avx", "AVX2": "avx2", "BMI2": "bmi2", "FMA": "fma", "F16C": "f16c"}
 
@@ -147,6 +152,8 @@ def failure_of(lines: list[dict[str, Any]], code: int | None, said: str, timeout
     else:
         what = end_of(code) + (f", {said}" if said else "")
     message = f"llama.cpp does not work on this machine ({where}: {what})"
+    if any("own_cxx" in line for line in lines):
+        return SelfTestError(f"{message}: {RELINK}")
     if step.get("device") == "GPU":
         return SelfTestError(message, Remedy.NO_GPU_OR_NO_TEST if skippable else Remedy.NO_GPU)
     return SelfTestError(f"{message}: {_rebuild()}" + (f"; {GO_ON}" if skippable else ""))

@@ -1,4 +1,4 @@
-"""What the self-test does, in a process of its own: decode a tiny model, and compare what must be equal.
+"""What the self-test does, in a process of its own: load a tiny model, split a text, decode, compare what is equal.
 
     python -m dps_local.engine.self_test_child FOLDER CPU [GPU]
 
@@ -7,7 +7,11 @@ FOLDER/report.jsonl says how far it came, one JSON object a line, so that it can
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import importlib
 import json
+import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,7 +25,7 @@ from numpy.typing import NDArray
 from dps_local.engine import native
 from dps_local.engine.context import Context, Logits, Run
 from dps_local.engine.model import HeadScales, Model, head_mask
-from dps_local.errors import DpsError
+from dps_local.errors import DpsError, ModelError
 
 # ggml has kernels, and some CPUs a packed layout, for each type of weights: of each layer Q, K and V; W_O; the rest
 TYPES = (("Q4_0", "F16", "Q4_K"), ("Q4_1", "Q4_0", "Q6_K"), ("Q4_K", "Q8_0", "Q8_0"), ("F16", "Q4_1", "Q4_1"))
@@ -40,6 +44,9 @@ TOKENS = np.random.default_rng(14).integers(0, N_VOCAB, 44).tolist()
 N = 4  # tokens at the end whose logits are compared
 PROMPT, ANSWER = TOKENS[:-N], Run(0, len(TOKENS) - N, TOKENS[-N:], N)  # more than 32 tokens: another kernel
 N_CTX = 256
+# splits texts by regular expressions; the first letters are those of GPT-2's vocabulary for a space and a line break
+LETTERS = ["Ġ", "Ċ", *map(chr, range(0x21, 0x7F)), "th"]
+TEXT, TEXT_TOKENS = "the 12 days", [*map(LETTERS.index, ("th", *"eĠ12Ġdays"))]
 
 # the largest difference of two logits that is allowed, in units of their deviation
 MUTED_ALLOWED = 1e-3
@@ -56,8 +63,7 @@ def write_model(path: Path, *, zeroed: bool = False, exact: bool = False) -> Non
     zeroed: without the W_O columns of the MUTED heads. exact: the same numbers in F32.
     """
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_tokenizer_model("none")
-    writer.add_vocab_size(N_VOCAB)
+    add_vocabulary(writer)
     writer.add_context_length(N_CTX)
     writer.add_embedding_length(N_EMBD)
     writer.add_block_count(len(TYPES))
@@ -77,6 +83,23 @@ def write_model(path: Path, *, zeroed: bool = False, exact: bool = False) -> Non
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
+    writer.close()
+
+
+def add_vocabulary(writer: gguf.GGUFWriter) -> None:
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list([*LETTERS, *(f"<{i}>" for i in range(N_VOCAB - len(LETTERS)))])
+    writer.add_token_merges(["t h"])
+    writer.add_add_bos_token(False)
+
+
+def write_broken(path: Path) -> None:
+    """Write a model that is a vocabulary alone."""
+    writer = gguf.GGUFWriter(path, "llama")
+    add_vocabulary(writer)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
     writer.close()
 
 
@@ -143,8 +166,20 @@ def check(folder: Path, device: str, begin: Callable[[str], None]) -> None:
     on_cpu = device == "CPU"
     rounding = 0.0 if on_cpu else ROUNDING
     begin("loading a model")
-    model, zeroed = (Model(folder / f"{name}.gguf", 0 if on_cpu else None) for name in ("model", "zeroed"))
+    try:
+        model, zeroed = (Model(folder / f"{name}.gguf", 0 if on_cpu else None) for name in ("model", "zeroed"))
+    except ModelError as exc:
+        raise Failure(str(exc).partition("): ")[0] + ")") from exc  # without what to do about a file
     mask, ones = head_mask(model, MUTED), head_mask(model, [])
+
+    begin("splitting a text into tokens")
+    if model.tokenize(TEXT, special=True) != TEXT_TOKENS or model.detokenize(TEXT_TOKENS) != TEXT:
+        raise Failure("other tokens than those of the text")
+
+    begin("a file without weights")
+    with contextlib.suppress(ModelError):
+        Model(folder / "broken.gguf", 0 if on_cpu else None)
+        raise Failure("it is taken for a model")
 
     begin("plain decoding")
     plain = answer(model)
@@ -173,6 +208,25 @@ def check(folder: Path, device: str, begin: Callable[[str], None]) -> None:
     equal(context.decode_rows([ANSWER], rows), single[:, rows], rounding)
 
 
+def has_own_cxx(library: native.Native) -> bool:
+    """Whether the libraries bring C++'s runtime in themselves: linked statically, and for others to see."""
+    if not hasattr(found := ctypes.CDLL(str(library.library("llama"))), "_ZSt9terminatev"):
+        return False
+    place = SymbolPlace()
+    ctypes.CDLL(None).dladdr(ctypes.cast(found._ZSt9terminatev, ctypes.c_void_p), ctypes.byref(place))
+    return Path(os.fsdecode(place.file or b"")).parent == library.lib
+
+
+class SymbolPlace(ctypes.Structure):
+    # typedef struct { const char * dli_fname; void * dli_fbase; const char * dli_sname; void * dli_saddr; } Dl_info;
+    _fields_ = (
+        ("file", ctypes.c_char_p),
+        ("base", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("address", ctypes.c_void_p),
+    )
+
+
 def main(folder: Path, devices: list[str]) -> None:
     with (folder / "report.jsonl").open("w") as report:
 
@@ -180,6 +234,7 @@ def main(folder: Path, devices: list[str]) -> None:
             print(json.dumps(line), file=report, flush=True)
 
         try:
+            importlib.import_module("scipy.special")  # whose C++ runtime a second one gets confused with
             library = native.load()
             say(
                 engine={
@@ -189,11 +244,14 @@ def main(folder: Path, devices: list[str]) -> None:
                     "features": library.features(),
                 }
             )
+            if sys.platform == "linux" and has_own_cxx(library):
+                say(own_cxx=True)
+            write_broken(folder / "broken.gguf")
             write_model(folder / "model.gguf")
             write_model(folder / "zeroed.gguf", zeroed=True)
             write_model(folder / "exact.gguf", exact=True)
             for device in devices:
-                if device == "CPU" or library.llama.llama_supports_gpu_offload():
+                if device == "CPU" or library.gpus():
                     check(folder, device, lambda step, device=device: say(step=step, device=device))  # type: ignore[misc]
             say(passed=True)
         except Failure as exc:

@@ -1,11 +1,13 @@
 """The patch on a GPU: exactness against itself, and against the CPU to rounding.
 
 These tests run where the libraries are built for a GPU and there is one (`tests/gpu.sh` does all of it). Where there is
-none, tests/engine/test_vulkan.py runs them on a software driver.
+none, tests/engine/test_vulkan.py runs them on a software driver; tests/engine/test_rpc.py on the RPC servers that
+DPS_LOCAL_TEST_RPC names.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from dps_local.chat.session import Session
 from dps_local.engine import native
 from dps_local.engine.context import Context, Run, TopLogits
 from dps_local.engine.model import Head, Model, Scope, head_mask
+from dps_local.engine.rpc import Endpoint, server_at
 from dps_local.engine.sampler import Sampling
 from dps_local.prompting.chat_template import ChatTemplate
 from dps_local.scoring.forked_sequences import ScoredText
@@ -43,12 +46,12 @@ MUTED: dict[str, Head] = {
 LAYERS = {"gpu": 99, "partly": 2, "cpu": 0}  # on the GPU; of a model of three, the last one and the output
 
 Load = Callable[..., Model]
+SERVERS = list(filter(None, os.environ.get("DPS_LOCAL_TEST_RPC", "").split(",")))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def gpu() -> None:
-    found = native.load()
-    if not found.llama.llama_supports_gpu_offload() or len(found.backends()) < 2:
+    if not SERVERS and not native.load().gpus():
         pytest.skip("no GPU, or a build for the CPU alone: see the README on GPU builds")
 
 
@@ -58,7 +61,7 @@ def load_on() -> Iterator[Load]:
     models: list[Model] = []
 
     def open_(path: Path, device: str = "gpu") -> Model:
-        models.append(Model(path, n_gpu_layers=LAYERS[device]))
+        models.append(Model(path, n_gpu_layers=LAYERS[device], rpc=SERVERS if LAYERS[device] else []))
         return models[-1]
 
     yield open_
@@ -77,7 +80,10 @@ def logits_of(model: Model, heads: list[Head], scale: float = 0.0, n: int = 4) -
 
 
 def test_the_device_is_shown() -> None:
-    assert any("CPU" not in device["name"] for device in native.load().backends())
+    library = native.load()
+    servers = [server_at(Endpoint.parse(server)) for server in SERVERS]
+    of_servers = [library.described(device) for server in servers for device in server.devices]
+    assert any("CPU" not in device["name"] for device in [*library.backends(), *of_servers])
 
 
 @pytest.mark.parametrize("kind", ATTENTION)

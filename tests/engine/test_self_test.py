@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from tiny import TinyModel
 from dps_local.engine import native, self_test
 from dps_local.engine.native import PATCH_VERSION
 from dps_local.engine.self_test import Report
+from dps_local.engine.self_test_child import has_own_cxx
 from dps_local.errors import NativeError, Remedy, SelfTestError
 from dps_local.system import cpu
 
@@ -119,6 +122,15 @@ WRONG = {
         "from dps_local.engine.context import Context\nold = Context.decode_rows\n"
         "Context.decode_rows = lambda *given: old(*given) * 1.000001",
     ),
+    "tokens": (
+        r"'splitting a text into tokens' on the CPU: other tokens than those of the text",
+        "from dps_local.engine.model import Model\nModel.tokenize = lambda *_, **__: [1]",
+    ),
+    "a file without weights": (
+        r"'a file without weights' on the CPU: it is taken for a model",
+        "from dps_local.engine.model import Model\nold = Model.__init__\n"
+        "Model.__init__ = lambda self, path, *given: None if path.stem == 'broken' else old(self, path, *given)",
+    ),
     "a batch": (
         r"'a batch of tokens' on the CPU: off by [0-9.e-]+ of the logits' deviation \(0 is allowed\)",
         "from dps_local.engine.context import Context\nold = Context.decode\n"
@@ -133,6 +145,47 @@ def test_wrong_numbers_are_one_line(in_child: InChild, kind: str) -> None:
     expected, code = WRONG[kind]
     in_child(code)
     assert re.search(rf"\({expected}\): {REMEDY}{GO_ON}$", self_test.run().failure or "")
+
+
+MATCHES = """
+#include <regex>
+extern "C" int matches(const char * text) { return std::regex_match(text, std::regex("a+")); }
+"""
+with_compiler = pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("g++"), reason="needs g++ on Linux: apt install g++"
+)
+
+
+@pytest.fixture(scope="module")
+def own_cxx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library that brings libstdc++ in itself, as a toolchain with a static one alone makes them."""
+    folder = tmp_path_factory.mktemp("own-cxx")
+    (folder / "matches.cpp").write_text(MATCHES)
+    options = ["-shared", "-fPIC", "-static-libstdc++", "-static-libgcc", "-o", "libllama.so"]
+    subprocess.run(["g++", *options, "matches.cpp"], cwd=folder, check=True)
+    return folder / "libllama.so"
+
+
+@with_compiler
+def test_two_runtimes_of_cxx_that_get_confused_are_found(in_child: InChild, own_cxx: Path) -> None:
+    in_child(f"import ctypes\nassert ctypes.CDLL({str(own_cxx)!r}).matches(b'aa')")  # before libllama
+    expected = r"\('loading a model' on the CPU: llama.cpp cannot load \S+/model.gguf \(std::bad_cast\)\): "
+    assert re.search(expected, self_test.run().failure or "")
+
+
+@with_compiler
+def test_a_library_with_a_runtime_of_its_own_is_known(own_cxx: Path) -> None:
+    library: Any = SimpleNamespace(lib=own_cxx.parent, library=lambda _: own_cxx)
+    assert has_own_cxx(library)
+    assert not has_own_cxx(native.load())
+
+
+def test_a_runtime_of_its_own_is_the_first_to_blame() -> None:
+    lines: list[dict[str, Any]] = [{"own_cxx": True}, {"step": "loading a model", "device": "CPU"}]
+    failure = str(self_test.failure_of(lines, -signal.SIGSEGV, "", 9))
+    assert failure.startswith("llama.cpp does not work on this machine ('loading a model' on the CPU: SIGSEGV, ")
+    assert "CMAKE_SHARED_LINKER_FLAGS=-Wl,--no-as-needed,-l:libstdc++.so.6" in failure
+    assert self_test.failure_of([*lines, {"passed": True}], 0, "", 9) is None  # what others do not see does no harm
 
 
 def test_a_child_that_hangs_is_stopped(in_child: InChild) -> None:

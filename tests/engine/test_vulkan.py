@@ -20,7 +20,7 @@ HOW = "Debian: apt install glslc libvulkan-dev mesa-vulkan-drivers spirv-headers
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="software drivers are looked for on Linux only")
 def test_all_of_it_is_exact_on_a_software_driver() -> None:
-    if native.load().llama.llama_supports_gpu_offload():
+    if native.load().gpus():
         pytest.skip("this build is for a GPU: tests/engine/test_gpu.py has run")
     if not shutil.which("glslc") or not Path("/usr/include/vulkan/vulkan.h").exists():
         pytest.skip(f"no Vulkan to build with ({HOW})")
