@@ -513,11 +513,11 @@ def test_sequences_fit_into_the_memory_of_the_host_and_of_a_gpu(
 ) -> None:
     model = load(tiny_model())
     monkeypatch.setattr(memory, "available", lambda: 1 << 40)
-    monkeypatch.setattr(model.native, "device_memory", lambda: 0)
+    monkeypatch.setattr(model.native, "free_memory", {1: 0, 2: 0, 3: 1 << 40}.__getitem__)
     assert parallel_sequences(model, 300, 25) == 20
-    monkeypatch.setattr(model, "offloads", True)
+    monkeypatch.setattr(model, "_devices", [1, 2])
     assert parallel_sequences(model, 300, 25) == 4
-    monkeypatch.setattr(model.native, "device_memory", lambda: 1 << 40)
+    monkeypatch.setattr(model, "_devices", [1, 3])
     assert parallel_sequences(model, 300, 25) == 20
     monkeypatch.setattr(memory, "available", lambda: 0)
     assert parallel_sequences(model, 300, 25) == 4
