@@ -61,6 +61,6 @@ class CallTimes:
 
 def _path(model: Model, n_threads: int) -> Path:
     library = native.load()
-    versions = [native.PATCH_VERSION, library.version, library.backends(), cpu.describe()]
-    key = json.dumps([versions, model.identity.digest, model.n_gpu_layers, n_threads])
+    machine = [native.PATCH_VERSION, library.version, cpu.describe(), model.devices]
+    key = json.dumps([machine, model.identity.digest, model.n_gpu_layers, n_threads])
     return cache_folder(FOLDER) / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"

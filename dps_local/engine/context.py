@@ -100,7 +100,7 @@ class Context:
             parameters.type_v = type_v
         self._make(model, parameters, batch_invariant)
         # what a KV state depends on, beside its model and tokens
-        self.settings = [self.n_ctx, flash_attn, type_k, type_v, model.offloads]
+        self.settings = [self.n_ctx, flash_attn, type_k, type_v, model.n_gpu_layers, model.devices]
 
     @classmethod
     def beside(cls, model: Model, parameters: Any, *, n_outputs: int, batch_invariant: bool) -> Context:

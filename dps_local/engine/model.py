@@ -128,6 +128,11 @@ class Model:
             notice(f"the context is {self.n_ctx_train} tokens: {self.name} was trained for no more")
         return self.n_ctx_train
 
+    @cached_property
+    def devices(self) -> list[dict[str, str]]:
+        """Name and description of each device that may hold layers, beside the CPU."""
+        return [self.native.described(device) for device in self._devices]
+
     def free_memory(self) -> int:
         """Return the bytes that contexts can have: of the host, or of the GPUs, where that is less.
 
