@@ -54,12 +54,11 @@ class PrefixCache:
         self._note(path)
         try:
             context.set_state(state, seq)
-            os.utime(path)
         except NativeError:
             context.truncate(seq, 0)
             return False
-        except OSError:
-            return False
+        with contextlib.suppress(OSError):  # a cache that others own is good to read
+            os.utime(path)
         return True
 
     def save(self, context: Context, tokens: Sequence[int], scales: HeadScales | None, seq: int = 0) -> None:

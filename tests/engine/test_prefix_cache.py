@@ -128,6 +128,22 @@ def test_a_damaged_entry_is_as_good_as_none(context: Context, tmp_path: Path, da
     assert kept(context, cache).read_bytes() == whole  # read and kept anew
 
 
+def test_an_entry_that_cannot_be_marked_as_used_is_used(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = PrefixCache(tmp_path)
+    kept(context, cache)
+
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("dps_local.engine.prefix_cache.os.utime", refused)
+    stream = Stream(context)
+    assert stream.read(PREFIX, cache)
+    assert stream.n == len(PREFIX)
+    stream.decode([1])
+
+
 def test_a_foreign_entry_is_not_taken(
     tiny_model: TinyModel, load: Load, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
