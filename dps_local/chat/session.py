@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 from typing import Any, Self
 
 from dps_local.chat import eviction
@@ -100,7 +101,7 @@ class Session:
             lambda: self.prompts.prefix,
             cache,
             self.cancel,
-            joined=self._joins(steering, self._engine(steering, self.sampler)),
+            joined=steering is not None and steering.contrasts and self._engine(steering, self.sampler) == "together",
         )
 
     def context(self, n_seq: int = 1, *, batch_invariant: bool = False) -> Context:
@@ -273,15 +274,14 @@ class Session:
 
     def _engine(self, steering: Steering | None, sampler: Sampler) -> Engine:
         """Return the session's engine, or for "auto" the one that this machine is expected to be fastest with."""
-        if self.engine != "auto" or steering is None or steering.gamma.off or steering.mode == "amplify":
+        if self.engine != "auto" or steering is None or not steering.contrasts:
             return self.engine
         depth = 1 - self.model.layer_start(steering.first_layer) / self.model.n_layer
-        return fastest(CallTimes.of(self.model, self._n_threads), depth, greedy=sampler.temp <= 0)
+        return fastest(self._call_times, depth, greedy=sampler.temp <= 0)
 
-    @staticmethod
-    def _joins(steering: Steering | None, engine: Engine) -> bool:
-        """Whether the streams of an answer are to be sequences of one context."""
-        return engine == "together" and steering is not None and not steering.gamma.off and steering.mode != "amplify"
+    @cached_property
+    def _call_times(self) -> CallTimes:
+        return CallTimes.of(self.model, self._n_threads)
 
     def _answer(self, turn: Turn, how: _How) -> Iterator[Token]:
         started, n_predict = time.perf_counter(), how.n_predict
@@ -349,9 +349,9 @@ class Session:
 
     def _read(self, turn: Turn, steering: Steering | None, engine: Engine) -> Stream | None:
         """Read the prompt but for its last token in both streams, until it is cancelled; return the muted one."""
-        if steering and steering.mode != "amplify":
-            self.streams.arrange(joined=self._joins(steering, engine))
-        if not self.streams.read(turn.pending, turn.start, steering) or steering is None or steering.mode == "amplify":
+        if steering and steering.contrasts:
+            self.streams.arrange(joined=engine == "together")
+        if not self.streams.read(turn.pending, turn.start, steering) or not steering or not steering.contrasts:
             return None
         if steering.mode == "cad":
             return self.streams.read_alone(self._without_system([*self.turns, turn], [])[:-1], steering)
@@ -383,7 +383,7 @@ class Session:
         eager = how.engine == "eager"
         contrast = Contrast(self.full, muted, steering, eager=eager, probs=self.probs, n_top=self.n_top)
         turn.counts = contrast.counts
-        if self._joins(steering, how.engine):
+        if how.engine == "together":
             return together_steps(contrast, how.sampler, token, self.cancel, make_room=room)
         return SpeculativeDecoder(contrast, how.sampler, self.cancel, make_room=room).steps(token, how.n_predict)
 

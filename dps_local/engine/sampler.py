@@ -35,6 +35,11 @@ class Sampling:
     repeat_last_n: int = 64
     seed: int = RANDOM_SEED
 
+    @property
+    def penalties(self) -> tuple[float, float, float]:
+        """Those for what was drawn before; (1, 0, 0) are none."""
+        return self.repeat_penalty, self.frequency_penalty, self.presence_penalty
+
 
 class Sampler:
     """A chain in llama.cpp's order: grammar, penalties, top-k, top-p, min-p, temperature, draw."""
@@ -45,9 +50,8 @@ class Sampler:
         self.llama, self.sampling, self.temp, self.grammar = native.load().llama, sampling, sampling.temp, grammar
         self._room, self._ids = np.zeros(0, _TOKEN_DATA), np.zeros(0, np.int32)
         self.chain: Any = self.llama.llama_sampler_chain_init(self.llama.llama_sampler_chain_default_params())
-        penalties = (sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty)
         # n_vocab (1) matters to samplers that run on a device only
-        self._add(self.llama.llama_sampler_init_penalties(1, sampling.repeat_last_n, *penalties))
+        self._add(self.llama.llama_sampler_init_penalties(1, sampling.repeat_last_n, *sampling.penalties))
         if sampling.temp <= 0:
             self._add(self.llama.llama_sampler_init_greedy())
             return
@@ -100,8 +104,7 @@ class Sampler:
 
     def needs_few(self, n: int) -> bool:
         """Whether a draw from the n largest logits of all tokens is one from all of them."""
-        penalties = (self.sampling.repeat_penalty, self.sampling.frequency_penalty, self.sampling.presence_penalty)
-        if self.grammar or (penalties != (1, 0, 0) and self.sampling.repeat_last_n):
+        if self.grammar or (self.sampling.penalties != (1, 0, 0) and self.sampling.repeat_last_n):
             return False
         return self.temp <= 0 or 0 < self.sampling.top_k <= n
 

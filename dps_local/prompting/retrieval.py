@@ -16,14 +16,14 @@ K1, B = 1.5, 0.75  # how soon more of a word counts no more, and how far a long 
 
 def most_relevant(texts: tuple[str, ...], query: str) -> list[int]:
     """Return the numbers of the texts that share a word with `query`, the most relevant first; of equals, the last."""
-    return _ranked(_weights(texts), query)
+    return _ranked(_index(texts), query)
 
 
 def passage(text: str, query: str) -> str:
     """Return a text from the sentence on that has most to do with `query`; all of it where none has."""
     starts = [0, *(end.end() for end in SENTENCE_END.finditer(text))]
     sentences = tuple(text[a:b] for a, b in pairwise([*starts, len(text)]))
-    found = _ranked(_weights.__wrapped__(sentences), query)
+    found = _ranked(_weights(sentences), query)
     return f"… {text[starts[found[0]] :]}" if found and found[0] else text
 
 
@@ -35,7 +35,6 @@ def _ranked(weights: dict[str, dict[int, float]], query: str) -> list[int]:
     return sorted(scores, key=lambda i: (-scores[i], -i))
 
 
-@functools.lru_cache(maxsize=2)
 def _weights(texts: tuple[str, ...]) -> dict[str, dict[int, float]]:
     """Return what a word counts for each text that has it. An index of our own: a library's takes longer to import."""
     counts = {i: Counter(words) for i, text in enumerate(texts) if (words := _words(text))}
@@ -50,6 +49,9 @@ def _weights(texts: tuple[str, ...]) -> dict[str, dict[int, float]]:
         for i in of_word:
             of_word[i] *= idf
     return dict(weights)
+
+
+_index = functools.lru_cache(maxsize=2)(_weights)  # of a history, which many requests go to
 
 
 def _words(text: str) -> list[str]:

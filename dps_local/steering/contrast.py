@@ -106,15 +106,11 @@ class Contrast:
 
     def step(self, token: int, sampler: Sampler) -> DraftStep:
         """Make the next step in the full stream; sampler: rules tokens out where it has a grammar."""
-        found = self._decode([self.full.run([token], 1)], sampler)
-        self.full.record([token])
-        return self.draft_step(token, found)
+        return self.draft_step(token, self._decode(token, sampler, self.full))
 
     def step_together(self, token: int, sampler: Sampler) -> tuple[DraftStep, MutedLogits]:
         """Make the next step in both streams, sequences of one context, in one call."""
-        found = self._decode([self.full.run([token], 1), self.muted.run([token], 1)], sampler)
-        self.full.record([token])
-        self.muted.record([token])
+        found = self._decode(token, sampler, self.full, self.muted)
         self.counts.muted_calls += 1
         self.counts.muted_tokens += 1
         p = None
@@ -122,8 +118,14 @@ class Contrast:
             p = probabilities(found.all_logits[1])[found.tokens]
         return self.draft_step(token, found), MutedLogits(found.logits[1], p)
 
-    def _decode(self, runs: list[Run], sampler: Sampler) -> Plausible:
-        """Run the model once, with one output of each run."""
+    def _decode(self, token: int, sampler: Sampler, *streams: Stream) -> Plausible:
+        """Append a token to streams of one context, in one call."""
+        found = self._call([stream.run([token], 1) for stream in streams], sampler)
+        for stream in streams:
+            stream.record([token])
+        return found
+
+    def _call(self, runs: list[Run], sampler: Sampler) -> Plausible:
         context = self.full.context
         if not self.picks or sampler.grammar:
             return self.plausible(context.decode(runs), sampler)

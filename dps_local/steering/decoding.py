@@ -78,9 +78,9 @@ def plain_steps(
     plain: the heads are as they are. probs: probabilities are asked for. n_top: of `Step.top`. make_room: is called
     when the context is full, to shorten the stream; False when it cannot, and the answer ends.
     """
-    picks = stream.context.model.offloads_output and not probs
+    picks = stream.context.model.offloads_output and not probs and sampler.needs_few(N_TOP)
     while (stream.n < stream.context.n_ctx or make_room()) and not cancel.is_set():
-        if picks and sampler.needs_few(N_TOP):
+        if picks:
             top = stream.context.decode_top([stream.run([token], 1)], N_TOP)
             stream.record([token])
             token = sampler.sample(top.logits[0], top.tokens)

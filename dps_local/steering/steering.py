@@ -48,6 +48,11 @@ class Steering:
         return self.gamma.off or (self.mode != "cad" and not (self.scales != 1).any())
 
     @property
+    def contrasts(self) -> bool:
+        """Whether an answer comes from two streams."""
+        return self.mode != "amplify" and not self.gamma.off
+
+    @property
     def own_scales(self) -> HeadScales:
         """Scales F32 [n_layer, n_head_max] of the stream that steering decodes itself, beside the full model's.
 
